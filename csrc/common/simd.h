@@ -1,0 +1,58 @@
+// Vector types of the instruction set a kernel source is compiled for (VFRNN_ISA, see CMakeLists.txt).
+//
+// Everything a kernel source defines lives in namespace vfrnn::VFRNN_ISA, so that the copies compiled for different
+// instruction sets never meet in the linker. `Vec<T>` is a GCC vector: + - * / and comparisons work lane by lane.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace vfrnn {
+namespace VFRNN_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int vector_bytes = 64;
+inline constexpr int vector_registers = 32;
+#elif defined(__AVX2__)
+inline constexpr int vector_bytes = 32;
+inline constexpr int vector_registers = 16;
+#else
+inline constexpr int vector_bytes = 16;
+inline constexpr int vector_registers = 16;
+#endif
+
+// `aligned(alignof(T))`: loads and stores through these types take any address. `may_alias`: they may view any array.
+template <class T>
+struct VecOf;
+template <>
+struct VecOf<float> {
+  typedef float type __attribute__((vector_size(vector_bytes), aligned(4), may_alias));
+  typedef int32_t ints __attribute__((vector_size(vector_bytes), aligned(4), may_alias));
+};
+template <>
+struct VecOf<double> {
+  typedef double type __attribute__((vector_size(vector_bytes), aligned(8), may_alias));
+  typedef int64_t ints __attribute__((vector_size(vector_bytes), aligned(8), may_alias));
+};
+template <class T>
+using Vec = typename VecOf<T>::type;
+template <class T>
+using IntVec = typename VecOf<T>::ints;
+template <class T>
+inline constexpr int lanes = vector_bytes / int(sizeof(T));
+
+template <class T>
+inline Vec<T> load(const T* p) {
+  return *reinterpret_cast<const Vec<T>*>(p);
+}
+template <class T>
+inline void store(T* p, Vec<T> v) {
+  *reinterpret_cast<Vec<T>*>(p) = v;
+}
+template <class T>
+inline Vec<T> broadcast(T x) {
+  return Vec<T>{} + x;
+}
+
+}  // namespace VFRNN_ISA
+}  // namespace vfrnn

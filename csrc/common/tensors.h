@@ -1,0 +1,60 @@
+// What the CPU ops need of the framework beyond torch/csrc/stable: products through its own GEMM, scratch tensors, and a
+// dispatch over float and double. Matrices are row-major; `view2d` wraps memory that outlives the call.
+#pragma once
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+namespace vfrnn {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+namespace ts = torch::stable;
+
+// Of the dtype and device of `like`; uninitialised, or zero.
+inline Tensor empty_tensor(const Tensor& like, std::initializer_list<int64_t> sizes) {
+  const std::vector<int64_t> s(sizes);
+  return ts::new_empty(like, s);
+}
+inline Tensor zeros_tensor(const Tensor& like, std::initializer_list<int64_t> sizes) {
+  const std::vector<int64_t> s(sizes);
+  return ts::new_zeros(like, s);
+}
+// t itself when it is contiguous, else a contiguous copy.
+inline Tensor packed(const Tensor& t) { return t.is_contiguous() ? t : ts::contiguous(t); }
+
+// A (rows, cols) view of memory at p with the given strides, of the dtype of `like`.
+template <class T>
+Tensor view2d(const T* p, int64_t rows, int64_t cols, int64_t row_stride, int64_t col_stride, const Tensor& like) {
+  const std::vector<int64_t> sizes{rows, cols}, strides{row_stride, col_stride};
+  return ts::from_blob(const_cast<T*>(p), sizes, strides, like.device(), like.scalar_type());
+}
+
+// out = a b through the framework's GEMM, threaded by the framework's own pool. `out` must not overlap a or b.
+inline void gemm(Tensor& out, const Tensor& a, const Tensor& b) {
+  StableIValue stack[3] = {torch::stable::detail::from(a), torch::stable::detail::from(b), torch::stable::detail::from(out)};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack, TORCH_ABI_VERSION));
+  (void)torch::stable::detail::to<Tensor>(stack[0]);  // takes back the reference the dispatcher returned
+}
+
+// f(T{}) with T = float or double by the dtype of t. op.py has checked that it is one of the two.
+template <class F>
+auto dispatch_real(const Tensor& t, F&& f) {
+  if (t.scalar_type() == ScalarType::Double) {
+    return f(double{});
+  }
+  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float, "the CPU kernels are float32 and float64");
+  return f(float{});
+}
+
+}  // namespace vfrnn

@@ -1,0 +1,51 @@
+// Every schema of the library, and nothing else. Kernels are registered in csrc/<op>/<op>_cpu.cpp; forward and backward are
+// joined by autograd in vfrnn_kernels/<op>/op.py, where the arguments are checked.
+//
+// Dimensions: K matrices of a batch, n hidden size, m cells of the mesh, d dimension of a cell's tangent space,
+// T time steps, B samples, i input size.
+//
+// One convention for every backward: (gradients of the outputs, the forward's tensors, its results, its constants, needs)
+// -> one gradient per tensor. Bit k of `needs` asks for the k-th gradient; one that is not asked for, or that belongs to an
+// absent tensor, comes back with shape (0,).
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(vfrnn_kernels, m) {
+  // S (K, n, n), dt (K,) -> Q (K, n, n) = exp(dt S); saved (K, L, n, n) is kept for the backward
+  m.def("skew_expm(Tensor S, Tensor dt) -> (Tensor Q, Tensor saved)");
+  m.def(
+      "skew_expm_backward(Tensor grad_Q, Tensor S, Tensor dt, Tensor Q, Tensor saved, int needs)"
+      " -> (Tensor grad_S, Tensor grad_dt)");
+
+  // S (K, n, n), delta (K, n), dt (K,) -> M (K, n, n); Q (K, n, n) = exp(dt S / substeps) and saved for the backward
+  m.def("strang_step(Tensor S, Tensor delta, Tensor dt, int substeps) -> (Tensor M, Tensor Q, Tensor saved)");
+  m.def(
+      "strang_step_backward(Tensor grad_M, Tensor S, Tensor delta, Tensor dt, Tensor M, Tensor Q, Tensor saved,"
+      " int substeps, int needs) -> (Tensor grad_S, Tensor grad_delta, Tensor grad_dt)");
+
+  // b (n,), w (m,), N (m, n), G (m, d, n), v (K, m, d) -> S (K, n, n), delta (K, n); without N and G the complete mesh
+  m.def("field_generator(Tensor b, Tensor w, Tensor? N, Tensor? G, Tensor v) -> (Tensor S, Tensor delta)");
+  m.def(
+      "field_generator_backward(Tensor grad_S, Tensor grad_delta, Tensor b, Tensor w, Tensor? N, Tensor? G, Tensor v,"
+      " Tensor S, Tensor delta, int needs)"
+      " -> (Tensor grad_b, Tensor grad_w, Tensor grad_N, Tensor grad_G, Tensor grad_v)");
+
+  // h (B, n), v (1, m, d) or (B, m, d), dt and divergence_scale (), substeps 0: planned from a bound -> h' (B, n)
+  m.def(
+      "field_flow(Tensor h, Tensor v, Tensor b, Tensor w, Tensor N, Tensor G, Tensor dt, Tensor divergence_scale,"
+      " bool volume_preserving, int order, int substeps) -> Tensor");
+  m.def(
+      "field_flow_backward(Tensor grad, Tensor h, Tensor v, Tensor b, Tensor w, Tensor N, Tensor G, Tensor dt,"
+      " Tensor divergence_scale, Tensor result, bool volume_preserving, int order, int substeps, int needs)"
+      " -> (Tensor grad_h, Tensor grad_v, Tensor grad_b, Tensor grad_w, Tensor grad_N, Tensor grad_G, Tensor grad_dt,"
+      " Tensor grad_divergence_scale)");
+
+  // x (T, B, i), U (n, i), c (n,), M (n, n), h0 (B, n), beta (n,) -> hs (T, B, n)
+  m.def("recurrence(Tensor x, Tensor U, Tensor? c, Tensor M, Tensor h0, Tensor? beta, str activation) -> Tensor");
+  m.def(
+      "recurrence_backward(Tensor grad_hs, Tensor x, Tensor U, Tensor? c, Tensor M, Tensor h0, Tensor? beta, Tensor hs,"
+      " str activation, int needs)"
+      " -> (Tensor grad_x, Tensor grad_U, Tensor grad_c, Tensor grad_M, Tensor grad_h0, Tensor grad_beta)");
+
+  // The instruction set the CPU kernels run with: "baseline", "avx2" or "avx512".
+  m.def("cpu_isa() -> str");
+}

@@ -1,0 +1,60 @@
+"""Build: CMake compiles everything (CMakeLists.txt is the one list of sources and flags); this file only calls it.
+
+Environment: VFRNN_CUDA=AUTO|ON|OFF and VFRNN_CUDA_ARCHS="80;90a;100" (read by CMakeLists.txt). Never imports torch, never downloads.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent.resolve()
+
+
+def torch_root() -> Path:
+    """Where torch's headers and libraries are; found without importing torch."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        sys.exit("vfrnn-kernels: torch >= 2.10 must be installed to build (pip install torch), none was found")
+    return Path(spec.origin).parent
+
+
+class CMakeBuild(build_ext):
+    """Configure, build and install into the package folder; an editable install gets copies beside the sources."""
+
+    def build_extension(self, ext: Extension) -> None:
+        import pybind11
+
+        package = Path(self.get_ext_fullpath(ext.name)).resolve().parent
+        build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"  # kept, so that a rebuild is incremental
+        build.mkdir(parents=True, exist_ok=True)
+        cmake = shutil.which("cmake")
+        if cmake is None:
+            sys.exit("vfrnn-kernels: cmake >= 3.24 is needed to build (pip install cmake), none was found")
+        configure = [
+            cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
+            f"-DCMAKE_BUILD_TYPE={os.environ.get('VFRNN_BUILD_TYPE', 'Release')}",
+            f"-DTORCH_ROOT={torch_root()}",
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            f"-DCMAKE_INSTALL_PREFIX={package}",
+            f"-DVFRNN_VERSION={self.distribution.get_version()}",
+        ]  # fmt: skip
+        subprocess.check_call(configure)
+        subprocess.check_call([cmake, "--build", str(build), "--target", "install"])
+        if self.inplace or getattr(self, "editable_mode", False):
+            # setuptools itself copies only the declared module
+            for library in package.glob("*.so"):
+                self.copy_file(str(library), str(ROOT / "vfrnn_kernels" / library.name))
+
+
+setup(
+    packages=find_packages(".", include=["vfrnn_kernels*"]) + find_packages("python"),
+    ext_modules=[Extension("vfrnn_kernels._host", sources=[])],
+    cmdclass={"build_ext": CMakeBuild},
+)

@@ -1,0 +1,37 @@
+"""Loads the compiled libraries of this package, once, and says why one did not load."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import torch
+
+PACKAGE = Path(__file__).parent
+OLDEST_TORCH = (2, 10)
+
+
+def _load_cpu_library() -> str | None:
+    found = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if found < OLDEST_TORCH:
+        return f"wrong torch: the compiled kernels need torch >= 2.10, this is {torch.__version__}"
+    library = PACKAGE / "libvfrnn_cpu.so"
+    if not library.exists():
+        return f"not built: {library} does not exist (reinstall vfrnn-kernels, or build it with `make build`)"
+    try:
+        torch.ops.load_library(str(library))
+    except OSError as error:
+        return f"does not load: {error}"
+    return None
+
+
+#: None when the schemas and the CPU kernels are loaded, else the reason why they are not.
+CPU_LIBRARY_MISSING: str | None = _load_cpu_library()
+
+
+def build_info() -> dict[str, str]:
+    """Version, compiler and build options of the compiled part; empty when it was not built."""
+    try:
+        return dict(importlib.import_module("vfrnn_kernels._host").build_info())
+    except ImportError:
+        return {}
