@@ -1,12 +1,13 @@
-// Every schema of the library, and nothing else. Kernels are registered in csrc/<op>/<op>_cpu.cpp; forward and backward are
-// joined by autograd in vfrnn_kernels/<op>/op.py, where the arguments are checked.
+// Every schema of the library, and nothing else. Kernels are registered in csrc/<op>/<op>_cpu.cpp; forward and backward
+// are joined by autograd in vfrnn_kernels/<op>/op.py, where the arguments are checked.
 //
 // Dimensions: K matrices of a batch, n hidden size, m cells of the mesh, d dimension of a cell's tangent space,
 // T time steps, B samples, i input size.
 //
-// One convention for every backward: (gradients of the outputs, the forward's tensors, its results, its constants, needs)
-// -> one gradient per tensor. Bit k of `needs` asks for the k-th gradient; one that is not asked for, or that belongs to an
-// absent tensor, comes back with shape (0,).
+// One convention for every backward: (gradients of the outputs, the forward's tensors, its results, its constants,
+// needs)
+// -> one gradient per tensor. Bit k of `needs` asks for the k-th gradient; one that is not asked for, or that belongs
+// to an absent tensor, comes back with shape (0,).
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(vfrnn_kernels, m) {

@@ -123,7 +123,9 @@ class KernelFunction(Function):
         needs = sum(1 << k for k in range(kernels.inputs) if needed[k])
         arguments = (ctx.key, *grad_outputs, *ctx.saved_tensors, *ctx.constants, needs)
         # Without a graph to record (a plain `.backward()`, and whatever torch.compile traces) the kernel is called directly.
-        found = iter(KernelBackward.apply(*arguments) if torch.is_grad_enabled() else KernelBackward.forward(*arguments))
+        found = iter(
+            KernelBackward.apply(*arguments) if torch.is_grad_enabled() else KernelBackward.forward(*arguments)
+        )
         gradients = [next(found) if needed[k] else None for k in range(kernels.inputs)]
         return (None, *gradients, *[None for _ in ctx.constants])
 

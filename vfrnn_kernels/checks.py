@@ -36,7 +36,9 @@ def check_shape(name: str, tensor: Tensor, shape: str, expected: Sequence[int], 
     """
     if tuple(tensor.shape) != tuple(expected):
         where = ", ".join(f"{letter} = {size}" for letter, size in sizes.items())
-        raise ValueError(f"{name} must have shape {shape}{' with ' + where if where else ''}, got {tuple(tensor.shape)}")
+        raise ValueError(
+            f"{name} must have shape {shape}{' with ' + where if where else ''}, got {tuple(tensor.shape)}"
+        )
 
 
 def check_rank(name: str, tensor: Tensor, shape: str, rank: int, *, batched: bool = False) -> None:

@@ -33,7 +33,8 @@ Isa requested_isa() {
   for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
     if (std::string(variable) == isa_name(isa)) {
       if (isa > best) {
-        throw std::runtime_error(std::string("VFRNN_ISA=") + variable + ", but the best this CPU has is " + isa_name(best));
+        throw std::runtime_error(std::string("VFRNN_ISA=") + variable + ", but the best this CPU has is " +
+                                 isa_name(best));
       }
       return isa;
     }
@@ -41,7 +42,9 @@ Isa requested_isa() {
   throw std::runtime_error(std::string("VFRNN_ISA must be baseline, avx2 or avx512, got ") + variable);
 }
 
-std::string cpu_isa() { return isa_name(active_isa()); }
+std::string cpu_isa() {
+  return isa_name(active_isa());
+}
 
 }  // namespace
 
@@ -50,8 +53,12 @@ Isa active_isa() {
   return isa;
 }
 
-const char* isa_name(Isa isa) { return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline"; }
+const char* isa_name(Isa isa) {
+  return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline";
+}
 
-STABLE_TORCH_LIBRARY_IMPL(vfrnn_kernels, CompositeExplicitAutograd, m) { m.impl("cpu_isa", TORCH_BOX(&cpu_isa)); }
+STABLE_TORCH_LIBRARY_IMPL(vfrnn_kernels, CompositeExplicitAutograd, m) {
+  m.impl("cpu_isa", TORCH_BOX(&cpu_isa));
+}
 
 }  // namespace vfrnn

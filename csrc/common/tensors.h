@@ -1,5 +1,5 @@
-// What the CPU ops need of the framework beyond torch/csrc/stable: products through its own GEMM, scratch tensors, and a
-// dispatch over float and double. Matrices are row-major; `view2d` wraps memory that outlives the call.
+// What the CPU ops need of the framework beyond torch/csrc/stable: products through its own GEMM, scratch tensors, and
+// a dispatch over float and double. Matrices are row-major; `view2d` wraps memory that outlives the call.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -31,7 +31,9 @@ inline Tensor zeros_tensor(const Tensor& like, std::initializer_list<int64_t> si
   return ts::new_zeros(like, s);
 }
 // t itself when it is contiguous, else a contiguous copy.
-inline Tensor packed(const Tensor& t) { return t.is_contiguous() ? t : ts::contiguous(t); }
+inline Tensor packed(const Tensor& t) {
+  return t.is_contiguous() ? t : ts::contiguous(t);
+}
 
 // A (rows, cols) view of memory at p with the given strides, of the dtype of `like`.
 template <class T>
@@ -42,7 +44,8 @@ Tensor view2d(const T* p, int64_t rows, int64_t cols, int64_t row_stride, int64_
 
 // out = a b through the framework's GEMM, threaded by the framework's own pool. `out` must not overlap a or b.
 inline void gemm(Tensor& out, const Tensor& a, const Tensor& b) {
-  StableIValue stack[3] = {torch::stable::detail::from(a), torch::stable::detail::from(b), torch::stable::detail::from(out)};
+  StableIValue stack[3] = {torch::stable::detail::from(a), torch::stable::detail::from(b),
+                           torch::stable::detail::from(out)};
   TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack, TORCH_ABI_VERSION));
   (void)torch::stable::detail::to<Tensor>(stack[0]);  // takes back the reference the dispatcher returned
 }

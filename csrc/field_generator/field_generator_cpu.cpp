@@ -1,15 +1,15 @@
-// field_generator on the CPU: (b, w, N, G, v) -> S = B^-1/2 (H - H^T)/2 B^-1/2 with H = N^T W [v] G, delta = -B^-1 G^T W v.
-// Derivation: vfrnn_kernels/field_generator/README.md.
+// field_generator on the CPU: (b, w, N, G, v) -> S = B^-1/2 (H - H^T)/2 B^-1/2 with H = N^T W [v] G, delta = -B^-1 G^T
+// W v. Derivation: vfrnn_kernels/field_generator/README.md.
 //
-// General mesh: W [v] G is contracted once into an (m, n) scratch, H is one product through the framework's GEMM, and the
-// antisymmetrisation and the scaling are fused in one pass over pairs of entries. Complete mesh: a scatter and a row sum.
-// Every sum is taken in a fixed order, so the same input gives the same bits for any number of threads.
-#include "common/tensors.h"
-
+// General mesh: W [v] G is contracted once into an (m, n) scratch, H is one product through the framework's GEMM, and
+// the antisymmetrisation and the scaling are fused in one pass over pairs of entries. Complete mesh: a scatter and a
+// row sum. Every sum is taken in a fixed order, so the same input gives the same bits for any number of threads.
 #include <cmath>
 #include <cstdint>
 #include <tuple>
 #include <vector>
+
+#include "common/tensors.h"
 
 namespace vfrnn {
 namespace {
@@ -105,8 +105,8 @@ std::tuple<Tensor, Tensor> field_generator(const Tensor& b_, const Tensor& w_, s
 
 // Backward. With R = (P - P^T)/2, P_ij = grad_S_ij / sqrt(b_i b_j) the gradient of H, q = -grad_delta / b and
 // A = N R + 1 q^T the gradient of W [v] G:
-//   grad_w_c = sum_j A_cj (v.G)_cj,  grad_N = W (v.G) R^T,  grad_v_ck = w_c sum_j A_cj G_ckj,  grad_G_ckj = w_c v_ck A_cj,
-//   grad_b_i = -sum_j (grad_S S)_ij + (grad_S S)_ji over 2 b_i  -  grad_delta_i delta_i / b_i.
+//   grad_w_c = sum_j A_cj (v.G)_cj,  grad_N = W (v.G) R^T,  grad_v_ck = w_c sum_j A_cj G_ckj,  grad_G_ckj = w_c v_ck
+//   A_cj, grad_b_i = -sum_j (grad_S S)_ij + (grad_S S)_ji over 2 b_i  -  grad_delta_i delta_i / b_i.
 template <class T>
 void gradient_of_H(const T* grad_S, const T* r, int64_t n, T* R) {
   for (int64_t i = 0; i < n; ++i) {

@@ -21,5 +21,6 @@ std::map<std::string, std::string> build_info() {
 
 PYBIND11_MODULE(_host, m) {
   m.doc() = "Build information of vfrnn_kernels.";
-  m.def("build_info", &build_info, "Version, compiler, oldest torch served, build type and CUDA architectures, as strings.");
+  m.def("build_info", &build_info,
+        "Version, compiler, oldest torch served, build type and CUDA architectures, as strings.");
 }
