@@ -1,6 +1,7 @@
 """Build: CMake compiles everything (CMakeLists.txt is the one list of sources and flags); this file only calls it.
 
-Environment: VFRNN_CUDA=AUTO|ON|OFF and VFRNN_CUDA_ARCHS="80;90a;100" (read by CMakeLists.txt). Never imports torch, never downloads.
+Environment: VFRNN_CUDA=AUTO|ON|OFF and VFRNN_CUDA_ARCHS="80;90a;100" (read by CMakeLists.txt).
+Never imports torch, never downloads.
 """
 
 import importlib.util
