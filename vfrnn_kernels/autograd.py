@@ -1,9 +1,9 @@
 """How an op's forward and hand-written backward become one differentiable function.
 
 `KernelFunction` is the `torch.autograd.Function` of every op: its backward applies `KernelBackward`, a second Function
-around the backward op, so that everything can be differentiated again. Derivatives of the *backward* have no kernel: they
-come from differentiating the reference forward twice with `torch.func.vjp` (correct, not optimised). The vmap rules run
-the op once per sample and stack. Both Functions find their kernels by name, which is what `torch.compile` can trace.
+around the backward op, so that everything can be differentiated again. Derivatives of the *backward* have no kernel:
+they come from differentiating the reference forward twice with `torch.func.vjp` (correct, not optimised). The vmap rules
+run the op once per sample and stack. Both Functions find their kernels by name, which is what `torch.compile` can trace.
 """
 
 from __future__ import annotations
@@ -122,10 +122,9 @@ class KernelFunction(Function):
         needed = ctx.needs_input_grad[1 : 1 + kernels.inputs]
         needs = sum(1 << k for k in range(kernels.inputs) if needed[k])
         arguments = (ctx.key, *grad_outputs, *ctx.saved_tensors, *ctx.constants, needs)
-        # Without a graph to record (a plain `.backward()`, and whatever torch.compile traces) the kernel is called directly.
-        found = iter(
-            KernelBackward.apply(*arguments) if torch.is_grad_enabled() else KernelBackward.forward(*arguments)
-        )
+        # Without a graph to record (a plain `.backward()`, and what torch.compile traces) the kernel is called directly.
+        run = KernelBackward.apply if torch.is_grad_enabled() else KernelBackward.forward
+        found = iter(run(*arguments))
         gradients = [next(found) if needed[k] else None for k in range(kernels.inputs)]
         return (None, *gradients, *[None for _ in ctx.constants])
 
@@ -140,7 +139,7 @@ class KernelBackward(Function):
     @staticmethod
     def forward(key: str, *args: Any) -> Tensors:
         grads = _KERNELS[key].backward(*args)
-        return tuple(grad for k, grad in enumerate(grads) if args[-1] >> k & 1)
+        return tuple(grad for k, grad in enumerate(grads) if grad is not None and args[-1] >> k & 1)
 
     @staticmethod
     def setup_context(ctx: Any, args: tuple[Any, ...], gradients: Tensors) -> None:

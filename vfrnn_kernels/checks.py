@@ -35,10 +35,9 @@ def check_shape(name: str, tensor: Tensor, shape: str, expected: Sequence[int], 
         ValueError: as in "M must have shape (n, n) with n = 190, got (128, 190)".
     """
     if tuple(tensor.shape) != tuple(expected):
-        where = ", ".join(f"{letter} = {size}" for letter, size in sizes.items())
-        raise ValueError(
-            f"{name} must have shape {shape}{' with ' + where if where else ''}, got {tuple(tensor.shape)}"
-        )
+        letters = ", ".join(f"{letter} = {size}" for letter, size in sizes.items())
+        where = f" with {letters}" if letters else ""
+        raise ValueError(f"{name} must have shape {shape}{where}, got {tuple(tensor.shape)}")
 
 
 def check_rank(name: str, tensor: Tensor, shape: str, rank: int, *, batched: bool = False) -> None:
