@@ -1,0 +1,103 @@
+"""What is shipped: the stable ABI of the binary, one-way imports, versions, and clear words when something is missing."""
+
+import ast
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import vfrnn
+import vfrnn_kernels
+from vfrnn_kernels import loader
+from vfrnn_kernels.dispatch import select_backend
+
+ROOT = Path(__file__).parent.parent
+OPS = ("field_flow", "field_generator", "recurrence", "skew_expm", "strang_step")
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, timeout=120
+    )
+
+
+def test_the_cpu_library_is_loaded():
+    assert loader.CPU_LIBRARY_MISSING is None
+
+
+def test_the_binary_uses_only_the_stable_abi_of_torch_2_10():
+    result = subprocess.run(
+        [Path(sys.executable).parent / "torch-abi-audit", loader.PACKAGE / "libvfrnn_cpu.so"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "min-torch=2.10.0" in result.stdout
+    assert "unstable=0" in result.stdout
+
+
+def test_version_is_one():
+    version = importlib.metadata.version("vfrnn-kernels")
+    assert vfrnn.__version__ == vfrnn_kernels.__version__ == version == loader.build_info()["version"]
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_every_op_has_the_same_files_on_each_side(op):
+    python_side = {path.name for path in (ROOT / "vfrnn_kernels" / op).iterdir()}
+    assert {"__init__.py", "op.py", "reference.py", "README.md"} <= python_side
+    assert (ROOT / "csrc" / op / f"{op}_cpu.cpp").exists()
+    assert (ROOT / "tests" / f"test_{op}.py").exists()
+    assert callable(getattr(vfrnn_kernels, op))
+
+
+def test_kernels_never_import_the_api():
+    for path in (ROOT / "vfrnn_kernels").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.split(".")[0] == "vfrnn" for name in names), path
+
+
+def test_no_op_calls_the_exponential_of_the_framework():
+    for path in [*(ROOT / "vfrnn_kernels").rglob("*.py"), *(ROOT / "csrc").rglob("*.cpp")]:
+        assert "matrix_exp(" not in path.read_text(), path
+
+
+def test_import_loads_no_heavy_package():
+    code = "import sys, vfrnn; print([m for m in ('sklearn', 'matplotlib', 'tqdm', 'scipy') if m in sys.modules])"
+    assert run_python(code).stdout.strip() == "[]"
+
+
+def test_an_unknown_backend_is_named():
+    with pytest.raises(ValueError, match="backend must be one of 'cpu', 'reference', got 'cuda9'"):
+        select_backend("skew_expm", "cuda9", [torch.zeros(1)])
+
+
+def test_a_backend_that_cannot_serve_says_why():
+    with pytest.raises(RuntimeError, match="backend 'cpu' .* float32 and float64, got torch.bfloat16"):
+        select_backend("recurrence", "cpu", [torch.zeros(1, dtype=torch.bfloat16)])
+
+
+def test_a_backend_from_the_environment_is_obeyed_and_named(monkeypatch):
+    monkeypatch.setenv("VFRNN_BACKEND", "reference")
+    assert select_backend("recurrence", None, [torch.zeros(1)]) == "reference"
+    assert select_backend("recurrence", "cpu", [torch.zeros(1)]) == "cpu"
+    monkeypatch.setenv("VFRNN_BACKEND", "fast")
+    with pytest.raises(ValueError, match="VFRNN_BACKEND must be one of"):
+        select_backend("recurrence", None, [torch.zeros(1)])
+
+
+def test_automatic_choice_is_compiled_where_it_can_be():
+    assert select_backend("recurrence", None, [torch.zeros(1)]) == "cpu"
+    assert select_backend("recurrence", None, [torch.zeros(1, dtype=torch.bfloat16)]) == "reference"
+
+
+def test_an_unknown_instruction_set_is_an_error_not_a_crash():
+    result = run_python("import torch, vfrnn_kernels; torch.ops.vfrnn_kernels.cpu_isa()", VFRNN_ISA="sse9")
+    assert result.returncode == 1
+    assert "VFRNN_ISA must be baseline, avx2 or avx512, got sse9" in result.stderr
