@@ -2,8 +2,9 @@
 
 `KernelFunction` is the `torch.autograd.Function` of every op: its backward applies `KernelBackward`, a second Function
 around the backward op, so that everything can be differentiated again. Derivatives of the *backward* have no kernel:
-they come from differentiating the reference forward twice with `torch.func.vjp` (correct, not optimised). The vmap rules
-run the op once per sample and stack. Both Functions find their kernels by name, which is what `torch.compile` can trace.
+they come from differentiating the reference forward twice with `torch.func.vjp` (correct, not optimised). The vmap
+rules run the op once per sample and stack. Both Functions find their kernels by name: that is what `torch.compile` can
+trace.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class KernelFunction(Function):
         needed = ctx.needs_input_grad[1 : 1 + kernels.inputs]
         needs = sum(1 << k for k in range(kernels.inputs) if needed[k])
         arguments = (ctx.key, *grad_outputs, *ctx.saved_tensors, *ctx.constants, needs)
-        # Without a graph to record (a plain `.backward()`, and what torch.compile traces) the kernel is called directly.
+        # Without a graph to record (a plain `.backward()`, and what torch.compile traces) the kernel runs directly.
         run = KernelBackward.apply if torch.is_grad_enabled() else KernelBackward.forward
         found = iter(run(*arguments))
         gradients = [next(found) if needed[k] else None for k in range(kernels.inputs)]

@@ -1,0 +1,1 @@
+"""Benchmarks: two registries, workloads and providers, and what measures them."""
