@@ -1,6 +1,6 @@
 """`make bench`: our time over each peer's, interleaved in one process, as a table and as JSON under bench/results/.
 
-A ratio is the median over repeats of (our time / the peer's time) of the same round, so that a noisy neighbour hits both.
+A ratio is the median over repeats of (our time / the peer's time) of the same round, so that noise hits both.
 Results are compared before anything is timed where both compute the same function.
 """
 

@@ -1,4 +1,4 @@
-"""pytest-benchmark over both registries: `pytest bench --benchmark-only`, `--benchmark-compare` works across commits."""
+"""pytest-benchmark over both registries: `pytest bench`; `--benchmark-compare` works across commits."""
 
 import pytest
 

@@ -1,7 +1,8 @@
-"""What is shipped: the stable ABI of the binary, one-way imports, versions, and clear words when something is missing."""
+"""What is shipped: the stable ABI of the binary, one-way imports, versions, clear words when something is missing."""
 
 import ast
 import importlib.metadata
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +20,6 @@ OPS = ("field_flow", "field_generator", "recurrence", "skew_expm", "strang_step"
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
-    import os
-
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, timeout=120
     )
@@ -79,7 +78,7 @@ def test_an_unknown_backend_is_named():
 
 
 def test_a_backend_that_cannot_serve_says_why():
-    with pytest.raises(RuntimeError, match="backend 'cpu' .* float32 and float64, got torch.bfloat16"):
+    with pytest.raises(RuntimeError, match=r"backend 'cpu' .* float32 and float64, got torch.bfloat16"):
         select_backend("recurrence", "cpu", [torch.zeros(1, dtype=torch.bfloat16)])
 
 
