@@ -1,0 +1,37 @@
+// The parts of skew_expm that are compiled once per instruction set, on raw row-major n x n matrices.
+#pragma once
+
+#include <stdint.h>
+
+namespace vfrnn {
+
+// Up to this size products are made here, a matrix per thread; beyond it by the framework's GEMM.
+inline constexpr int64_t small_matrix = 64;
+// Passes over a matrix and its transpose work on pairs of square tiles of this size; `rows` of them count tiles.
+inline constexpr int64_t pair_tile = 32;
+
+inline int64_t pair_tiles(int64_t n) {
+  return (n + pair_tile - 1) / pair_tile;
+}
+
+template <class T>
+struct SkewExpmKernels {
+  // out = a^(T) b^(T), or += ; n <= small_matrix, `pack` holds packed_size(n) numbers.
+  void (*product)(T* out, const T* a, bool a_transposed, const T* b, bool b_transposed, bool accumulate, int64_t n,
+                  T* pack);
+  int64_t (*packed_size)(int64_t n);
+  // out_o = sum_i coefficients[o * inputs + i] in_i on [begin, end); an output may be one of the inputs.
+  void (*combine)(int inputs, int outputs, const T* const* in, const T* coefficients, T* const* out, int64_t begin,
+                  int64_t end);
+  // out = c (x + sign x^T) on the pairs of tiles of tile rows [begin, end); out may be x.
+  void (*project)(T* out, const T* x, T c, T sign, int64_t n, int64_t begin, int64_t end);
+  // The same with sign -1, and per tile row: max |x|, max |x + x^T|, and 0 or (where x is not finite) NaN.
+  void (*generator)(T* out, const T* x, T c, int64_t n, int64_t begin, int64_t end, T* largest, T* defect, T* finite);
+  // Per row of x: the sum of magnitudes and the sum of squares.
+  void (*row_norms)(const T* x, int64_t n, int64_t begin, int64_t end, double* magnitudes, double* squares);
+};
+
+template <class T>
+const SkewExpmKernels<T>& skew_expm_kernels();
+
+}  // namespace vfrnn

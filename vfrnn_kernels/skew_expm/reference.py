@@ -1,0 +1,171 @@
+"""skew_expm in plain PyTorch: the definition of right. Derivation: README.md beside this file.
+
+Scaling and squaring of one minimax polynomial: exp(A) = p(A / 2^s)^(2^s), p and s by `coefficients.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vfrnn_kernels.skew_expm.coefficients import MAX_SQUARINGS, POLISH_FROM, Scheme, scheme
+
+
+def skew_expm_reference(S: Tensor, dt: Tensor) -> tuple[Tensor]:
+    """Q = exp(dt S) of the generators S (K, n, n), dt (K,); half precisions compute in float32 and round."""
+    A = generator(S, dt)
+    return (exponential(A).Q.to(S.dtype),)
+
+
+def skew_expm_backward_reference(grad_Q: Tensor, S: Tensor, dt: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of S and dt: A = dt skew(S), so grad_S = dt grad_A and grad_dt = <grad_A, S>."""
+    A = generator(S, dt)
+    grad_A = exponential_gradient(grad_Q.to(A.dtype), exponential(A))
+    grad_S = dt.to(A.dtype)[:, None, None] * grad_A
+    return grad_S.to(S.dtype), (grad_A * S).sum((-2, -1)).to(dt.dtype)
+
+
+def generator(S: Tensor, dt: Tensor) -> Tensor:
+    """A = dt (S - S^T) / 2 in the computing precision; raises RuntimeError where S is seen not to be a generator."""
+    if readable(S):
+        check_generator(S)
+    compute = torch.promote_types(S.dtype, torch.float32)
+    S, dt = S.to(compute), dt.to(compute)
+    return dt[:, None, None] * skew(S)
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """Q = exp(A) and what its derivative is made of: scaled powers, factors, and the matrices that were squared."""
+
+    Q: Tensor
+    powers: list[Tensor]  # P, P^2, ..., P^r with P = A / 2^s
+    W: Tensor
+    Y: Tensor
+    left: Tensor
+    right: Tensor
+    levels: list[Tensor]
+    s: Tensor  # (K, 1, 1)
+    scale: Tensor  # 2^-s, NaN where A is beyond every scaling
+
+
+def exponential(A: Tensor) -> Exponential:
+    """exp(A) of skew-symmetric matrices A (K, n, n)."""
+    c = scheme(A.dtype)
+    powers = [A, A @ A]
+    powers.append(A @ powers[1])
+    if c.r == 4:
+        powers.append(powers[1] @ powers[1])
+    s = squarings(powers, c)[:, None, None]
+    refused = ~(s <= MAX_SQUARINGS)
+    s = s.masked_fill(refused, 0)
+    scale = torch.exp2(-s).masked_fill(refused, math.nan)
+    powers = [scale ** (j + 1) * power for j, power in enumerate(powers)]
+    W = combine(c.shape, reversed(powers))
+    Y = powers[-1] @ W
+    left = Y + combine(c.p, powers)
+    right = c.al * Y + combine(c.q, powers)
+    identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    Q = left @ right + c.e * Y + c.f[0] * identity + combine(c.f[1:], powers)
+    levels = []
+    for k in range(count(s)):
+        levels.append(Q)
+        Q = torch.where(s > k, Q @ Q, Q)
+    # One Newton-Schulz step back to the orthogonal matrices. Its derivative differs from the identity below rounding.
+    drift = Q @ (identity - Q.mT @ Q) / 2
+    Q = Q + torch.where(s >= POLISH_FROM, drift, 0).detach()
+    return Exponential(Q, powers, W, Y, left, right, levels, s, scale)
+
+
+def exponential_gradient(G: Tensor, x: Exponential) -> Tensor:
+    """The skew-symmetric gradient of <G, exp(A)>.
+
+    Tangents of A and A^3 are skew-symmetric, those of A^2 and A^4 symmetric. Their gradients are projected onto that
+    space, which changes nothing and makes the reverse of a square one product: dX = dP P + P dP gives M + M^T or
+    M - M^T with M = P grad_X.
+    """
+    c = scheme(G.dtype)
+    P, P2 = x.powers[:2]
+    for k in reversed(range(len(x.levels))):  # Q = X X
+        X = x.levels[k]
+        G = torch.where(x.s > k, G @ X.mT + X.mT @ G, G)
+    grad_left, grad_right = G @ x.right.mT, x.left.mT @ G
+    grad_Y = grad_left + c.al * grad_right + c.e * G
+    grad_W = x.powers[-1].mT @ grad_Y
+    grads = [
+        c.p[j] * grad_left + c.q[j] * grad_right + c.f[j + 1] * G + c.shape[c.r - 1 - j] * grad_W for j in range(c.r)
+    ]
+    grads[-1] = grads[-1] + grad_Y @ x.W.mT
+    if c.r == 4:  # P^4 = P^2 P^2
+        grads[1] = grads[1] + 2 * symmetric(P2 @ symmetric(grads[3]))
+    grad_P3 = skew(grads[2])  # P^3 = P P^2, P^T = -P
+    grad_P2 = symmetric(grads[1] - P @ grad_P3)
+    grad_P = skew(grads[0] + grad_P3 @ P2 - 2 * P @ grad_P2)
+    return x.scale * grad_P
+
+
+def squarings(powers: list[Tensor], c: Scheme) -> Tensor:
+    """s (K,), the least with ||A||_2 <= theta 2^s that is seen from the powers of A; not finite where they are not.
+
+    The eigenvalues of A come in pairs +-i omega, so ||A^j||_2^2 is at most half of ||A^j||_F^2.
+    """
+    bounds = []
+    for j in (2, c.r):
+        power = powers[j - 1].detach()
+        largest = power.abs().amax((-2, -1)).clamp_min(torch.finfo(power.dtype).tiny)
+        frobenius = largest * (power / largest[:, None, None]).square().sum((-2, -1)).sqrt()  # without overflow
+        bounds.append(torch.minimum(power.abs().sum(-1).amax(-1), frobenius / math.sqrt(2)) ** (1 / j))
+    return torch.log2(torch.minimum(*bounds) / c.theta).ceil().clamp_min(0)
+
+
+def count(s: Tensor) -> int:
+    """How many squarings the loop makes: what the batch needs where that can be read, else the most there may be."""
+    if not readable(s):
+        return MAX_SQUARINGS
+    return int(s.max()) if s.numel() else 0
+
+
+def readable(t: Tensor) -> bool:
+    """Whether Python may look at the values: not while they are traced or mapped over, and never at a device's cost."""
+    if torch.compiler.is_compiling() or t.device.type != "cpu":
+        return False
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(t):
+        if functorch.is_batchedtensor(t):
+            return False
+        t = functorch.get_unwrapped(t)
+    return type(t) in (Tensor, torch.nn.Parameter)
+
+
+def check_generator(S: Tensor) -> None:
+    """S is finite and skew-symmetric up to the square root of its precision.
+
+    Raises:
+        RuntimeError: it is not.
+    """
+    S = S.detach()
+    if S.numel() == 0:
+        return
+    if not bool(torch.isfinite(S).all()):
+        raise RuntimeError("S must be finite, but it holds NaN or infinity")
+    defect = (S + S.mT).abs().amax((-2, -1))
+    wrong = defect > math.sqrt(torch.finfo(S.dtype).eps) * S.abs().amax((-2, -1))
+    if bool(wrong.any()):
+        raise RuntimeError(f"S must be skew-symmetric, S = -S^T, but max |S + S^T| = {float(defect[wrong].max()):.3g}")
+
+
+def combine(coefficients: Iterable[float], matrices: Iterable[Tensor]) -> Tensor:
+    terms = [c * matrix for c, matrix in zip(coefficients, matrices, strict=True)]
+    return sum(terms[1:], terms[0])
+
+
+def skew(X: Tensor) -> Tensor:
+    return (X - X.mT) / 2
+
+
+def symmetric(X: Tensor) -> Tensor:
+    return (X + X.mT) / 2
