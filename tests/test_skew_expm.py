@@ -283,7 +283,7 @@ def test_norms_of_a_million_and_beyond(backend):
         assert orthogonality_error(skew_expm(skew_matrix(5, norm, "flat", torch.float32), backend=backend)) <= bound
     limit = scheme(torch.float32).theta * 2**MAX_SQUARINGS
     for norm in (1.1 * limit, 1e15, 1e30):
-        with pytest.raises(RuntimeError, match=r"dt \* S must have a spectral norm below 2.62e\+06"):
+        with pytest.raises(RuntimeError, match=r"dt \* S must have a spectral norm below 2\.62"):
             skew_expm(skew_matrix(5, norm, "flat", torch.float32), backend=backend)
 
 
