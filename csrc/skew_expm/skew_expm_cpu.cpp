@@ -307,6 +307,11 @@ template <class T>
 void skew_expm_gradient(const T* grad_Q, const T* S, const T* dt, const T* saved, int64_t K, int64_t n, T* grad_S,
                         T* grad_dt, const Tensor& like) {
   const int64_t nn = n * n, stride = nn * saved_matrices<T>;
+  for (int64_t k = 0; k < K; ++k) {
+    const T s = saved[k * stride];
+    STD_TORCH_CHECK(s >= 0 && s <= max_squarings, "saved must be what skew_expm returned, but it asks for ", s,
+                    " squarings");
+  }
   for_batch(K, n, [&](int64_t begin, int64_t end) {
     SkewExpm<T> expm(n, SkewExpm<T>::gradient_scratch, like);
     T most = 0;
