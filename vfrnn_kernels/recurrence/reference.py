@@ -23,9 +23,9 @@ def _activate(z: Tensor, beta: Tensor | None, activation: str) -> Tensor:
         return z.tanh()
     if activation == "relu":
         return z.relu()
-    if activation == "identity":
-        return z
-    return z.sign() * (z.abs() + beta).relu()
+    if beta is not None:  # modrelu
+        return z.sign() * (z.abs() + beta).relu()
+    return z
 
 
 def _stack(steps: list[Tensor], h0: Tensor) -> Tensor:
