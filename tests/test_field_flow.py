@@ -313,10 +313,10 @@ def test_compile(substeps):
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_compile_reference():
-    arguments = leaves(inputs(4, 3, 2, 2, norm=0.1))
+    arguments = leaves(inputs(3, 2, 1, 1, norm=1e-5))
 
     def step(*args):
-        return field_flow(*args, substeps=2, backend="reference")
+        return field_flow(*args, order=2, substeps=1, backend="reference")
 
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(*arguments), step(*arguments))
@@ -335,12 +335,12 @@ def test_vmap_and_grad(backend):
     torch.testing.assert_close(torch.einsum("abij,ij->ab", jacobian, h), field_flow(h, *rest, substeps=2))
 
 
-@pytest.mark.parametrize("name", ["b", "w", "v"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, x) for name in "bwv" for x in (float("nan"), float("inf"), -1.0) if (name, x) != ("v", -1)],
+)
 def test_values_out_of_range(backend, name, value):
     arguments = inputs(4, 3, 2, 2)
-    if name == "v" and value == -1.0:
-        pytest.skip("a field may be negative")
     arguments[NAMES.index(name)].view(-1)[-1] = value
     with pytest.raises(RuntimeError, match=f"{name} must be"):
         field_flow(*arguments, substeps=1000, backend=backend)
