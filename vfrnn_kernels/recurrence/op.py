@@ -1,0 +1,104 @@
+"""recurrence: contract, fakes and autograd. (x, U, c, M, h0, beta) -> all states hs (model.md 4)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from vfrnn_kernels.autograd import differentiable
+from vfrnn_kernels.checks import check_choice, check_rank, check_shape, check_tensor
+from vfrnn_kernels.dispatch import select_backend
+from vfrnn_kernels.recurrence.reference import recurrence_backward_reference, recurrence_reference
+
+ACTIVATIONS = ("modrelu", "tanh", "relu", "identity")
+Activation = Literal["modrelu", "tanh", "relu", "identity"]
+
+
+def recurrence(
+    x: Tensor,
+    U: Tensor,
+    c: Tensor | None,
+    M: Tensor,
+    h0: Tensor | None = None,
+    activation: Activation = "tanh",
+    beta: Tensor | None = None,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    r"""All states of a recurrent layer, computed inside one op.
+
+    .. math:: h_t = \mathrm{act}(M h_{t-1} + U x_t + c), \quad
+        \mathrm{modrelu}(z) = \mathrm{sign}(z)\, \mathrm{relu}(|z| + \beta)
+
+    Args:
+        x: (T, B, i), the inputs; T or B may be 0.
+        U: (n, i), input matrix.
+        c: (n,) bias, or None for none.
+        M: (n, n), transition matrix.
+        h0: (B, n), the state before the first step; None is zero.
+        activation: "modrelu", "tanh", "relu" or "identity".
+        beta: (n,), the bias of modrelu's modulus; given exactly when the activation is "modrelu".
+        backend: "cpu", "reference" or None (the first that serves the call).
+
+    Returns:
+        hs (T, B, n). Its derivatives follow from hs alone: where modrelu or relu returned 0 the gradient is 0.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, dtype, device or shape, or is missing.
+        RuntimeError: the backend cannot serve the call.
+
+    Source: modrelu: Arjovsky et al. 2016 (arXiv 1511.06464).
+
+    Example:
+        >>> import torch
+        >>> x, U, M = torch.ones(3, 1, 1), torch.ones(1, 1), torch.full((1, 1), 2.0)
+        >>> recurrence(x, U, None, M, activation="relu").flatten().tolist()
+        [1.0, 3.0, 7.0]
+    """
+    check_tensor("x", x)
+    check_rank("x", x, "(T, B, i)", 3)
+    B, i = x.shape[1:]
+    check_tensor("M", M, x, "x")
+    check_rank("M", M, "(n, n)", 2)
+    n = M.shape[0]
+    if n < 1:
+        raise ValueError(f"M must have at least one row, got shape {tuple(M.shape)}")
+    check_shape("M", M, "(n, n)", (n, n), n=n)
+    check_tensor("U", U, x, "x")
+    check_shape("U", U, "(n, i)", (n, i), n=n, i=i)
+    if c is not None:
+        check_tensor("c", c, x, "x")
+        check_shape("c", c, "(n,)", (n,), n=n)
+    if h0 is None:
+        h0 = x.new_zeros(B, n)
+    check_tensor("h0", h0, x, "x")
+    check_shape("h0", h0, "(B, n)", (B, n), B=B, n=n)
+    check_choice("activation", activation, ACTIVATIONS)
+    if (beta is None) == (activation == "modrelu"):
+        raise ValueError(
+            "beta must be given when activation is 'modrelu', got None"
+            if beta is None
+            else f"beta must be None unless activation is 'modrelu', got a tensor with activation {activation!r}"
+        )
+    if beta is not None:
+        check_tensor("beta", beta, x, "x")
+        check_shape("beta", beta, "(n,)", (n,), n=n)
+    function = _functions[select_backend("recurrence", backend, (x,))]
+    return function(x, U, c, M, h0, beta, activation)[0]
+
+
+def _fake(
+    x: Tensor, U: Tensor, c: Tensor | None, M: Tensor, h0: Tensor, beta: Tensor | None, activation: str
+) -> Tensor:
+    return x.new_empty(x.shape[0], x.shape[1], M.shape[0])
+
+
+_functions = differentiable(
+    "recurrence",
+    reference=recurrence_reference,
+    reference_backward=recurrence_backward_reference,
+    fake=_fake,
+    inputs=6,
+    outputs=1,
+)

@@ -1,0 +1,68 @@
+"""recurrence in plain PyTorch: the definition of right. Equations: README.md beside this file."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def recurrence_reference(
+    x: Tensor, U: Tensor, c: Tensor | None, M: Tensor, h0: Tensor, beta: Tensor | None, activation: str
+) -> tuple[Tensor]:
+    """The states hs (T, B, n) of the inputs x (T, B, i), as a tuple of one."""
+    h, hs = h0, []
+    for x_t in x.unbind(0):
+        z = h @ M.mT + x_t @ U.mT
+        h = _activate(z if c is None else z + c, beta, activation)
+        hs.append(h)
+    return (_stack(hs, h0),)
+
+
+def _activate(z: Tensor, beta: Tensor | None, activation: str) -> Tensor:
+    if activation == "tanh":
+        return z.tanh()
+    if activation == "relu":
+        return z.relu()
+    if activation == "identity":
+        return z
+    return z.sign() * (z.abs() + beta).relu()
+
+
+def _stack(steps: list[Tensor], h0: Tensor) -> Tensor:
+    return torch.stack(steps) if steps else h0.new_empty(0, *h0.shape)
+
+
+def recurrence_backward_reference(
+    grad_hs: Tensor,
+    x: Tensor,
+    U: Tensor,
+    c: Tensor | None,
+    M: Tensor,
+    h0: Tensor,
+    beta: Tensor | None,
+    hs: Tensor,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor | None]:
+    """Gradients of x, U, c, M, h0, beta by the hand-written rules of README.md."""
+    carried, deltas = torch.zeros_like(h0), []  # carried_t = M^T grad_z_{t+1}
+    for grad_h, h in zip(reversed(grad_hs.unbind(0)), reversed(hs.unbind(0)), strict=True):
+        delta = _multiply_by_derivative(grad_h + carried, h, activation)
+        deltas.append(delta)
+        carried = delta @ M
+    delta = _stack(deltas[::-1], h0)  # grad_z (T, B, n)
+    rows = delta.flatten(0, 1)
+    previous = torch.cat([h0.unsqueeze(0), hs])[:-1]
+    grad_M = rows.mT @ previous.flatten(0, 1)
+    grad_U = rows.mT @ x.flatten(0, 1)
+    grad_c = None if c is None else rows.sum(0)
+    grad_beta = None if beta is None else (hs.sign() * delta).sum((0, 1))
+    return delta @ U, grad_U, grad_c, grad_M, carried, grad_beta
+
+
+def _multiply_by_derivative(grad_h: Tensor, h: Tensor, activation: str) -> Tensor:
+    """act'(z) grad_h from h = act(z) alone."""
+    if activation == "tanh":
+        return grad_h * (1 - h * h)
+    if activation == "identity":
+        return grad_h
+    return torch.where(h > 0 if activation == "relu" else h != 0, grad_h, torch.zeros_like(grad_h))
