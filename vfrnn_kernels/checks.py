@@ -99,3 +99,60 @@ def as_number_tensor(name: str, value: object, like: Tensor) -> Tensor:
     if not math.isfinite(value):
         raise ValueError(f"{name} must be finite, got {value}")
     return torch.full((), float(value), dtype=like.dtype, device=like.device)
+
+
+def check_mesh(b: Tensor, w: Tensor, N: Tensor | None, G: Tensor | None) -> None:
+    """The tensors of a mesh fit each other; without N and G it is the complete mesh.
+
+    Raises:
+        TypeError, ValueError: they do not.
+    """
+    if (N is None) != (G is None):
+        raise ValueError(f"N and G must both be given or both be None, got {'G' if N is None else 'N'} alone")
+    check_mesh_gradient(b, w, G)
+    if N is not None:
+        check_tensor("N", N, b, "b")
+        m, n = w.shape[0], b.shape[0]
+        check_shape("N", N, "(m, n)", (m, n), m=m, n=n)
+
+
+def check_mesh_gradient(b: Tensor, w: Tensor, G: Tensor | None) -> None:
+    """The weights and the gradient of a mesh fit each other; without G it is the complete mesh.
+
+    Raises:
+        TypeError, ValueError: they do not.
+    """
+    check_tensor("b", b)
+    check_rank("b", b, "(n,)", 1)
+    n = b.shape[0]
+    if n < 1:
+        raise ValueError("b must have at least one node, got shape (0,)")
+    check_tensor("w", w, b, "b")
+    check_rank("w", w, "(m,)", 1)
+    if G is None:
+        check_shape("w", w, "(n (n - 1) / 2,)", (n * (n - 1) // 2,), n=n)
+        return
+    check_tensor("G", G, b, "b")
+    check_rank("G", G, "(m, d, n)", 3)
+    m = w.shape[0]
+    check_shape("G", G, "(m, d, n)", (m, G.shape[1], n), m=m, n=n)
+
+
+def values_readable(tensor: Tensor) -> bool:
+    """Whether the values of `tensor` can be looked at for free: on the CPU, and not while a compiler traces."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def check_mesh_values(b: Tensor, w: Tensor, v: Tensor) -> None:
+    """On the CPU: b and w are positive and v is finite. Elsewhere reading them would cost a synchronisation.
+
+    Raises:
+        RuntimeError: they are not.
+    """
+    if not values_readable(v):
+        return
+    for name, weights in (("b", b), ("w", w)):
+        if not bool((weights.detach() > 0).all() and torch.isfinite(weights.detach()).all()):
+            raise RuntimeError(f"{name} must be positive and finite")
+    if not bool(torch.isfinite(v.detach()).all()):
+        raise RuntimeError("v must be finite, got NaN or infinity")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import check_rank, check_shape, check_tensor
+from vfrnn_kernels.checks import check_mesh, check_rank, check_shape, check_tensor
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.field_generator.reference import field_generator_backward_reference, field_generator_reference
 
@@ -31,7 +31,7 @@ def field_generator(
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, device or shape.
-        RuntimeError: the backend cannot serve the call.
+        RuntimeError: the backend cannot serve the call; on the CPU also: b or w is not positive, v is not finite.
 
     Source: Azencot et al. 2021 (arXiv 2102.09589); the discrete form is this project's.
 
@@ -50,32 +50,6 @@ def field_generator(
     batch = v.shape[:-2]
     S, delta = function(b, w, N, G, v.reshape(-1, m, d) if len(batch) != 1 else v)
     return S.reshape(*batch, *S.shape[1:]), delta.reshape(*batch, *delta.shape[1:])
-
-
-def check_mesh(b: Tensor, w: Tensor, N: Tensor | None, G: Tensor | None) -> None:
-    """The tensors of a mesh fit each other.
-
-    Raises:
-        TypeError, ValueError: they do not.
-    """
-    check_tensor("b", b)
-    check_rank("b", b, "(n,)", 1)
-    n = b.shape[0]
-    if n < 1:
-        raise ValueError("b must have at least one node, got shape (0,)")
-    check_tensor("w", w, b, "b")
-    check_rank("w", w, "(m,)", 1)
-    m = w.shape[0]
-    if N is None and G is None:
-        check_shape("w", w, "(n (n - 1) / 2,)", (n * (n - 1) // 2,), n=n)
-        return
-    if N is None or G is None:
-        raise ValueError(f"N and G must both be given or both be None, got {'G' if N is None else 'N'} alone")
-    check_tensor("N", N, b, "b")
-    check_shape("N", N, "(m, n)", (m, n), m=m, n=n)
-    check_tensor("G", G, b, "b")
-    check_rank("G", G, "(m, d, n)", 3)
-    check_shape("G", G, "(m, d, n)", (m, G.shape[1], n), m=m, n=n)
 
 
 def _fake(b: Tensor, w: Tensor, N: Tensor | None, G: Tensor | None, v: Tensor) -> tuple[Tensor, Tensor]:

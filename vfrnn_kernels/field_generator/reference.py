@@ -5,11 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vfrnn_kernels.checks import check_mesh_values
+
 
 def field_generator_reference(
     b: Tensor, w: Tensor, N: Tensor | None, G: Tensor | None, v: Tensor
 ) -> tuple[Tensor, Tensor]:
     """S and delta of the fields v (K, m, d); without N and G on the complete mesh."""
+    check_mesh_values(b, w, v)
     if N is None or G is None:
         return _complete_mesh(b, w, v)
     H = torch.einsum("ci,c,kcd,cdj->kij", N, w, v, G)  # (K, n, n)
@@ -21,17 +24,23 @@ def field_generator_reference(
 
 def _complete_mesh(b: Tensor, w: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     n = b.shape[0]
-    i, j = torch.triu_indices(n, n, 1, device=v.device)
+    i, j = pairs(n, v.device)
     flux = w * v[..., 0]  # (K, m)
-    scaled = flux / (2 * (b[i] * b[j]).sqrt())
-    upper = _scatter(scaled, i, j, n)
-    flux_matrix = _scatter(flux, i, j, n)
-    return upper - upper.mT, (flux_matrix - flux_matrix.mT).sum(-1) / b
+    scaled, flux_matrix = upper_triangle(flux / (2 * (b[i] * b[j]).sqrt()), n), upper_triangle(flux, n)
+    return scaled - scaled.mT, (flux_matrix - flux_matrix.mT).sum(-1) / b
 
 
-def _scatter(values: Tensor, i: Tensor, j: Tensor, n: int) -> Tensor:
-    flat = values.new_zeros(values.shape[0], n * n)
-    return flat.index_copy(1, i * n + j, values).unflatten(1, (n, n))
+def pairs(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The nodes i < j of the cells of the complete mesh, in their order."""
+    i, j = torch.triu_indices(n, n, 1, device=device)
+    return i, j
+
+
+def upper_triangle(values: Tensor, n: int) -> Tensor:
+    """Values (..., n (n - 1) / 2) of the cells of the complete mesh as strictly upper triangular (..., n, n)."""
+    i, j = pairs(n, values.device)
+    flat = values.new_zeros(*values.shape[:-1], n * n)
+    return flat.index_copy(-1, i * n + j, values).unflatten(-1, (n, n))
 
 
 def field_generator_backward_reference(
@@ -54,7 +63,7 @@ def field_generator_backward_reference(
     R = (R - R.mT) / 2  # dL/dH, skew
     q = -grad_delta / b  # (K, n)
     if N is None or G is None:
-        i, j = torch.triu_indices(b.shape[0], b.shape[0], 1, device=v.device)
+        i, j = pairs(b.shape[0], v.device)
         # H_ij = w v / 2 + ...: both triangles give R_ij w v; the divergence gives (q_j - q_i) w v
         grad_flux = R[:, i, j] + q[:, j] - q[:, i]
         return grad_b, (grad_flux * v[..., 0]).sum(0), None, None, (grad_flux * w).unsqueeze(-1)
