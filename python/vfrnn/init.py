@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from vfrnn.mesh import LatentMesh
-from vfrnn_kernels import field_generator
 from vfrnn_kernels.checks import check_choice
 
 Init = Literal["henaff", "cayley", "zero"]
 INITS = ("henaff", "cayley", "zero")
+STEPS = 300
 
 
 def rotation_angles_(angles: Tensor, init: Init) -> Tensor:
@@ -68,25 +68,28 @@ def init_field_(v: Tensor, mesh: LatentMesh, init: Init) -> Tensor:
 def least_squares_field(mesh: LatentMesh, S: Tensor) -> Tensor:
     """The v (m, d) of smallest norm among those that minimise `||S(v) - S||` in the Frobenius norm, in float64.
 
-    v -> S(v) is linear, and only it and its adjoint are applied (conjugate gradients on the normal equations): as a
-    matrix it would have n (n - 1) / 2 rows and m d columns.
+    v -> S(v) is linear, and only it and its adjoint are applied (conjugate gradients on the normal equations, to the
+    rounding of S or at most `STEPS` steps): as a matrix it would have n (n - 1) / 2 rows and m d columns.
     """
     b, w, N, G = (tensor.detach().double() for tensor in mesh.dense_tensors())
     r = b.rsqrt()
 
+    PN, scaled_G = N * r * w[:, None], G * r  # S = (H - H^T) / 2,  H = PN^T [v] scaled_G
+
     def generator(v: Tensor) -> Tensor:
-        return field_generator(b, w, N, G, v, backend="reference")[0]
+        H = PN.mT @ (v.unsqueeze(1) @ scaled_G).squeeze(1)
+        return (H - H.mT) / 2
 
     def adjoint(R: Tensor) -> Tensor:  # of a skew-symmetric R
-        return w[:, None] * torch.einsum("cj,cdj->cd", N @ (r[:, None] * R * r), G)
+        return (scaled_G @ (PN @ R).unsqueeze(-1)).squeeze(-1)
 
     residual = S.double()
     v = residual.new_zeros(mesh.m, mesh.d)
     s = p = adjoint(residual)
     gamma = start = float(s.square().sum())
-    steps = min(1000, 10 * min(mesh.m * mesh.d, mesh.n * (mesh.n - 1) // 2))
-    for _ in range(steps):
-        if gamma <= 1e-24 * start:
+    tolerance = (10 * torch.finfo(S.dtype).eps) ** 2 * start
+    for _ in range(STEPS):
+        if gamma <= tolerance:
             break
         q = generator(p)
         alpha = gamma / float(q.square().sum())
