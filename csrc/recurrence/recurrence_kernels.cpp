@@ -1,0 +1,275 @@
+// recurrence: forward and backward over one block of samples, compiled once per instruction set. Layouts and names:
+// recurrence.h; products: panels.h; derivation: vfrnn_kernels/recurrence/README.md.
+//
+// Beside what the caller sees there are only buffers of a few steps, sized for the second cache: the current state in
+// panels (forward), the gradients of the pre-activations of one chunk of steps and the matching [h_{t-1}, x_t, 1]
+// (backward), from which the weight gradients take one rank-K update per chunk.
+#include "recurrence/activations.h"
+#include "recurrence/panels.h"
+#include "recurrence/recurrence.h"
+
+namespace vfrnn {
+namespace VFRNN_ISA {
+namespace {
+
+// ---- rows of the user's tensors: the last vector of a row may be partial
+// -----------------------------------------------
+
+template <class T>
+inline Vec<T> load_part(const T* p, int64_t count) {
+  if (count >= lanes<T>) return load(p);
+  T buffer[lanes<T>] = {};
+  for (int64_t k = 0; k < count; ++k) buffer[k] = p[k];
+  return load(buffer);
+}
+template <class T>
+inline void store_part(T* p, Vec<T> v, int64_t count) {
+  if (count >= lanes<T>) return store(p, v);
+  T buffer[lanes<T>];
+  store(buffer, v);
+  for (int64_t k = 0; k < count; ++k) p[k] = buffer[k];
+}
+
+// rows x count entries from the user's rows into panels.
+template <class T>
+void to_panels(const T* from, int64_t from_stride, int64_t rows, int64_t count, T* to, int64_t to_stride) {
+  constexpr int W = panel_width<T>;
+  for (int64_t p = 0; p < count; p += W, to += to_stride) {
+    const int64_t width = smaller(W, count - p);
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t v = 0; v < width; v += lanes<T>) {
+        store(to + row * W + v, load_part(from + row * from_stride + p + v, width - v));
+      }
+    }
+  }
+}
+template <class T>
+void from_panel(const T* from, int64_t rows, int64_t width, T* to, int64_t to_stride) {
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t v = 0; v < width; v += lanes<T>) {
+      store_part(to + row * to_stride + v, load(from + row * panel_width<T> + v), width - v);
+    }
+  }
+}
+
+// ---- forward --------------------------------------------------------------------------------------------------------
+
+// One panel of pre-activations becomes a panel of the next state, and `width` columns of hs.
+template <Activation activation, class T>
+void activate_panel(T* panel, int64_t rows, int64_t width, const T* beta, T* hs, int64_t n) {
+  for (int64_t v = 0; v < width; v += lanes<T>) {
+    const Vec<T> b = activation == Activation::modrelu ? load(beta + v) : Vec<T>{};
+    for (int64_t row = 0; row < rows; ++row) {
+      T* z = panel + row * panel_width<T> + v;
+      const Vec<T> h = activate<activation, T>(load(z), b);
+      store(z, h);
+      store_part(hs + row * n + v, h, width - v);
+    }
+  }
+}
+
+template <class T>
+int64_t forward_workspace(const ForwardProblem<T>& f, int64_t rows) {
+  constexpr int W = panel_width<T>;
+  return rows * W * (2 * panels_of(f.n, W) + panels_of(f.i, W));
+}
+
+template <Activation activation, class T>
+void forward_steps(const ForwardProblem<T>& f, int64_t begin, int64_t end, T* workspace) {
+  constexpr int W = panel_width<T>;
+  const int64_t rows = end - begin, n = f.n, stride = rows * W, panels = panels_of(n, W);
+  T *h = workspace, *next = h + panels * stride, *x = next + panels * stride;
+  to_panels(f.h0.p + begin * f.h0.sample, f.h0.sample, rows, n, h, stride);
+  for (int64_t t = 0; t < f.steps; ++t) {
+    to_panels(f.x.p + t * f.x.step + begin * f.x.sample, f.x.sample, rows, f.i, x, stride);
+    T* hs = f.hs + t * f.hs_step + begin * n;
+    const Product<T> z{{h, stride, n}, {x, stride, f.i}, f.weights, (n + f.i) * W, f.c, next, stride};
+    product(z, rows, n, [&](int64_t p, int count) {
+      for (const int64_t last = p + count; p < last; ++p) {
+        const T* beta = activation == Activation::modrelu ? f.beta + p * W : nullptr;
+        activate_panel<activation>(next + p * stride, rows, smaller(W, n - p * W), beta, hs + p * W, n);
+      }
+    });
+    T* const swap = h;
+    h = next, next = swap;
+  }
+}
+
+template <class T>
+void forward(const ForwardProblem<T>& f, int64_t begin, int64_t end, T* workspace) {
+  switch (f.activation) {
+    case Activation::modrelu:
+      return forward_steps<Activation::modrelu>(f, begin, end, workspace);
+    case Activation::tanh:
+      return forward_steps<Activation::tanh>(f, begin, end, workspace);
+    case Activation::relu:
+      return forward_steps<Activation::relu>(f, begin, end, workspace);
+    case Activation::identity:
+      return forward_steps<Activation::identity>(f, begin, end, workspace);
+  }
+}
+
+// ---- backward -------------------------------------------------------------------------------------------------------
+// delta_t = act'(h_t) (g_t + M^T delta_{t+1}), [dM, dU, dc] = sum_t delta_t^T [h_{t-1}, x_t, 1], dx_t = delta_t U,
+// dh_0 = M^T delta_1, dbeta = sum_t sign(h_t) (g_t + M^T delta_{t+1}), which is sign(h_t) delta_t where h_t != 0.
+
+// Rows (steps times samples) of one rank-K update: a panel of them fills half of the first cache.
+template <class T>
+inline constexpr int64_t chunk_rows = 16384 / (panel_width<T> * int64_t(sizeof(T)));
+
+// Steps of a chunk: at least two, since a step reads the delta of the one before while it writes its own.
+template <class T>
+int64_t chunk_steps(const BackwardProblem<T>& b, int64_t rows) {
+  const int64_t steps = chunk_rows<T> / rows;
+  return smaller(steps < 2 ? 2 : steps, b.steps < 2 ? 2 : b.steps);
+}
+
+// Columns of [x_t, 1] that the weight gradients need.
+template <class T>
+int64_t input_columns(const BackwardProblem<T>& b) {
+  return (b.needs_U ? b.i : 0) + (b.needs_c ? 1 : 0);
+}
+// Panels of [h_{t-1}, x_t, 1].
+template <class T>
+int64_t factor_panels(const BackwardProblem<T>& b) {
+  return (b.needs_M ? panels_of(b.n, panel_width<T>) : 0) + panels_of(input_columns(b), panel_width<T>);
+}
+
+template <class T>
+int64_t sums_size(const BackwardProblem<T>& b) {
+  constexpr int W = panel_width<T>;
+  return factor_panels(b) * panels_of(b.n, W) * W * W;
+}
+template <class T>
+int64_t backward_workspace(const BackwardProblem<T>& b, int64_t rows) {
+  constexpr int W = panel_width<T>;
+  // A thread's blocks are of at most `rows` samples, and a chunk of a smaller one has more steps.
+  const int64_t chunk = chunk_rows<T> > 2 * rows ? chunk_rows<T> : 2 * rows;
+  return (chunk * (panels_of(b.n, W) + factor_panels(b)) + rows) * W;
+}
+
+template <Activation activation, class T>
+void delta_panel(T* panel, int64_t rows, int64_t width, const T* grad_hs, int64_t grad_stride, const T* hs, int64_t n,
+                 T* grad_beta) {
+  for (int64_t v = 0; v < width; v += lanes<T>) {
+    const Vec<T> zero{};
+    Vec<T> sum = zero;
+    for (int64_t row = 0; row < rows; ++row) {
+      T* carried = panel + row * panel_width<T> + v;
+      const Vec<T> h = activation == Activation::identity ? zero : load_part(hs + row * n + v, width - v);
+      const Vec<T> grad = load(carried) + load_part(grad_hs + row * grad_stride + v, width - v);
+      const Vec<T> delta = multiply_by_derivative<activation, T>(grad, h);
+      store(carried, delta);
+      if (activation == Activation::modrelu) sum += h > zero ? delta : -delta;
+    }
+    if (activation == Activation::modrelu && grad_beta) store(grad_beta + v, load(grad_beta + v) + sum);
+  }
+}
+
+// [h_{t-1}, x_t, 1] of one step into its rows of the panels.
+template <class T>
+void factor_step(const BackwardProblem<T>& b, int64_t t, int64_t begin, int64_t rows, T* to, int64_t stride) {
+  constexpr int W = panel_width<T>;
+  if (b.needs_M) {
+    const T* h = t > 0 ? b.hs + (t - 1) * b.hs_step + begin * b.n : b.h0.p + begin * b.h0.sample;
+    to_panels(h, t > 0 ? b.n : b.h0.sample, rows, b.n, to, stride);
+    to += panels_of(b.n, W) * stride;
+  }
+  const int64_t i = b.needs_U ? b.i : 0;
+  if (i > 0) to_panels(b.x.p + t * b.x.step + begin * b.x.sample, b.x.sample, rows, i, to, stride);
+  if (b.needs_c) {
+    T* ones = to + i / W * stride + i % W;
+    for (int64_t row = 0; row < rows; ++row) ones[row * W] = 1;
+  }
+}
+
+template <class T>
+void add_weight_gradients(const BackwardProblem<T>& b, const T* factors, const T* deltas, int64_t stride, int64_t count,
+                          T* sums) {
+  constexpr int W = panel_width<T>;
+  const int64_t panels = panels_of(b.n, W), inputs = input_columns(b), state_panels = b.needs_M ? panels : 0;
+  const int64_t all = factor_panels(b);
+  for (int64_t p = 0; p < panels; ++p) {
+    const bool wide = b.n - p * W > lanes<T>;
+    for (int64_t q = 0; q < all; ++q) {
+      const int64_t left = q < state_panels ? b.n - q * W : inputs - (q - state_panels) * W;
+      outer_product(factors + q * stride, smaller(W, left), deltas + p * stride, count, sums + (q * panels + p) * W * W,
+                    wide);
+    }
+  }
+}
+
+// to (rows, columns) = delta b, for a b in panels of n rows; `block` holds one panel of the result.
+template <class T>
+void carry_out(const Panels<T>& delta, int64_t rows, const T* b, int64_t n, int64_t columns, T* block, T* to) {
+  constexpr int W = panel_width<T>;
+  for (int64_t p = 0; p * W < columns; ++p) {
+    const int64_t width = smaller(W, columns - p * W);
+    product<T>({delta, {}, b + p * n * W, 0, nullptr, block, 0}, rows, width, [](int64_t, int) {});
+    from_panel(block, rows, width, to + p * W, columns);
+  }
+}
+
+template <Activation activation, class T>
+void backward_steps(const BackwardProblem<T>& b, int64_t begin, int64_t end, T* workspace,
+                    const BackwardSums<T>& sums) {
+  constexpr int W = panel_width<T>;
+  const int64_t rows = end - begin, n = b.n, panels = panels_of(n, W);
+  const int64_t chunk = chunk_steps(b, rows), stride = chunk * rows * W;
+  T *deltas = workspace, *factors = deltas + panels * stride, *block = factors + factor_panels(b) * stride;
+  const T* next = deltas;  // delta_{t+1}
+  for (int64_t last = b.steps; last > 0;) {
+    const int64_t steps = smaller(chunk, last), first = last - steps;
+    const int64_t offset = (chunk - steps) * rows * W;  // a shorter chunk, the last one, takes the last slots
+    for (int64_t t = last - 1; t >= first; --t) {
+      T* delta = deltas + offset + (t - first) * rows * W;
+      const T* hs = b.hs + t * b.hs_step + begin * n;
+      const T* grad_hs = b.grad_hs.p + t * b.grad_hs.step + begin * b.grad_hs.sample;
+      const Panels<T> later{next, stride, t == b.steps - 1 ? 0 : n};
+      const Product<T> carried{later, {}, b.weights, n * W, nullptr, delta, stride};
+      product(carried, rows, n, [&](int64_t p, int count) {
+        for (const int64_t end_panel = p + count; p < end_panel; ++p) {
+          delta_panel<activation>(delta + p * stride, rows, smaller(W, n - p * W), grad_hs + p * W, b.grad_hs.sample,
+                                  hs + p * W, n, sums.beta ? sums.beta + p * W : nullptr);
+        }
+      });
+      next = delta;
+      if (factor_panels(b)) factor_step(b, t, begin, rows, factors + offset + (t - first) * rows * W, stride);
+      if (b.grad_x) {
+        T* grad_x = b.grad_x + t * b.grad_x_step + begin * b.i;
+        carry_out<T>({delta, stride, n}, rows, b.input_weights, n, b.i, block, grad_x);
+      }
+    }
+    add_weight_gradients(b, factors + offset, deltas + offset, stride, steps * rows, sums.weights);
+    last = first;
+  }
+  if (b.grad_h0) {
+    carry_out<T>({next, stride, b.steps > 0 ? n : 0}, rows, b.weights, n, n, block, b.grad_h0 + begin * n);
+  }
+}
+
+template <class T>
+void backward(const BackwardProblem<T>& b, int64_t begin, int64_t end, T* workspace, const BackwardSums<T>& sums) {
+  switch (b.activation) {
+    case Activation::modrelu:
+      return backward_steps<Activation::modrelu>(b, begin, end, workspace, sums);
+    case Activation::tanh:
+      return backward_steps<Activation::tanh>(b, begin, end, workspace, sums);
+    case Activation::relu:
+      return backward_steps<Activation::relu>(b, begin, end, workspace, sums);
+    case Activation::identity:
+      return backward_steps<Activation::identity>(b, begin, end, workspace, sums);
+  }
+}
+
+}  // namespace
+
+const RecurrenceKernels recurrence_kernels{
+    {panel_width<float>, forward_workspace<float>, backward_workspace<float>, sums_size<float>, forward<float>,
+     backward<float>},
+    {panel_width<double>, forward_workspace<double>, backward_workspace<double>, sums_size<double>, forward<double>,
+     backward<double>},
+};
+
+}  // namespace VFRNN_ISA
+}  // namespace vfrnn
