@@ -32,6 +32,29 @@ const FieldFlowKernels<T>& kernels() {
   }
 }
 
+// Scratch for one thread, carved into pieces that start on a cache line.
+template <class T>
+class Scratch {
+ public:
+  Scratch(const Tensor& like, std::initializer_list<int64_t> counts) {
+    int64_t total = 0;
+    for (int64_t count : counts) total += padded(count);
+    memory_ = empty_tensor(like, {total});
+    next_ = memory_.template mutable_data_ptr<T>();
+  }
+  // The pieces in the order of `counts`; null for an empty one.
+  T* take(int64_t count) {
+    T* piece = next_;
+    next_ += padded(count);
+    return count ? piece : nullptr;
+  }
+
+ private:
+  static int64_t padded(int64_t count) { return (count + 15) / 16 * 16; }
+  Tensor memory_;
+  T* next_;
+};
+
 // One call: its sizes, its scaled mesh and the fields of the current chunk of samples.
 template <class T>
 struct Problem {
@@ -156,11 +179,12 @@ Tensor field_flow(const Tensor& h_, const Tensor& v, const Tensor& b, const Tens
     std::vector<T> growth(problem.B, T(0));
     problem.for_each_chunk(
         [&](int64_t begin, int64_t end, int64_t first) {
-          std::vector<T> scratch(3 * n);
+          Scratch<T> memory(problem.scaled_N, {3 * n});
+          T* scratch = memory.take(3 * n);
           for (int64_t i = begin; i < end; ++i) {
             const int64_t f = problem.field(i, first);
             if (!problem.shared) problem.exponentiate(f);
-            growth[i] = problem.kernel.forward(problem.flow(f), in + i * n, out + i * n, scratch.data());
+            growth[i] = problem.kernel.forward(problem.flow(f), in + i * n, out + i * n, scratch);
           }
         },
         [](int64_t, int64_t) {});
@@ -192,13 +216,14 @@ struct Backward {
     const int64_t n = problem.n;
     problem.for_each_chunk(
         [&](int64_t begin, int64_t end, int64_t first) {
-          std::vector<T> scratch(3 * n);
+          Scratch<T> memory(problem.scaled_N, {3 * n});
+          T* scratch = memory.take(3 * n);
           for (int64_t i = begin; i < end; ++i) {
             const int64_t f = problem.field(i, first);
             if (!problem.shared) problem.exponentiate(f);
             Flow<T> flow = problem.flow(f);
             flow.tau = -flow.tau;
-            problem.kernel.forward(flow, grad + i * n, grad_h + i * n, scratch.data());
+            problem.kernel.forward(flow, grad + i * n, grad_h + i * n, scratch);
           }
         },
         [](int64_t, int64_t) {});
@@ -207,22 +232,19 @@ struct Backward {
   // Samples begin..end: the series both ways, then X, Y, and what b, tau and the scale get from each sample.
   void samples(int64_t begin, int64_t end, int64_t first, const T* h, const T* grad, T* grad_h) {
     const int64_t n = problem.n, m = problem.m, k = problem.k, terms = 2 * problem.order * k;
-    std::vector<T> vectors(terms * n), coef_C(needs_C() ? terms * m : 0), coef_N(needed(N_bit) ? terms * m : 0);
-    std::vector<T> inputs((k + 1) * n), sums(k * n), scratch(3 * n), own_h(n), grad_e(n), row(n);
-    const FlowTape<T> tape{vectors.data(),
-                           needs_C() ? coef_C.data() : nullptr,
-                           needed(N_bit) ? coef_N.data() : nullptr,
-                           inputs.data(),
-                           sums.data(),
-                           scratch.data()};
+    const int64_t on_C = needs_C() ? terms * m : 0, on_N = needed(N_bit) ? terms * m : 0;
+    Scratch<T> memory(problem.scaled_N, {terms * n, on_C, on_N, (k + 1) * n, k * n, 3 * n, n, n, n});
+    const FlowTape<T> tape{memory.take(terms * n),   memory.take(on_C),  memory.take(on_N),
+                           memory.take((k + 1) * n), memory.take(k * n), memory.take(3 * n)};
+    T *own_h = memory.take(n), *grad_e = memory.take(n), *row = memory.take(n);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t f = problem.field(i, first);
       if (!problem.shared) problem.exponentiate(f);
       const Flow<T> flow = problem.flow(f);
       const T *div = problem.div.data() + f * n, *delta = problem.delta.data() + f * n;
       T* row_b = rows_b.data() + i * n;
-      T part = problem.kernel.backward(flow, h + i * n, grad + i * n, tape, grad_h ? grad_h + i * n : own_h.data(),
-                                       grad_e.data(), row_b);
+      T part =
+          problem.kernel.backward(flow, h + i * n, grad + i * n, tape, grad_h ? grad_h + i * n : own_h, grad_e, row_b);
       // e = exp(-tau delta / 4), delta = scale (div - mean)
       T scale_part = 0;
       for (int64_t j = 0; j < n; ++j) {
@@ -231,7 +253,7 @@ struct Backward {
         row[j] = -problem.tau / 4 * grad_exponent;
       }
       if (problem.volume_preserving) {
-        const T mean = problem.mean_of(row.data());
+        const T mean = problem.mean_of(row);
         for (int64_t j = 0; j < n; ++j) row[j] -= mean;
       }
       for (int64_t j = 0; j < n; ++j) {
@@ -242,12 +264,12 @@ struct Backward {
       }
       tau_parts[i] = part, scale_parts[i] = scale_part;
       const int64_t place = (i - first) * m * n;
-      if (needs_C()) {
-        problem.kernel.outer_products(coef_C.data(), vectors.data(), row.data(), terms, m, n,
+      if (tape.coef_C) {
+        problem.kernel.outer_products(tape.coef_C, tape.vectors, row, terms, m, n,
                                       X_.template mutable_data_ptr<T>() + place);
       }
-      if (needed(N_bit)) {
-        problem.kernel.outer_products(coef_N.data(), vectors.data(), nullptr, terms, m, n,
+      if (tape.coef_N) {
+        problem.kernel.outer_products(tape.coef_N, tape.vectors, nullptr, terms, m, n,
                                       Y_.template mutable_data_ptr<T>() + place);
       }
     }

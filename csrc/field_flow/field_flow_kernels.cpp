@@ -17,11 +17,11 @@ inline T sum_lanes(Vec<T> x) {
   for (int i = 0; i < lanes<T>; ++i) sum += x[i];
   return sum;
 #else
-  for (int half = lanes<T> / 2; half > 0; half /= 2) {
-    IntVec<T> other;
-    for (int i = 0; i < lanes<T>; ++i) other[i] = i ^ half;
-    x += __builtin_shuffle(x, other);
-  }
+  // Fold the upper half onto the lower; the masks leave the upper lanes at 0, which are not read again.
+  if constexpr (lanes<T> >= 16) x += __builtin_shuffle(x, IntVec<T>{8, 9, 10, 11, 12, 13, 14, 15});
+  if constexpr (lanes<T> >= 8) x += __builtin_shuffle(x, IntVec<T>{4, 5, 6, 7});
+  if constexpr (lanes<T> >= 4) x += __builtin_shuffle(x, IntVec<T>{2, 3});
+  x += __builtin_shuffle(x, IntVec<T>{1});
   return x[0];
 #endif
 }
@@ -225,19 +225,22 @@ void outer_products(const T* coef, const T* vectors, const T* row, int64_t terms
   for (; c < m; ++c) outer_rows<T, 1>(coef + c, vectors, row, terms, m, n, out + c * n);
 }
 
+template <class T, int P>
+inline void contract_tile(const T* G, const T* v, const T* r, int64_t d, int64_t n, T* out) {
+  constexpr int L = lanes<T>;
+  Vec<T> sum[P] = {};
+  for (int64_t k = 0; k < d; ++k) {
+    for (int p = 0; p < P; ++p) sum[p] += v[k] * load(G + k * n + p * L);
+  }
+  for (int p = 0; p < P; ++p) store<T>(out + p * L, sum[p] * load(r + p * L));
+}
+
 template <class T>
 void contract(const T* G, const T* v, const T* r, int64_t d, int64_t n, T* out) {
   constexpr int L = lanes<T>;
   int64_t j = 0;
-  for (; j + 2 * L <= n; j += 2 * L) {
-    Vec<T> first{}, second{};
-    for (int64_t k = 0; k < d; ++k) {
-      first += v[k] * load(G + k * n + j);
-      second += v[k] * load(G + k * n + j + L);
-    }
-    store<T>(out + j, first * load(r + j));
-    store<T>(out + j + L, second * load(r + j + L));
-  }
+  for (; j + 8 * L <= n; j += 8 * L) contract_tile<T, 8>(G + j, v, r + j, d, n, out + j);
+  for (; j + L <= n; j += L) contract_tile<T, 1>(G + j, v, r + j, d, n, out + j);
   for (; j < n; ++j) {
     T sum = 0;
     for (int64_t k = 0; k < d; ++k) sum += v[k] * G[k * n + j];
