@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vfrnn_kernels.checks import check_mesh, check_positive_int
+from vfrnn_kernels.checks import check_mesh, check_positive_int, check_shape, check_tensor
 
 TENSORS = ("b", "w", "N", "G")
 
@@ -131,7 +131,10 @@ class LatentMesh(nn.Module):
         N, G = torch.zeros(m, n, dtype=dtype), torch.zeros(m, 1, n, dtype=dtype)
         N[cell, pairs[:, 0]] = N[cell, pairs[:, 1]] = 0.5
         G[cell, 0, pairs[:, 0]], G[cell, 0, pairs[:, 1]] = -1.0, 1.0
-        w = torch.full((m,), 2.0, dtype=N.dtype) if w is None else w
+        if w is None:
+            w = torch.full((m,), 2.0, dtype=N.dtype)
+        check_tensor("w", w)
+        check_shape("w", w, "(m,)", (m,), m=m)
         return cls(N.new_ones(n).to(device), w.to(device), N.to(device), G.to(device), learn=learn)
 
     @classmethod
