@@ -154,7 +154,11 @@ def test_repr():
         (lambda: LatentMesh.from_edges(3, [(1, 1)]), ValueError, r"two different nodes, got \(1, 1\)"),
         (lambda: LatentMesh.from_edges(3, [(0, 1, 2)]), ValueError, r"shape \(m, 2\), got \(1, 3\)"),
         (lambda: LatentMesh.from_edges(3, [(0.0, 1.0)]), TypeError, "pairs of ints, got torch.float32"),
-        (lambda: LatentMesh.from_edges(3, [(0, 1)], torch.ones(2)), ValueError, r"w must have shape \(m,\) with m = 1, got \(2,\)"),
+        (
+            lambda: LatentMesh.from_edges(3, [(0, 1)], torch.ones(2)),
+            ValueError,
+            r"w must have shape \(m,\) with m = 1, got \(2,\)",
+        ),
         (lambda: LatentMesh.grid(), ValueError, "at least one axis"),
         (lambda: LatentMesh.grid(3, 1), ValueError, r"shape\[1\] must be at least 2, got 1"),
         (lambda: LatentMesh(torch.tensor([1.0, -1.0]), torch.ones(1)), ValueError, "b must be positive .* got -1"),
@@ -180,7 +184,9 @@ def test_bad_arguments_are_named(make, error, message):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 17])
-@pytest.mark.parametrize(("init", "low", "high"), [("henaff", -math.pi, math.pi), ("cayley", -math.pi / 2, 0), ("zero", 0, 0)])
+@pytest.mark.parametrize(
+    ("init", "low", "high"), [("henaff", -math.pi, math.pi), ("cayley", -math.pi / 2, 0), ("zero", 0, 0)]
+)
 def test_initial_field_on_the_complete_mesh_is_exact(n, init, low, high):
     mesh = LatentMesh(torch.rand(n).double() + 0.5, torch.rand(n * (n - 1) // 2).double() + 0.5)
     v = torch.full((mesh.m, 1), math.nan, dtype=torch.float64)

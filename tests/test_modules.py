@@ -167,7 +167,7 @@ def random_field_network(**options):
 def test_the_step_has_the_determinant_of_its_divergence(substeps):
     network = random_field_network(dt=0.7, substeps=substeps)
     delta = vfrnn.divergence(network.mesh, network.field_l0)
-    assert delta.sum().abs() > 0.1
+    assert delta.sum().abs() > 0.05
     torch.testing.assert_close(torch.linalg.det(network.step_matrix()), torch.exp(-0.7 * delta.sum() / 2))
 
 
@@ -272,6 +272,7 @@ def test_training_lowers_the_loss(network_type):
     assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo's own
 def test_compiles_without_a_graph_break():
     network = VFRNN(2, 4, mesh=LatentMesh.random(4, 3, 2, learn=("b", "N")))
     x = torch.randn(3, 2, 2)
@@ -290,7 +291,7 @@ def test_compiles_without_a_graph_break():
 def test_autocast_keeps_the_dtype_of_the_weights():
     network = VFRNN(3, 5)
     with torch.autocast("cpu", torch.bfloat16):
-        output, h_n = network(torch.randn(4, 2, 3).bfloat16())
+        output, h_n = network(torch.randn(4, 2, 3).bfloat16(), torch.zeros(1, 2, 5).bfloat16())
     assert output.dtype == h_n.dtype == torch.float32
 
 
@@ -327,6 +328,8 @@ def test_what_is_no_tensor_is_named():
         VFRNN(3, 5)(packed)
     with pytest.raises(TypeError, match="VFRNN: hx must be a tensor, got list"):
         VFRNN(3, 5)(torch.zeros(2, 3), [0.0])
+    with pytest.raises(ValueError, match=r"VFRNN hx dtype \(torch.float64\) does not match weight dtype"):
+        VFRNN(3, 5)(torch.zeros(2, 3), torch.zeros(1, 5, dtype=torch.float64))
     with pytest.raises(ValueError, match="layer must be below num_layers = 1 and reverse needs bidirectional=True"):
         VFRNN(3, 5).step_matrix(1)
 

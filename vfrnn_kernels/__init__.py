@@ -1,4 +1,4 @@
-"""Kernels of vector-field recurrent networks: tensors in, tensors out, differentiable, on the first backend that serves.
+"""Kernels of vector-field recurrent networks: tensors in, tensors out, differentiable, on several backends.
 
 The modules built on them are in the package `vfrnn`; the mathematics is in the README beside each op.
 """

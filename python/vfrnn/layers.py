@@ -67,17 +67,17 @@ class Recurrent(nn.Module):
         weight, beta = getattr(self, "weight_ih" + suffix), getattr(self, "beta" + suffix, None)
         return recurrence(x, weight, self._bias(suffix), M, h0, self.nonlinearity, beta, backend=self.backend)  # type: ignore
 
-    def _as_weights(self, input: Tensor) -> Tensor:
-        """The input in the dtype of the weights: checked, or under autocast converted (the recurrence keeps theirs)."""
-        dtype = getattr(self, "weight_ih" + self.suffixes[0]).dtype
-        if input.dtype != dtype:
-            if not torch.is_autocast_enabled(input.device.type):
-                raise ValueError(
-                    f"{type(self).__name__} input dtype ({input.dtype}) does not match weight dtype ({dtype}). "
-                    f"Convert input: input.to({dtype}), or convert model: model.to({input.dtype})"
-                )
-            input = input.to(dtype)
-        return input
+    def _as_weights(self, name: str, value: Tensor) -> Tensor:
+        """The value in the dtype of the weights: checked, or under autocast converted (the recurrence keeps theirs)."""
+        dtype, device = getattr(self, "weight_ih" + self.suffixes[0]).dtype, value.device.type
+        if value.dtype == dtype:
+            return value
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            return value.to(dtype)
+        raise ValueError(
+            f"{type(self).__name__} {name} dtype ({value.dtype}) does not match weight dtype ({dtype}). "
+            f"Convert {name}: {name}.to({dtype}), or convert model: model.to({value.dtype})"
+        )
 
     def _load_from_state_dict(self, state_dict: object, prefix: str, local_metadata: dict, *args: object) -> None:
         check_state_version(self, local_metadata)

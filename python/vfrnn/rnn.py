@@ -73,7 +73,7 @@ class Network(Recurrent):
             shaped as hx: every layer's last state.
 
         Raises:
-            TypeError, ValueError, RuntimeError: an argument has the wrong type, dtype or shape, in torch.nn.RNN's words.
+            TypeError, ValueError, RuntimeError: a wrong type, dtype or shape, in torch.nn.RNN's words.
         """
         x, h0, batched = self._checked(input, hx)
         last = []
@@ -98,7 +98,8 @@ class Network(Recurrent):
         name = type(self).__name__
         if isinstance(input, PackedSequence):
             raise TypeError(
-                f"{name}: input must be a tensor, got a PackedSequence; pad it with torch.nn.utils.rnn.pad_packed_sequence"
+                f"{name}: input must be a tensor, got a PackedSequence; "
+                "pad it with torch.nn.utils.rnn.pad_packed_sequence"
             )
         for argument, value in (("input", input), ("hx", hx)):
             if not isinstance(value, Tensor) and not (argument == "hx" and value is None):
@@ -108,10 +109,8 @@ class Network(Recurrent):
         batched = input.dim() == 3
         if hx is not None and hx.dim() != input.dim():
             kind, rank = ("batched", 3) if batched else ("unbatched", 2)
-            raise RuntimeError(
-                f"For {kind} {rank}-D input, hx should also be {rank}-D but got {hx.dim()}-D tensor"
-            )
-        input = self._as_weights(input)
+            raise RuntimeError(f"For {kind} {rank}-D input, hx should also be {rank}-D but got {hx.dim()}-D tensor")
+        input = self._as_weights("input", input)
         if input.shape[-1] != self.input_size:
             raise RuntimeError(
                 f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {input.shape[-1]}"
@@ -126,7 +125,7 @@ class Network(Recurrent):
             raise RuntimeError(f"Expected hidden size {expected}, got {list(hx.shape)}")
         if x.shape[0] == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-        return x, hx.to(x.dtype) if torch.is_autocast_enabled(x.device.type) else hx, batched
+        return x, self._as_weights("hx", hx), batched
 
     def extra_repr(self) -> str:
         words = [f"{self.input_size}, {self.hidden_size}"]
@@ -233,7 +232,8 @@ class VFRNN(FieldNetwork):
     forward pass. The recurrence itself keeps the dtype of the weights.
 
     Args:
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype, backend: as `RNN`.
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype,
+            backend: as in `RNN`.
         nonlinearity: "modrelu" (`sign(z) relu(|z| + beta)`), "tanh", "relu" or "identity".
         mesh: a `LatentMesh` with hidden_size nodes, shared by all layers and directions. None gives each one a
             complete mesh of its own, whose fields reach every skew-symmetric S.
