@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "common/isa.h"
+#include "common/mesh.h"
 #include "common/tensors.h"
-#include "common/values.h"
 #include "field_flow/field_flow_kernels.h"
 #include "field_flow/field_flow_plan.h"
 
@@ -59,6 +59,7 @@ class Scratch {
 template <class T>
 struct Problem {
   const FieldFlowKernels<T>& kernel = kernels<T>();
+  const MeshKernels<T>& rows = mesh_kernels<T>();
   int64_t B, n, m, d, order, k, chunk;
   bool shared, volume_preserving;  // shared: one field for all samples
   Tensor v_, b_, w_, G_, scaled_N, contracted;
@@ -127,7 +128,7 @@ struct Problem {
       for (int64_t c = begin; c < end; ++c) {
         for (int64_t f = 0; f < fields; ++f) {
           const int64_t row = shared ? c : (first + f) * m + c;
-          kernel.contract(G + c * d * n, v + row * d, root.data(), d, n, out + (f * m + c) * n);
+          rows.contract(G + c * d * n, v + row * d, root.data(), d, n, out + (f * m + c) * n);
         }
       }
     });
@@ -278,13 +279,13 @@ struct Backward {
   // From one field's row x = X_c: its gradients of v, w and G. Overwrites x.
   void field_gradients(int64_t c, T* x, const T* C, int64_t field) {
     const int64_t n = problem.n, d = problem.d, place = (field * problem.m + c) * d;
-    const auto& kernel = problem.kernel;
-    if (grad_w) grad_w[c] += kernel.dot(x, C, n) / 2;
+    const MeshKernels<T>& rows = problem.rows;
+    if (grad_w) grad_w[c] += rows.dot(x, C, n) / 2;
     if (!grad_v && !grad_G) return;
-    kernel.scale(x, problem.half_w[c], problem.root.data(), n);
+    rows.scale(x, problem.half_w[c], problem.root.data(), n);
     for (int64_t l = 0; l < d; ++l) {
-      if (grad_v) grad_v[place + l] = kernel.dot(x, problem.G + (c * d + l) * n, n);
-      if (grad_G) kernel.add(grad_G + (c * d + l) * n, problem.v[place + l], x, n);
+      if (grad_v) grad_v[place + l] = rows.dot(x, problem.G + (c * d + l) * n, n);
+      if (grad_G) rows.add(grad_G + (c * d + l) * n, problem.v[place + l], x, n);
     }
   }
 
@@ -297,8 +298,8 @@ struct Backward {
       for (int64_t c = begin; c < end; ++c) {
         for (int64_t i = first; i < last; ++i) {
           const int64_t place = ((i - first) * m + c) * n;
-          if (Y) problem.kernel.add(grad_N + c * n, T(1), Y + place, n);
-          if (X && problem.shared) problem.kernel.add(collected + c * n, T(1), X + place, n);
+          if (Y) problem.rows.add(grad_N + c * n, T(1), Y + place, n);
+          if (X && problem.shared) problem.rows.add(collected + c * n, T(1), X + place, n);
           if (X && !problem.shared) field_gradients(c, X + place, problem.C + place, i);
         }
       }
@@ -320,7 +321,7 @@ struct Backward {
       for (int64_t c = 0; c < m; ++c) field_gradients(c, collected.data() + c * n, problem.C + c * n, 0);
     }
     if (grad_N) {
-      for (int64_t c = 0; c < m; ++c) problem.kernel.scale(grad_N + c * n, problem.half_w[c], problem.root.data(), n);
+      for (int64_t c = 0; c < m; ++c) problem.rows.scale(grad_N + c * n, problem.half_w[c], problem.root.data(), n);
     }
   }
 };
@@ -363,7 +364,7 @@ Gradients field_flow_backward(const Tensor& grad_, const Tensor& h_, const Tenso
     backward.run(h.const_data_ptr<T>(), grad.const_data_ptr<T>(), data(grad_h, h_bit));
     T *to_b = data(grad_b, b_bit), *to_dt = data(grad_dt, dt_bit), *to_scale = data(grad_scale, scale_bit);
     for (int64_t i = 0; i < h.size(0); ++i) {
-      if (to_b) backward.problem.kernel.add(to_b, T(1), backward.rows_b.data() + i * n, n);
+      if (to_b) backward.problem.rows.add(to_b, T(1), backward.rows_b.data() + i * n, n);
       if (to_dt) *to_dt += backward.tau_parts[i] / T(backward.problem.k);
       if (to_scale) *to_scale += backward.scale_parts[i];
     }

@@ -4,41 +4,12 @@
 // its two contributions to S y. Four rows share the loads of y and of the sum. Sums run in one fixed order.
 #include "field_flow/field_flow_kernels.h"
 
+#include "common/rows.h"
 #include "common/simd.h"
 
 namespace vfrnn {
 namespace VFRNN_ISA {
 namespace {
-
-template <class T>
-inline T sum_lanes(Vec<T> x) {
-#if defined(__clang__)
-  T sum = 0;
-  for (int i = 0; i < lanes<T>; ++i) sum += x[i];
-  return sum;
-#else
-  // Fold the upper half onto the lower; the masks leave the upper lanes at 0, which are not read again.
-  if constexpr (lanes<T> >= 16) x += __builtin_shuffle(x, IntVec<T>{8, 9, 10, 11, 12, 13, 14, 15});
-  if constexpr (lanes<T> >= 8) x += __builtin_shuffle(x, IntVec<T>{4, 5, 6, 7});
-  if constexpr (lanes<T> >= 4) x += __builtin_shuffle(x, IntVec<T>{2, 3});
-  x += __builtin_shuffle(x, IntVec<T>{1});
-  return x[0];
-#endif
-}
-
-template <class T>
-T dot(const T* x, const T* y, int64_t n) {
-  constexpr int L = lanes<T>;
-  Vec<T> even{}, odd{};
-  int64_t j = 0;
-  for (; j + 2 * L <= n; j += 2 * L) {
-    even += load(x + j) * load(y + j);
-    odd += load(x + j + L) * load(y + j + L);
-  }
-  T tail = 0;
-  for (; j < n; ++j) tail += x[j] * y[j];
-  return sum_lanes<T>(even + odd) + tail;
-}
 
 // R rows of S y: with a_c = N_c.y and g_c = C_c.y, out += (w_c / 2) (g_c N_c - a_c C_c). Where they are asked for,
 // sigma a_c and -sigma g_c go to coef_C and coef_N.
@@ -225,39 +196,6 @@ void outer_products(const T* coef, const T* vectors, const T* row, int64_t terms
   for (; c < m; ++c) outer_rows<T, 1>(coef + c, vectors, row, terms, m, n, out + c * n);
 }
 
-template <class T, int P>
-inline void contract_tile(const T* G, const T* v, const T* r, int64_t d, int64_t n, T* out) {
-  constexpr int L = lanes<T>;
-  Vec<T> sum[P] = {};
-  for (int64_t k = 0; k < d; ++k) {
-    for (int p = 0; p < P; ++p) sum[p] += v[k] * load(G + k * n + p * L);
-  }
-  for (int p = 0; p < P; ++p) store<T>(out + p * L, sum[p] * load(r + p * L));
-}
-
-template <class T>
-void contract(const T* G, const T* v, const T* r, int64_t d, int64_t n, T* out) {
-  constexpr int L = lanes<T>;
-  int64_t j = 0;
-  for (; j + 8 * L <= n; j += 8 * L) contract_tile<T, 8>(G + j, v, r + j, d, n, out + j);
-  for (; j + L <= n; j += L) contract_tile<T, 1>(G + j, v, r + j, d, n, out + j);
-  for (; j < n; ++j) {
-    T sum = 0;
-    for (int64_t k = 0; k < d; ++k) sum += v[k] * G[k * n + j];
-    out[j] = sum * r[j];
-  }
-}
-
-template <class T>
-void add(T* x, T a, const T* y, int64_t n) {
-  for (int64_t j = 0; j < n; ++j) x[j] += a * y[j];
-}
-
-template <class T>
-void scale(T* x, T a, const T* y, int64_t n) {
-  for (int64_t j = 0; j < n; ++j) x[j] *= a * y[j];
-}
-
 template <class T>
 void divergence(const T* C, const T* half_w, const T* r, int64_t m, int64_t n, T* out) {
   for (int64_t j = 0; j < n; ++j) out[j] = 0;
@@ -266,8 +204,7 @@ void divergence(const T* C, const T* half_w, const T* r, int64_t m, int64_t n, T
 }
 
 template <class T>
-constexpr FieldFlowKernels<T> table{contract<T>,       divergence<T>, forward<T>, backward<T>,
-                                    outer_products<T>, dot<T>,        scale<T>,   add<T>};
+constexpr FieldFlowKernels<T> table{divergence<T>, forward<T>, backward<T>, outer_products<T>};
 
 }  // namespace
 

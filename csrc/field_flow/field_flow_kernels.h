@@ -31,8 +31,6 @@ struct FlowTape {
 
 template <class T>
 struct FieldFlowKernels {
-  // out_j = r_j sum_k v_k G_kj: one cell of C
-  void (*contract)(const T* G, const T* v, const T* r, int64_t d, int64_t n, T* out);
   // out_j = -2 r_j sum_c half_w_c C_cj: div v
   void (*divergence)(const T* C, const T* half_w, const T* r, int64_t m, int64_t n, T* out);
   // h' of one sample; scratch (3, n). Returns the largest (||S y|| / ||y||)^2 of the terms.
@@ -42,9 +40,6 @@ struct FieldFlowKernels {
                 T* series_b);
   // out (m, n) = 1 row^T + coef^T vectors, coef (terms, m), vectors (terms, n); row null: 0
   void (*outer_products)(const T* coef, const T* vectors, const T* row, int64_t terms, int64_t m, int64_t n, T* out);
-  T (*dot)(const T* x, const T* y, int64_t n);
-  void (*scale)(T* x, T a, const T* y, int64_t n);  // x *= a y
-  void (*add)(T* x, T a, const T* y, int64_t n);    // x += a y
 };
 
 namespace baseline {

@@ -4,13 +4,14 @@
 // General mesh: W [v] G is contracted once into an (m, n) scratch, H is one product through the framework's GEMM, and
 // the antisymmetrisation and the scaling are fused in one pass over pairs of entries. Complete mesh: a scatter and a
 // row sum. Every sum is taken in a fixed order, so the same input gives the same bits for any number of threads.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <tuple>
 #include <vector>
 
+#include "common/mesh.h"
 #include "common/tensors.h"
-#include "common/values.h"
 
 namespace vfrnn {
 namespace {
@@ -24,43 +25,50 @@ std::vector<T> inverse_square_roots(const T* b, int64_t n) {
   return r;
 }
 
-// flux_cj = w_c sum_k v_ck G_ckj   (m, n), and optionally without w
+inline int64_t cells_per_task(int64_t d, int64_t n) {
+  return 1 + 16384 / (d * n + 1);
+}
+
+// out_c = w_c (v.G)_c; scaled (d,) is scratch
 template <class T>
-void contract_field(const T* G, const T* v, const T* w, int64_t m, int64_t d, int64_t n, T* out) {
-  ts::parallel_for(0, m, 1 + 16384 / (d * n + 1), [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; ++c) {
-      T* row = out + c * n;
-      for (int64_t j = 0; j < n; ++j) row[j] = 0;
-      for (int64_t k = 0; k < d; ++k) {
-        const T a = (w ? w[c] : T(1)) * v[c * d + k];
-        const T* g = G + (c * d + k) * n;
-        for (int64_t j = 0; j < n; ++j) row[j] += a * g[j];
+void contract_cell(const T* G, const T* v, T w, int64_t d, int64_t n, T* scaled, T* out) {
+  for (int64_t k = 0; k < d; ++k) scaled[k] = w * v[k];
+  mesh_kernels<T>().contract(G, scaled, nullptr, d, n, out);
+}
+
+// out_ij = (X_ij - X_ji)/2 r_i r_j, in tiles so that the columns of X are read from the cache
+template <class T>
+void skew_part(const T* X, const T* r, int64_t n, T* out) {
+  constexpr int64_t tile = 16;
+  for (int64_t first_i = 0; first_i < n; first_i += tile) {
+    const int64_t last_i = std::min(n, first_i + tile);
+    for (int64_t first_j = first_i; first_j < n; first_j += tile) {
+      const int64_t last_j = std::min(n, first_j + tile);
+      for (int64_t i = first_i; i < last_i; ++i) {
+        for (int64_t j = std::max(first_j, i + 1); j < last_j; ++j) {
+          const T x = (X[i * n + j] - X[j * n + i]) / 2 * (r[i] * r[j]);
+          out[i * n + j] = x;
+          out[j * n + i] = -x;
+        }
       }
     }
-  });
+  }
+  for (int64_t i = 0; i < n; ++i) out[i * n + i] = 0;
 }
 
 template <class T>
 void general_forward(const Tensor& N, const T* b, const T* w, const T* G, const T* v, int64_t m, int64_t d, int64_t n,
                      Tensor& wvG, Tensor& H, T* S, T* delta) {
   T* a = wvG.mutable_data_ptr<T>();
-  contract_field(G, v, w, m, d, n, a);
+  ts::parallel_for(0, m, cells_per_task(d, n), [&](int64_t begin, int64_t end) {
+    std::vector<T> scaled(d);
+    for (int64_t c = begin; c < end; ++c) contract_cell(G + c * d * n, v + c * d, w[c], d, n, scaled.data(), a + c * n);
+  });
   for (int64_t j = 0; j < n; ++j) delta[j] = 0;
-  for (int64_t c = 0; c < m; ++c) {
-    for (int64_t j = 0; j < n; ++j) delta[j] -= a[c * n + j];
-  }
+  for (int64_t c = 0; c < m; ++c) mesh_kernels<T>().add(delta, T(-1), a + c * n, n);
   for (int64_t j = 0; j < n; ++j) delta[j] /= b[j];
   gemm(H, ts::transpose(N, 0, 1), wvG);
-  const T* h = H.const_data_ptr<T>();
-  const std::vector<T> r = inverse_square_roots(b, n);
-  for (int64_t i = 0; i < n; ++i) {
-    S[i * n + i] = 0;
-    for (int64_t j = i + 1; j < n; ++j) {
-      const T s = (h[i * n + j] - h[j * n + i]) / 2 * (r[i] * r[j]);
-      S[i * n + j] = s;
-      S[j * n + i] = -s;
-    }
-  }
+  skew_part(H.const_data_ptr<T>(), inverse_square_roots(b, n).data(), n, S);
 }
 
 template <class T>
@@ -111,24 +119,16 @@ std::tuple<Tensor, Tensor> field_generator(const Tensor& b_, const Tensor& w_, s
 // A = N R + 1 q^T the gradient of W [v] G:
 //   grad_w_c = sum_j A_cj (v.G)_cj,  grad_N = W (v.G) R^T,  grad_v_ck = w_c sum_j A_cj G_ckj,  grad_G_ckj = w_c v_ck
 //   A_cj, grad_b_i = -sum_j (grad_S S)_ij + (grad_S S)_ji over 2 b_i  -  grad_delta_i delta_i / b_i.
+// grad_S_ij - grad_S_ji = 2 R_ij / (r_i r_j), which is read by rows
 template <class T>
-void gradient_of_H(const T* grad_S, const T* r, int64_t n, T* R) {
+void add_grad_b(const T* R, const T* r, const T* grad_delta, const T* S, const T* delta, const T* b, int64_t n,
+                T* grad_b) {
+  std::vector<T> product(n), root(n);
+  for (int64_t j = 0; j < n; ++j) root[j] = T(1) / r[j];
   for (int64_t i = 0; i < n; ++i) {
-    R[i * n + i] = 0;
-    for (int64_t j = i + 1; j < n; ++j) {
-      const T x = (grad_S[i * n + j] - grad_S[j * n + i]) / 2 * (r[i] * r[j]);
-      R[i * n + j] = x;
-      R[j * n + i] = -x;
-    }
-  }
-}
-
-template <class T>
-void add_grad_b(const T* grad_S, const T* grad_delta, const T* S, const T* delta, const T* b, int64_t n, T* grad_b) {
-  for (int64_t i = 0; i < n; ++i) {
-    T sum = 0;
-    for (int64_t j = 0; j < n; ++j) sum += (grad_S[i * n + j] - grad_S[j * n + i]) * S[i * n + j];
-    grad_b[i] -= (sum / 2 + grad_delta[i] * delta[i]) / b[i];
+    for (int64_t j = 0; j < n; ++j) product[j] = R[i * n + j] * S[i * n + j];
+    const T sum = mesh_kernels<T>().dot(product.data(), root.data(), n) * root[i];
+    grad_b[i] -= (sum + grad_delta[i] * delta[i]) / b[i];
   }
 }
 
@@ -151,20 +151,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> field_generator_backward(
     std::vector<T> q(n);
     Tensor R = empty_tensor(v, {n, n});
     T* Rp = R.mutable_data_ptr<T>();
-    Tensor N, G, A, vG, product;
+    Tensor N, G, A, wvG, product;
     if (general) {
       N = packed(*N_), G = packed(*G_);
-      A = empty_tensor(v, {m, n}), vG = empty_tensor(v, {m, n}), product = empty_tensor(v, {m, n});
+      A = empty_tensor(v, {m, n});
+      if (needed(grad_N_bit)) wvG = empty_tensor(v, {m, n}), product = empty_tensor(v, {m, n});
     }
+    const MeshKernels<T>& rows = mesh_kernels<T>();
     for (int64_t k = 0; k < K; ++k) {
       const T *gS = grad_S.const_data_ptr<T>() + k * n * n, *gd = grad_delta.const_data_ptr<T>() + k * n;
       const T* vp = v.const_data_ptr<T>() + k * m * d;
       T* gv = needed(grad_v_bit) ? grad_v.mutable_data_ptr<T>() + k * m * d : nullptr;
       T* gw = needed(grad_w_bit) ? grad_w.mutable_data_ptr<T>() : nullptr;
-      gradient_of_H(gS, r.data(), n, Rp);
+      skew_part(gS, r.data(), n, Rp);
       for (int64_t j = 0; j < n; ++j) q[j] = -gd[j] / bp[j];
       if (needed(grad_b_bit)) {
-        add_grad_b(gS, gd, Sc.const_data_ptr<T>() + k * n * n, deltac.const_data_ptr<T>() + k * n, bp, n,
+        add_grad_b(Rp, r.data(), gd, Sc.const_data_ptr<T>() + k * n * n, deltac.const_data_ptr<T>() + k * n, bp, n,
                    grad_b.mutable_data_ptr<T>());
       }
       if (!general) {
@@ -178,41 +180,29 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> field_generator_backward(
         }
         continue;
       }
+      if (!gw && !gv && !needed(grad_N_bit) && !needed(grad_G_bit)) continue;
       gemm(A, N, R);
       const T* Gp = G.const_data_ptr<T>();
-      T *a = A.mutable_data_ptr<T>(), *vg = vG.mutable_data_ptr<T>();
+      T *a = A.mutable_data_ptr<T>(), *flux = needed(grad_N_bit) ? wvG.mutable_data_ptr<T>() : nullptr;
       T* gG = needed(grad_G_bit) ? grad_G.mutable_data_ptr<T>() : nullptr;
-      if (needed(grad_w_bit) || needed(grad_N_bit)) contract_field<T>(Gp, vp, nullptr, m, d, n, vg);
-      ts::parallel_for(0, m, 1 + 16384 / (d * n + 1), [&](int64_t begin, int64_t end) {
+      ts::parallel_for(0, m, cells_per_task(d, n), [&](int64_t begin, int64_t end) {
+        std::vector<T> scaled(d);
         for (int64_t c = begin; c < end; ++c) {
           T* ac = a + c * n;
           for (int64_t j = 0; j < n; ++j) ac[j] += q[j];
-          if (gw) {
-            T sum = 0;
-            for (int64_t j = 0; j < n; ++j) sum += ac[j] * vg[c * n + j];
-            gw[c] += sum;
-          }
+          if (flux) contract_cell(Gp + c * d * n, vp + c * d, wp[c], d, n, scaled.data(), flux + c * n);
           for (int64_t l = 0; l < d; ++l) {
             const int64_t row = (c * d + l) * n;
-            if (gv) {
-              T sum = 0;
-              for (int64_t j = 0; j < n; ++j) sum += ac[j] * Gp[row + j];
-              gv[c * d + l] = wp[c] * sum;
-            }
-            if (gG) {
-              const T x = wp[c] * vp[c * d + l];
-              for (int64_t j = 0; j < n; ++j) gG[row + j] += x * ac[j];
-            }
+            const T x = gw || gv ? rows.dot(ac, Gp + row, n) : T(0);
+            if (gw) gw[c] += vp[c * d + l] * x;
+            if (gv) gv[c * d + l] = wp[c] * x;
+            if (gG) rows.add(gG + row, wp[c] * vp[c * d + l], ac, n);
           }
         }
       });
-      if (needed(grad_N_bit)) {
-        gemm(product, vG, ts::transpose(R, 0, 1));
-        const T* p = product.const_data_ptr<T>();
-        T* gN = grad_N.mutable_data_ptr<T>();
-        for (int64_t c = 0; c < m; ++c) {
-          for (int64_t j = 0; j < n; ++j) gN[c * n + j] += wp[c] * p[c * n + j];
-        }
+      if (flux) {
+        gemm(product, wvG, ts::transpose(R, 0, 1));
+        rows.add(grad_N.mutable_data_ptr<T>(), T(1), product.const_data_ptr<T>(), m * n);
       }
     }
     return 0;

@@ -1,11 +1,23 @@
-// Checks of values that the Python side cannot make without reading them: once per call, on the CPU.
+// What the ops on a mesh share on the CPU: their row kernels, and the checks that need the values of the arguments.
 #pragma once
 
 #include <cstdint>
 
+#include "common/isa.h"
+#include "common/mesh_kernels.h"
 #include "common/tensors.h"
 
 namespace vfrnn {
+
+// The kernels of the active instruction set
+template <class T>
+const MeshKernels<T>& mesh_kernels() {
+  if constexpr (sizeof(T) == 4) {
+    return select_isa(baseline::mesh_float, avx2::mesh_float, avx512::mesh_float);
+  } else {
+    return select_isa(baseline::mesh_double, avx2::mesh_double, avx512::mesh_double);
+  }
+}
 
 // x - x is 0 exactly for the finite numbers
 template <class T>
