@@ -42,7 +42,9 @@ class Recurrent(nn.Module):
         self.nonlinearity, self.has_bias, self.backend = nonlinearity, has_bias, backend
         self.suffixes: list[str] = []
 
-    def _add_layer(self, input_size: int, suffix: str, device: object, dtype: torch.dtype | None) -> None:
+    def _add_layer(
+        self, input_size: int, suffix: str, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> None:
         self.suffixes.append(suffix)
         for name, shape in self._shapes(input_size).items():
             self.register_parameter(
@@ -152,9 +154,11 @@ class FieldRecurrent(Recurrent):
         }
         return shapes if self.divergence_free else {**shapes, "divergence_scale": (1,)}
 
-    def _add_layer(self, input_size: int, suffix: str, device: object, dtype: torch.dtype | None) -> None:
+    def _add_layer(
+        self, input_size: int, suffix: str, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> None:
         if not self.shares_mesh:
-            mesh = LatentMesh.complete(self.hidden_size, device=device, dtype=dtype)  # type: ignore[arg-type]
+            mesh = LatentMesh.complete(self.hidden_size, device=device, dtype=dtype)
             self.add_module("mesh" + suffix, mesh)
         super()._add_layer(input_size, suffix, device, dtype)
         check_tensor("mesh.b", self._mesh(suffix).b, getattr(self, "field" + suffix), "the parameters")

@@ -264,12 +264,13 @@ def _check_values(b: Tensor, w: Tensor, N: Tensor | None, G: Tensor | None) -> N
         wrong = value[~((value > 0) & value.isfinite())]
         if wrong.numel():
             raise ValueError(f"{name} must be positive and finite, got {wrong[0].item()}")
-    for name, value, total in (("N", N, 1.0), ("G", G, 0.0)):
-        if value is None or value.numel() == 0:
+    for name, rows, total in (("N", N, 1.0), ("G", G, 0.0)):
+        if rows is None or rows.numel() == 0:
             continue
         # Sums of n rounded terms: n eps times their size bounds the error, whoever summed them.
-        sums = value.detach().double().sum(-1)
-        allowed = value.shape[-1] * torch.finfo(value.dtype).eps * (value.detach().double().abs().sum(-1) + total)
+        exact = rows.detach().double()
+        allowed = rows.shape[-1] * torch.finfo(rows.dtype).eps * (exact.abs().sum(-1) + total)
+        sums = exact.sum(-1)
         wrong = sums[~((sums - total).abs() <= allowed)]
         if wrong.numel():
             raise ValueError(f"the rows of {name} must sum to {total:g}, got a sum of {wrong[0].item()}")

@@ -21,6 +21,12 @@ Nonlinearity = Literal["tanh", "relu", "modrelu", "identity"]
 class Network(Recurrent):
     """Recurrent layers over sequences: shapes, directions, dropout and messages are those of torch.nn.RNN."""
 
+    num_layers: int
+    bias: bool
+    batch_first: bool
+    dropout: float
+    bidirectional: bool
+
     def __init__(
         self,
         input_size: int,
@@ -52,7 +58,7 @@ class Network(Recurrent):
         self.num_layers, self.bias, self.batch_first = num_layers, bias, batch_first
         self.dropout, self.bidirectional = float(dropout), bidirectional
 
-    def _add_layers(self, device: object, dtype: torch.dtype | None) -> None:
+    def _add_layers(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
         for layer in range(self.num_layers):
             for reverse in range(1 + self.bidirectional):
                 input_size = self.input_size if layer == 0 else self.hidden_size * (1 + self.bidirectional)
@@ -76,7 +82,7 @@ class Network(Recurrent):
             TypeError, ValueError, RuntimeError: a wrong type, dtype or shape, in torch.nn.RNN's words.
         """
         x, h0, batched = self._checked(input, hx)
-        last = []
+        last: list[Tensor] = []
         for layer in range(self.num_layers):
             if layer > 0:
                 x = F.dropout(x, self.dropout, self.training)
