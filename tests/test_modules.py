@@ -12,6 +12,8 @@ from torch.autograd import gradcheck
 
 import vfrnn
 from vfrnn import RNN, VFRNN, LatentMesh, OrthogonalRNN
+from vfrnn.init import block_diagonal_generator
+from vfrnn.rounding import round_step
 
 FIELD_NETWORKS = (VFRNN, OrthogonalRNN)
 
@@ -200,17 +202,35 @@ def test_dt_of_a_call_replaces_the_constructors():
 
 
 @pytest.mark.parametrize(("exp_dtype", "bound"), [(None, 5e-2), (torch.float64, 1e-3)])
-def test_the_norm_is_kept_over_100000_steps(exp_dtype, bound):
-    network = OrthogonalRNN(1, 17, nonlinearity="identity", exp_dtype=exp_dtype)
+@pytest.mark.parametrize("init", ["henaff", "cayley", "dense"])
+def test_the_norm_is_kept_over_100000_steps(exp_dtype, bound, init):
+    network = OrthogonalRNN(
+        1, 17, nonlinearity="identity", exp_dtype=exp_dtype, init="zero" if init == "dense" else init
+    )
     with torch.no_grad():
-        network.field_l0.normal_()
-        S, _ = vfrnn.field_generator(network.mesh_l0, network.field_l0)
-        network.field_l0.mul_(math.pi / torch.linalg.matrix_norm(S, 2))
+        if init == "dense":
+            network.field_l0.normal_()
+            S, _ = vfrnn.field_generator(network.mesh_l0, network.field_l0)
+            network.field_l0.mul_(math.pi / torch.linalg.matrix_norm(S, 2))
         h = torch.randn(1, 1, 17)
         start, x = h.double().norm(), torch.zeros(10_000, 1, 1)
         for _ in range(10):
             output, h = network(x, h)
             assert (output.double().norm(dim=-1) / start - 1).abs().max() < bound
+
+
+@pytest.mark.parametrize("n", [1, 2, 17])
+def test_a_rounded_step_keeps_its_lengths_and_its_gradient(n):
+    angles = torch.linspace(0.5, 1.2, n // 2, dtype=torch.float64)
+    M = exact_exponential(block_diagonal_generator(angles, n)).requires_grad_()
+    R = round_step(M, torch.float32)
+    assert R.dtype == torch.float32
+    assert (R.double() - M).abs().max() < 1e-6  # a few roundings of entries below 1, 6e-8 each
+    plain, rounded = ((t.double().square().sum(0) - 1).abs().max() for t in (M.float(), R))
+    assert rounded <= plain
+    assert n < 17 or rounded < plain / 2
+    R.sum().backward()
+    assert torch.equal(M.grad, torch.ones_like(M))
 
 
 @pytest.mark.parametrize("network_type", FIELD_NETWORKS)
@@ -274,7 +294,7 @@ def test_training_lowers_the_loss(network_type):
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo's own
 def test_compiles_without_a_graph_break():
-    network = VFRNN(2, 4, mesh=LatentMesh.random(4, 3, 2, learn=("b", "N")))
+    network = VFRNN(2, 4, mesh=LatentMesh.random(4, 3, 2, learn=("b", "N")), exp_dtype=torch.float64)
     x = torch.randn(3, 2, 2)
     expected = network(x)[0]
     expected.sum().backward()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vfrnn.init import INITS, Init, init_field_
 from vfrnn.mesh import LatentMesh, check_state_version
+from vfrnn.rounding import round_step
 from vfrnn_kernels import field_generator, recurrence, skew_expm, strang_step
 from vfrnn_kernels.checks import check_choice, check_positive_int, check_shape, check_tensor
 from vfrnn_kernels.dispatch import get_backend
@@ -192,11 +193,11 @@ class FieldRecurrent(Recurrent):
             check_shape("dt", dt, "()", ())
             dt = dt.to(S.dtype)
         if self.divergence_free:
-            return skew_expm(S, dt, backend=self.backend).to(field.dtype)
+            return round_step(skew_expm(S, dt, backend=self.backend), field.dtype)
         if self.volume_preserving:
             delta = delta - delta.mean()
         delta = delta * getattr(self, "divergence_scale" + suffix).to(S.dtype)
-        return strang_step(S, delta, dt, self.substeps, backend=self.backend).to(field.dtype)
+        return round_step(strang_step(S, delta, dt, self.substeps, backend=self.backend), field.dtype)
 
     def _field_repr(self) -> str:
         words = [] if self.dt == 1 else [f"dt={self.dt}"]

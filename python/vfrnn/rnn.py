@@ -234,8 +234,8 @@ class VFRNN(FieldNetwork):
 
     M is orthogonal up to rounding only, and the error of a rotation's modulus compounds: over 10^5 and more steps in
     float32 the norm of h drifts, by up to some percent. `exp_dtype=torch.float64` computes the exponential in float64
-    and rounds M once: the drift over 10^5 steps stays below 10^-3, for the price of one float64 exponential per
-    forward pass. The recurrence itself keeps the dtype of the weights.
+    and rounds M once, so that it keeps lengths best (`vfrnn.rounding`): the drift over 10^5 steps stays below 10^-3,
+    for the price of one float64 exponential per forward pass. The recurrence itself keeps the dtype of the weights.
 
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype,
