@@ -204,14 +204,15 @@ class SkewExpm {
     return {};
   }
 
-  // ||A||_2 <= min(||A^j||_inf, ||A^j||_F / sqrt 2)^(1/j): the eigenvalues of A come in pairs of one magnitude.
+  // ||A||_2 <= min(||A^j||_inf, ||A^j||_F / sqrt 2)^(1/j): the eigenvalues of A come in pairs of one magnitude. The
+  // squares of a row add up to at most ||A||_2^(2 j), which for every norm that is served is below the largest float.
   double norm_bound(const T* power, int j) {
     norms_.resize(2 * n_);
-    double *magnitudes = norms_.data(), *squares = magnitudes + n_;
+    T *magnitudes = norms_.data(), *squares = magnitudes + n_;
     for_rows(n_, n_,
              [&](int64_t begin, int64_t end) { kernels_.row_norms(power, n_, begin, end, magnitudes, squares); });
     double largest = 0, sum = 0;
-    for (int64_t i = 0; i < n_; ++i) largest = std::max(largest, magnitudes[i]), sum += squares[i];
+    for (int64_t i = 0; i < n_; ++i) largest = std::max<double>(largest, magnitudes[i]), sum += squares[i];
     if (!std::isfinite(sum)) return std::numeric_limits<double>::infinity();
     return std::pow(std::min(largest, std::sqrt(sum / 2)), 1.0 / j);
   }
@@ -272,7 +273,7 @@ class SkewExpm {
   Products<T> mm_;
   Scratch<T> scratch_;
   std::unique_ptr<Scratch<T>> levels_;
-  std::vector<double> norms_;
+  std::vector<T> norms_;
 };
 
 // <x, y> in a fixed order.

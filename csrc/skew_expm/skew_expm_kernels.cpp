@@ -9,12 +9,12 @@ namespace {
 
 constexpr int tile_rows = vector_registers == 32 ? 8 : 6;  // with 2 vectors of b and a broadcast: all registers in use
 
-template <class T>
-inline T magnitude(T x) {
+template <class V>
+inline V magnitude(V x) {
   return x < 0 ? -x : x;
 }
-template <class T>
-inline T larger(T a, T b) {
+template <class V>
+inline V larger(V a, V b) {
   return a > b ? a : b;
 }
 
@@ -128,75 +128,109 @@ void combine(int inputs, int outputs, const T* const* in, const T* coefficients,
   }
 }
 
-// f(i, j) for every i <= j whose pair of tiles belongs to tile rows [begin, end). Tile row t has the pairs (t, t), (t,
-// t + 1), ... half way around the circle, so that all tile rows cost the same.
+// f(t, i, j) for the pairs of tiles, at rows i and columns j >= i, of tile rows t in [begin, end). Tile row t has the
+// pairs (t, t), (t, t + 1), ... half way around the circle, so that all tile rows cost the same.
 template <class F>
-inline void for_pairs(int64_t n, int64_t begin, int64_t end, F&& f) {
+inline void for_tile_pairs(int64_t n, int64_t begin, int64_t end, F&& f) {
   const int64_t tiles = pair_tiles(n);
   for (int64_t t = begin; t < end; ++t) {
     for (int64_t d = 0; 2 * d <= tiles; ++d) {
-      if (2 * d == tiles && t >= d) break;
+      if (d > 0 && 2 * d == tiles && t >= d) break;
       const int64_t u = (t + d) % tiles;
-      const int64_t upper = (t < u ? t : u) * pair_tile, left = (t < u ? u : t) * pair_tile;
-      const int64_t lower = upper + pair_tile < n ? upper + pair_tile : n;
-      const int64_t right = left + pair_tile < n ? left + pair_tile : n;
-      for (int64_t i = upper; i < lower; ++i) {
-        for (int64_t j = d == 0 ? i : left; j < right; ++j) f(t, i, j);
-      }
+      f(t, (t < u ? t : u) * pair_tile, (t < u ? u : t) * pair_tile);
     }
   }
 }
 
+// A tile and the transpose of its mirror image, zero beyond the matrix. Gathered first: rows of the mirror image are
+// far apart, and a column of them would evict itself from the cache.
+template <class T>
+struct TilePair {
+  T upper[pair_tile][pair_tile], mirrored[pair_tile][pair_tile];
+  int64_t rows, columns;
+
+  TilePair(const T* x, int64_t n, int64_t i0, int64_t j0)
+      : rows(n - i0 < pair_tile ? n - i0 : pair_tile), columns(n - j0 < pair_tile ? n - j0 : pair_tile) {
+    if (rows < pair_tile || columns < pair_tile) __builtin_memset(this, 0, offsetof(TilePair, rows));
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t j = 0; j < columns; ++j) upper[i][j] = x[(i0 + i) * n + j0 + j];
+    }
+    for (int64_t j = 0; j < columns; ++j) {
+      for (int64_t i = 0; i < rows; ++i) mirrored[i][j] = x[(j0 + j) * n + i0 + i];
+    }
+  }
+
+  // upper <- f(upper, mirrored)
+  template <class F>
+  void map(F&& f) {
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t j = 0; j < pair_tile; j += lanes<T>) {
+        store(&upper[i][j], f(load(&upper[i][j]), load(&mirrored[i][j])));
+      }
+    }
+  }
+
+  void write(T* out, T sign, int64_t n, int64_t i0, int64_t j0) const {
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t j = 0; j < columns; ++j) out[(i0 + i) * n + j0 + j] = upper[i][j];
+    }
+    if (i0 == j0) return;
+    for (int64_t j = 0; j < columns; ++j) {
+      for (int64_t i = 0; i < rows; ++i) out[(j0 + j) * n + i0 + i] = sign * upper[i][j];
+    }
+  }
+};
+
 template <class T>
 void project(T* out, const T* x, T c, T sign, int64_t n, int64_t begin, int64_t end) {
-  for_pairs(n, begin, end, [=](int64_t, int64_t i, int64_t j) {
-    const T y = c * (x[i * n + j] + sign * x[j * n + i]);
-    out[j * n + i] = sign * y;
-    out[i * n + j] = y;
+  for_tile_pairs(n, begin, end, [=](int64_t, int64_t i0, int64_t j0) {
+    TilePair<T> tile(x, n, i0, j0);
+    tile.map([=](Vec<T> a, Vec<T> b) { return c * (a + sign * b); });
+    tile.write(out, sign, n, i0, j0);
   });
 }
 
 template <class T>
 void generator(T* out, const T* x, T c, int64_t n, int64_t begin, int64_t end, T* largest, T* defect, T* finite) {
   for (int64_t t = begin; t < end; ++t) {
-    T large = 0, wrong = 0, nan = 0;
-    for_pairs(n, t, t + 1, [&](int64_t, int64_t i, int64_t j) {
-      const T a = x[i * n + j], b = x[j * n + i], y = c * (a - b);
-      large = larger(large, larger(magnitude(a), magnitude(b)));
-      wrong = larger(wrong, magnitude(a + b));
-      nan += a * 0 + b * 0;
-      out[j * n + i] = -y;
-      out[i * n + j] = y;
+    Vec<T> large = {}, wrong = {}, nan = {};
+    for_tile_pairs(n, t, t + 1, [&](int64_t, int64_t i0, int64_t j0) {
+      TilePair<T> tile(x, n, i0, j0);
+      tile.map([&](Vec<T> a, Vec<T> b) {
+        large = larger(large, larger(magnitude(a), magnitude(b)));
+        wrong = larger(wrong, magnitude(a + b));
+        nan += (a + b) * 0 + (a - b) * 0;
+        return c * (a - b);
+      });
+      tile.write(out, -1, n, i0, j0);
     });
-    largest[t] = large, defect[t] = wrong, finite[t] = nan;
+    largest[t] = defect[t] = finite[t] = 0;
+    for (int l = 0; l < lanes<T>; ++l) {
+      if (large[l] > largest[t]) largest[t] = large[l];
+      if (wrong[l] > defect[t]) defect[t] = wrong[l];
+      finite[t] += nan[l];
+    }
   }
 }
 
-// As many doubles as a vector of T has lanes.
 template <class T>
-struct Doubles {
-  typedef double type __attribute__((vector_size(vector_bytes)));
-};
-template <>
-struct Doubles<float> {
-  typedef double type __attribute__((vector_size(2 * vector_bytes)));
-};
-
-template <class T>
-void row_norms(const T* x, int64_t n, int64_t begin, int64_t end, double* magnitudes, double* squares) {
-  using D = typename Doubles<T>::type;
+void row_norms(const T* x, int64_t n, int64_t begin, int64_t end, T* magnitudes, T* squares) {
   for (int64_t i = begin; i < end; ++i) {
     const T* row = x + i * n;
-    D sum = {}, square = {};
+    Vec<T> sum[2] = {}, square[2] = {};
     int64_t j = 0;
-    for (; j + lanes<T> <= n; j += lanes<T>) {
-      const D d = __builtin_convertvector(load(row + j), D);
-      sum += d < 0 ? -d : d;
-      square += d * d;
+    for (; j + 2 * lanes<T> <= n; j += 2 * lanes<T>) {
+      for (int h = 0; h < 2; ++h) {
+        const Vec<T> v = load(row + j + h * lanes<T>);
+        sum[h] += magnitude(v);
+        square[h] += v * v;
+      }
     }
-    magnitudes[i] = squares[i] = 0;
-    for (int l = 0; l < lanes<T>; ++l) magnitudes[i] += sum[l], squares[i] += square[l];
-    for (; j < n; ++j) magnitudes[i] += magnitude<double>(row[j]), squares[i] += double(row[j]) * row[j];
+    sum[0] += sum[1], square[0] += square[1];
+    T total = 0, total_square = 0;
+    for (int l = 0; l < lanes<T>; ++l) total += sum[0][l], total_square += square[0][l];
+    for (; j < n; ++j) total += row[j] < 0 ? -row[j] : row[j], total_square += row[j] * row[j];
+    magnitudes[i] = total, squares[i] = total_square;
   }
 }
 

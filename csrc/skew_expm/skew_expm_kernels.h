@@ -28,7 +28,7 @@ struct SkewExpmKernels {
   // The same with sign -1, and per tile row: max |x|, max |x + x^T|, and 0 or (where x is not finite) NaN.
   void (*generator)(T* out, const T* x, T c, int64_t n, int64_t begin, int64_t end, T* largest, T* defect, T* finite);
   // Per row of x: the sum of magnitudes and the sum of squares.
-  void (*row_norms)(const T* x, int64_t n, int64_t begin, int64_t end, double* magnitudes, double* squares);
+  void (*row_norms)(const T* x, int64_t n, int64_t begin, int64_t end, T* magnitudes, T* squares);
 };
 
 template <class T>

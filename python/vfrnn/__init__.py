@@ -1,0 +1,37 @@
+"""Recurrent networks whose hidden state flows along a learned vector field, and a drop-in for `torch.nn.RNN`."""
+
+from vfrnn.cells import OrthogonalRNNCell, RNNCell, VFRNNCell
+from vfrnn.functional import (
+    directional_derivative,
+    divergence,
+    field_flow,
+    field_generator,
+    gradient,
+    inner_product,
+    recurrence,
+    skew_expm,
+    strang_step,
+)
+from vfrnn.mesh import LatentMesh
+from vfrnn.rnn import RNN, VFRNN, OrthogonalRNN
+from vfrnn_kernels import __version__
+
+__all__ = [
+    "RNN",
+    "VFRNN",
+    "LatentMesh",
+    "OrthogonalRNN",
+    "OrthogonalRNNCell",
+    "RNNCell",
+    "VFRNNCell",
+    "__version__",
+    "directional_derivative",
+    "divergence",
+    "field_flow",
+    "field_generator",
+    "gradient",
+    "inner_product",
+    "recurrence",
+    "skew_expm",
+    "strang_step",
+]

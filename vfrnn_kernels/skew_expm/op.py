@@ -43,7 +43,7 @@ def skew_expm(S: Tensor, dt: float | Tensor = 1.0, *, backend: str | None = None
     """
     check_generator_argument(S)
     dt = as_times("dt", dt, S)
-    batch = torch.broadcast_shapes(S.shape[:-2], dt.shape)
+    batch = torch.broadcast_shapes(S.shape[:-2], dt.shape) if dt.dim() else S.shape[:-2]
     function = _functions[select_backend("skew_expm", backend, (S,))]
     n = S.shape[-1]
     Q = function(S.expand(*batch, n, n).reshape(-1, n, n), dt.expand(batch).reshape(-1))[0]

@@ -30,9 +30,11 @@ def skew_expm_backward_reference(grad_Q: Tensor, S: Tensor, dt: Tensor, Q: Tenso
 
 
 def generator(S: Tensor, dt: Tensor) -> Tensor:
-    """A = dt (S - S^T) / 2 in the computing precision; raises RuntimeError where S is seen not to be a generator."""
+    """A = dt (S - S^T) / 2 in the computing precision; raises RuntimeError where it can be seen not to be one."""
     if readable(S):
         check_generator(S)
+    if readable(dt) and not bool(torch.isfinite(dt).all()):
+        raise RuntimeError("dt must be finite")
     compute = torch.promote_types(S.dtype, torch.float32)
     S, dt = S.to(compute), dt.to(compute)
     return dt[:, None, None] * skew(S)
@@ -62,6 +64,8 @@ def exponential(A: Tensor) -> Exponential:
         powers.append(powers[1] @ powers[1])
     s = squarings(powers, c)[:, None, None]
     refused = ~(s <= MAX_SQUARINGS)
+    if readable(s) and bool(refused.any()):
+        raise RuntimeError(f"dt * S must have a spectral norm below {c.theta * 2**MAX_SQUARINGS:.3g}")
     s = s.masked_fill(refused, 0)
     scale = torch.exp2(-s).masked_fill(refused, math.nan)
     powers = [scale ** (j + 1) * power for j, power in enumerate(powers)]

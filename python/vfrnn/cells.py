@@ -1,0 +1,192 @@
+"""RNNCell, VFRNNCell and OrthogonalRNNCell: one step of the networks of rnn.py, as torch.nn.RNNCell."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vfrnn.init import Init
+from vfrnn.layers import FieldRecurrent, PlainRecurrent, Recurrent
+from vfrnn.mesh import LatentMesh
+from vfrnn.rnn import Nonlinearity
+
+
+class Cell(Recurrent):
+    """One recurrent step: shapes and messages are those of torch.nn.RNNCell."""
+
+    def _step(self, input: Tensor, hx: Tensor | None, M: Tensor) -> Tensor:
+        name = type(self).__name__
+        for argument, value in (("input", input), ("hidden", hx)):
+            if not isinstance(value, Tensor) and not (argument == "hidden" and value is None):
+                raise TypeError(f"{name}: {argument} must be a tensor, got {type(value).__name__}")
+            if value is not None and value.dim() not in (1, 2):
+                raise ValueError(f"{name}: Expected {argument} to be 1D or 2D, got {value.dim()}D instead")
+        batched = input.dim() == 2
+        x = self._as_weights(input if batched else input.unsqueeze(0))
+        if x.shape[1] != self.input_size:
+            raise RuntimeError(f"input has inconsistent input_size: got {x.shape[1]} expected {self.input_size}")
+        h = x.new_zeros(x.shape[0], self.hidden_size) if hx is None else hx if batched else hx.unsqueeze(0)
+        if h.dim() != 2 or h.shape[0] != x.shape[0]:
+            raise RuntimeError(f"Input batch size {x.shape[0]} doesn't match hidden0 batch size {h.shape[0]}")
+        if h.shape[1] != self.hidden_size:
+            raise RuntimeError(
+                f"hidden0 has inconsistent hidden_size: got {h.shape[1]}, expected {self.hidden_size}"
+            )
+        h = h.to(x.dtype) if torch.is_autocast_enabled(x.device.type) else h
+        result = self._states(x.unsqueeze(0), h, M, "")[0]
+        return result if batched else result.squeeze(0)
+
+    def extra_repr(self) -> str:
+        bias = "" if self.has_bias else ", bias=False"
+        backend = "" if self.backend is None else f", backend={self.backend}"
+        return f"{self.input_size}, {self.hidden_size}{bias}{backend}"
+
+
+class RNNCell(PlainRecurrent, Cell):
+    r"""One step of an Elman RNN: torch.nn.RNNCell on this package's recurrence.
+
+    .. math:: h' = \mathrm{act}(W_{hh} h + b_{hh} + W_{ih} x + b_{ih})
+
+    Arguments are those of torch.nn.RNNCell, parameters too; `nonlinearity` and `backend` are as in `vfrnn.RNN`.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong.
+
+    Example:
+        >>> tuple(RNNCell(10, 20)(torch.randn(3, 10)).shape)
+        (3, 20)
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: Nonlinearity = "tanh",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, nonlinearity, bias, backend)
+        self.bias = bias
+        self._add_layer(input_size, "", device, dtype)
+        self.reset_parameters()
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        """The next state (B, n) or (n,) from input (B, i) or (i,) and state hx, zero if not given."""
+        return self._step(input, hx, self._matrix("", None))
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ("" if self.nonlinearity == "tanh" else f", nonlinearity={self.nonlinearity}")
+
+
+class FieldCell(FieldRecurrent, Cell):
+    """A cell whose step matrix is the flow of a vector field."""
+
+    def forward(
+        self,
+        input: Tensor,
+        hx: Tensor | None = None,
+        *,
+        dt: float | Tensor | None = None,
+        M: Tensor | None = None,
+    ) -> Tensor:
+        """The next state.
+
+        Args:
+            input: (B, input_size) or (input_size,).
+            hx: (B, hidden_size) or (hidden_size,); zero if not given.
+            dt: duration of the step; replaces the constructor's.
+            M: (n, n), the result of `step_matrix()`: a loop over time computes it once and passes it to every step.
+
+        Returns:
+            h' (B, hidden_size) or (hidden_size,).
+
+        Raises:
+            TypeError, ValueError, RuntimeError: an argument has the wrong type, dtype or shape.
+        """
+        if M is not None and dt is not None:
+            raise ValueError("dt must be None when M is given: M is the step of a certain dt")
+        return self._step(input, hx, self._matrix("", dt) if M is None else M)
+
+    def step_matrix(self, *, dt: float | Tensor | None = None) -> Tensor:
+        """M (n, n), differentiable; `dt` replaces the constructor's."""
+        return self._matrix("", dt)
+
+    def extra_repr(self) -> str:
+        nonlinearity = "" if self.nonlinearity == "modrelu" else f", nonlinearity={self.nonlinearity}"
+        return super().extra_repr() + nonlinearity + self._field_repr()
+
+
+class VFRNNCell(FieldCell):
+    r"""One step of a `VFRNN`.
+
+    .. math:: h' = \mathrm{act}(M h + U x + c)
+
+    Arguments as in `VFRNN`. Parameters: weight_ih (n, i), bias (n,), field (m, d), divergence_scale (1,) and for
+    modrelu beta (n,). Every call computes M; a loop passes it: ``M = cell.step_matrix()``, ``h = cell(x, h, M=M)``.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong.
+
+    Example:
+        >>> tuple(VFRNNCell(10, 20)(torch.randn(3, 10)).shape)
+        (3, 20)
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: Nonlinearity = "modrelu",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        mesh: LatentMesh | None = None,
+        dt: float = 1.0,
+        substeps: int = 1,
+        init: Init = "henaff",
+        volume_preserving: bool = False,
+        exp_dtype: torch.dtype | None = None,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, nonlinearity, bias, backend)
+        self._set_field(mesh, dt, substeps, init, volume_preserving, exp_dtype)
+        self._add_layer(input_size, "", device, dtype)
+        self.reset_parameters()
+
+
+class OrthogonalRNNCell(FieldCell):
+    """One step of an `OrthogonalRNN`; arguments as there, parameters as in `VFRNNCell` without divergence_scale.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong.
+
+    Example:
+        >>> tuple(OrthogonalRNNCell(10, 20)(torch.randn(10)).shape)
+        (20,)
+    """
+
+    divergence_free = True
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: Nonlinearity = "modrelu",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        mesh: LatentMesh | None = None,
+        dt: float = 1.0,
+        init: Init = "henaff",
+        exp_dtype: torch.dtype | None = None,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, nonlinearity, bias, backend)
+        self._set_field(mesh, dt, 1, init, False, exp_dtype)
+        self._add_layer(input_size, "", device, dtype)
+        self.reset_parameters()

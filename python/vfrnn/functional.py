@@ -1,0 +1,136 @@
+"""The latent calculus and the field ops on a `LatentMesh`; the ops that need no mesh as they are."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+import vfrnn_kernels
+from vfrnn.mesh import LatentMesh
+from vfrnn_kernels import recurrence, skew_expm, strang_step
+
+__all__ = [
+    "directional_derivative",
+    "divergence",
+    "field_flow",
+    "field_generator",
+    "gradient",
+    "inner_product",
+    "recurrence",
+    "skew_expm",
+    "strang_step",
+]
+
+
+def gradient(mesh: LatentMesh, f: Tensor) -> Tensor:
+    """The latent gradient `G f` of functions f (..., n), a field (..., m, d).
+
+    Raises:
+        TypeError, ValueError: f does not fit the mesh.
+
+    Example:
+        >>> import torch
+        >>> gradient(LatentMesh.complete(3), torch.tensor([1.0, 4.0, 9.0])).tolist()
+        [[3.0], [8.0], [5.0]]
+    """
+    _check_last_size("f", f, mesh.n)
+    return vfrnn_kernels.gradient(mesh.G, f)
+
+
+def divergence(mesh: LatentMesh, v: Tensor) -> Tensor:
+    """The latent divergence `-B^-1 G^T W v` of fields v (..., m, d), a function (..., n).
+
+    Raises:
+        TypeError, ValueError: v does not fit the mesh.
+
+    Example:
+        >>> import torch
+        >>> divergence(LatentMesh.complete(2), torch.tensor([[1.5]])).tolist()
+        [3.0, -3.0]
+    """
+    return vfrnn_kernels.divergence(mesh.b, mesh.w, mesh.G, v)
+
+
+def directional_derivative(mesh: LatentMesh, v: Tensor, f: Tensor) -> Tensor:
+    """The derivative `D_v f = B^-1 N^T W ([v] G f)` of functions f (..., n) along fields v (..., m, d); (..., n).
+
+    Raises:
+        TypeError, ValueError: v or f does not fit the mesh.
+
+    Example:
+        >>> import torch
+        >>> directional_derivative(LatentMesh.complete(2), torch.tensor([[1.0]]), torch.tensor([0.0, 3.0])).tolist()
+        [3.0, 3.0]
+    """
+    return vfrnn_kernels.directional_derivative(*mesh.tensors(), v, f)
+
+
+def inner_product(mesh: LatentMesh, a: Tensor, b: Tensor, *, of: Literal["functions", "fields"] = "functions") -> Tensor:
+    """`sum_i b_i f_i g_i` of functions (..., n), or `sum_c w_c u_c . v_c` of fields (..., m, d).
+
+    Raises:
+        TypeError, ValueError: an argument does not fit the mesh, or `of` is neither "functions" nor "fields".
+
+    Example:
+        >>> import torch
+        >>> inner_product(LatentMesh.complete(2), torch.tensor([[3.0]]), torch.tensor([[1.0]]), of="fields").item()
+        6.0
+    """
+    return vfrnn_kernels.inner_product(mesh.w if of == "fields" else mesh.b, a, b, of=of)
+
+
+def field_generator(mesh: LatentMesh, v: Tensor, *, backend: str | None = None) -> tuple[Tensor, Tensor]:
+    """Skew-symmetric generator S (..., n, n) and divergence delta (..., n) of fields v (..., m, d).
+
+    Raises:
+        TypeError, ValueError: v does not fit the mesh.
+        RuntimeError: the backend cannot serve the call.
+
+    Example:
+        >>> import torch
+        >>> field_generator(LatentMesh.complete(2), torch.tensor([[1.5]]))[0].tolist()
+        [[0.0, 1.5], [-1.5, 0.0]]
+    """
+    return vfrnn_kernels.field_generator(*mesh.tensors(), v, backend=backend)
+
+
+def field_flow(
+    mesh: LatentMesh,
+    h: Tensor,
+    v: Tensor,
+    dt: float | Tensor = 1.0,
+    divergence_scale: float | Tensor = 1.0,
+    *,
+    volume_preserving: bool = False,
+    order: int = 8,
+    substeps: int | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """States h (B, n) moved along v (m, d) or (B, m, d) for a time dt, without forming an n x n matrix.
+
+    The other arguments, the result and the errors are those of `vfrnn_kernels.field_flow`. On the complete mesh the
+    dense N and G are formed for the call: `strang_step` is the faster way there.
+
+    Example:
+        >>> import torch
+        >>> field_flow(LatentMesh.complete(2), torch.ones(1, 2), torch.zeros(1, 1)).tolist()
+        [[1.0, 1.0]]
+    """
+    return vfrnn_kernels.field_flow(
+        h,
+        v,
+        *mesh.dense_tensors(),
+        dt,
+        divergence_scale,
+        volume_preserving=volume_preserving,
+        order=order,
+        substeps=substeps,
+        backend=backend,
+    )
+
+
+def _check_last_size(name: str, value: Tensor, n: int) -> None:
+    # The complete mesh has no G whose size could refuse f.
+    if isinstance(value, Tensor) and value.dim() and value.shape[-1] != n:
+        raise ValueError(f"{name} must have shape (..., n) with n = {n}, got {tuple(value.shape)}")

@@ -1,0 +1,216 @@
+"""What networks and cells share: the parameters of a layer, its step matrix and its recurrence (model.md 2 to 4).
+
+A layer's parameters carry a suffix: `_l0`, `_l0_reverse`, ... in a network, none in a cell.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from vfrnn.init import INITS, Init, init_field_
+from vfrnn.mesh import LatentMesh, check_state_version
+from vfrnn_kernels import field_generator, recurrence, skew_expm, strang_step
+from vfrnn_kernels.checks import check_choice, check_positive_int, check_shape, check_tensor
+from vfrnn_kernels.dispatch import get_backend
+
+NONLINEARITIES = ("tanh", "relu", "modrelu", "identity")
+
+
+class Recurrent(nn.Module):
+    """Layers `h_t = act(M h_{t-1} + U x_t + c)`; a subclass says what M and c are made of."""
+
+    _version = 1
+
+    def __init__(
+        self, input_size: int, hidden_size: int, nonlinearity: str, has_bias: bool, backend: str | None
+    ) -> None:
+        super().__init__()
+        if not isinstance(has_bias, bool):
+            raise TypeError(f"bias should be of type bool, got: {type(has_bias).__name__}")
+        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
+            check_size(name, size)
+        if nonlinearity not in NONLINEARITIES:
+            raise ValueError(
+                f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh', 'relu', 'modrelu' or 'identity'."
+            )
+        if backend is not None:
+            get_backend(backend)
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.nonlinearity, self.has_bias, self.backend = nonlinearity, has_bias, backend
+        self.suffixes: list[str] = []
+
+    def _add_layer(self, input_size: int, suffix: str, device: object, dtype: torch.dtype | None) -> None:
+        self.suffixes.append(suffix)
+        for name, shape in self._shapes(input_size).items():
+            self.register_parameter(
+                name + suffix, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if shape else None
+            )
+        if self.nonlinearity == "modrelu":
+            beta = nn.Parameter(torch.empty(self.hidden_size, device=device, dtype=dtype))
+            self.register_parameter("beta" + suffix, beta)
+
+    def _shapes(self, input_size: int) -> dict[str, tuple[int, ...] | None]:
+        """Names and shapes of a layer's parameters; None for one that is absent."""
+        raise NotImplementedError
+
+    def _bias(self, suffix: str) -> Tensor | None:
+        raise NotImplementedError
+
+    def _matrix(self, suffix: str, dt: float | Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    def _states(self, x: Tensor, h0: Tensor, M: Tensor, suffix: str) -> Tensor:
+        """All states (T, B, n) of the layer on x (T, B, i)."""
+        weight, beta = getattr(self, "weight_ih" + suffix), getattr(self, "beta" + suffix, None)
+        return recurrence(x, weight, self._bias(suffix), M, h0, self.nonlinearity, beta, backend=self.backend)  # type: ignore
+
+    def _as_weights(self, input: Tensor) -> Tensor:
+        """The input in the dtype of the weights: checked, or under autocast converted (the recurrence keeps theirs)."""
+        dtype = getattr(self, "weight_ih" + self.suffixes[0]).dtype
+        if input.dtype != dtype:
+            if not torch.is_autocast_enabled(input.device.type):
+                raise ValueError(
+                    f"{type(self).__name__} input dtype ({input.dtype}) does not match weight dtype ({dtype}). "
+                    f"Convert input: input.to({dtype}), or convert model: model.to({input.dtype})"
+                )
+            input = input.to(dtype)
+        return input
+
+    def _load_from_state_dict(self, state_dict: object, prefix: str, local_metadata: dict, *args: object) -> None:
+        check_state_version(self, local_metadata)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+
+class PlainRecurrent(Recurrent):
+    """M = weight_hh and c = bias_ih + bias_hh: the parameters of torch.nn.RNN."""
+
+    def _shapes(self, input_size: int) -> dict[str, tuple[int, ...] | None]:
+        n = self.hidden_size
+        bias = (n,) if self.has_bias else None
+        return {"weight_ih": (n, input_size), "weight_hh": (n, n), "bias_ih": bias, "bias_hh": bias}
+
+    def reset_parameters(self) -> None:
+        """Draws every parameter from the uniform law on [-1 / sqrt(hidden_size), 1 / sqrt(hidden_size)]; beta is 0."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        for name, parameter in self.named_parameters(recurse=False):
+            if name.startswith("beta"):
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.uniform_(parameter, -bound, bound)
+
+    def _bias(self, suffix: str) -> Tensor | None:
+        return getattr(self, "bias_ih" + suffix) + getattr(self, "bias_hh" + suffix) if self.has_bias else None
+
+    def _matrix(self, suffix: str, dt: float | Tensor | None) -> Tensor:
+        return getattr(self, "weight_hh" + suffix)
+
+
+class FieldRecurrent(Recurrent):
+    """M is the flow, over a time dt, of a vector field on a latent mesh."""
+
+    divergence_free = False
+
+    def _set_field(
+        self,
+        mesh: LatentMesh | None,
+        dt: float,
+        substeps: int,
+        init: Init,
+        volume_preserving: bool,
+        exp_dtype: torch.dtype | None,
+    ) -> None:
+        if mesh is not None and not isinstance(mesh, LatentMesh):
+            raise TypeError(f"mesh must be a LatentMesh, got {type(mesh).__name__}")
+        if mesh is not None and mesh.n != self.hidden_size:
+            raise ValueError(f"mesh must have n = hidden_size = {self.hidden_size} nodes, got {mesh.n}")
+        if isinstance(dt, bool) or not isinstance(dt, (int, float)):
+            raise TypeError(f"dt must be a number, got {type(dt).__name__}")
+        if not math.isfinite(dt):
+            raise ValueError(f"dt must be finite, got {dt}")
+        check_positive_int("substeps", substeps)
+        check_choice("init", init, INITS)
+        if not isinstance(volume_preserving, bool):
+            raise TypeError(f"volume_preserving must be a bool, got {type(volume_preserving).__name__}")
+        if exp_dtype not in (None, torch.float32, torch.float64):
+            raise ValueError(f"exp_dtype must be torch.float32, torch.float64 or None, got {exp_dtype}")
+        self.dt, self.substeps, self.init = float(dt), substeps, init
+        self.volume_preserving, self.exp_dtype = volume_preserving, exp_dtype
+        self.shares_mesh = mesh is not None
+        if mesh is not None:
+            self.mesh = mesh
+
+    def _shapes(self, input_size: int) -> dict[str, tuple[int, ...] | None]:
+        n = self.hidden_size
+        mesh = self._mesh(self.suffixes[-1])
+        shapes: dict[str, tuple[int, ...] | None] = {
+            "weight_ih": (n, input_size),
+            "bias": (n,) if self.has_bias else None,
+            "field": (mesh.m, mesh.d),
+        }
+        return shapes if self.divergence_free else {**shapes, "divergence_scale": (1,)}
+
+    def _add_layer(self, input_size: int, suffix: str, device: object, dtype: torch.dtype | None) -> None:
+        if not self.shares_mesh:
+            mesh = LatentMesh.complete(self.hidden_size, device=device, dtype=dtype)  # type: ignore[arg-type]
+            self.add_module("mesh" + suffix, mesh)
+        super()._add_layer(input_size, suffix, device, dtype)
+        check_tensor("mesh.b", self._mesh(suffix).b, getattr(self, "field" + suffix), "the parameters")
+
+    def _mesh(self, suffix: str) -> LatentMesh:
+        return self.mesh if self.shares_mesh else getattr(self, "mesh" + suffix)
+
+    def reset_parameters(self) -> None:
+        """Draws weight_ih uniformly from [-1 / sqrt(n), 1 / sqrt(n)] and the field by `init`; the others are 0."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        for suffix in self.suffixes:
+            nn.init.uniform_(getattr(self, "weight_ih" + suffix), -bound, bound)
+            init_field_(getattr(self, "field" + suffix), self._mesh(suffix), self.init)
+            for name in ("bias", "divergence_scale", "beta"):
+                parameter = getattr(self, name + suffix, None)
+                if parameter is not None:
+                    nn.init.zeros_(parameter)
+
+    def _bias(self, suffix: str) -> Tensor | None:
+        return getattr(self, "bias" + suffix)
+
+    def _matrix(self, suffix: str, dt: float | Tensor | None) -> Tensor:
+        field = getattr(self, "field" + suffix)
+        S, delta = field_generator(*self._mesh(suffix).tensors(), field, backend=self.backend)
+        if self.exp_dtype is not None:
+            S, delta = S.to(self.exp_dtype), delta.to(self.exp_dtype)
+        if dt is None:
+            dt = self.dt
+        elif isinstance(dt, Tensor):
+            check_tensor("dt", dt, field, "the parameters")
+            check_shape("dt", dt, "()", ())
+            dt = dt.to(S.dtype)
+        if self.divergence_free:
+            return skew_expm(S, dt, backend=self.backend).to(field.dtype)
+        if self.volume_preserving:
+            delta = delta - delta.mean()
+        delta = delta * getattr(self, "divergence_scale" + suffix).to(S.dtype)
+        return strang_step(S, delta, dt, self.substeps, backend=self.backend).to(field.dtype)
+
+    def _field_repr(self) -> str:
+        words = [] if self.dt == 1 else [f"dt={self.dt}"]
+        words += [] if self.divergence_free or self.substeps == 1 else [f"substeps={self.substeps}"]
+        words += [] if self.init == "henaff" else [f"init={self.init}"]
+        words += ["volume_preserving=True"] if self.volume_preserving else []
+        words += [] if self.exp_dtype is None else [f"exp_dtype={self.exp_dtype}"]
+        return "".join(f", {word}" for word in words)
+
+
+def check_size(name: str, size: object) -> None:
+    """A size as torch.nn.RNN wants it.
+
+    Raises:
+        TypeError: it is no int.
+        ValueError: it is below 1.
+    """
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise TypeError(f"{name} should be of type int, got: {type(size).__name__}")
+    if size <= 0:
+        raise ValueError(f"{name} must be greater than zero")
