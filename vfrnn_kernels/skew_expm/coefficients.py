@@ -38,8 +38,8 @@ class Scheme:
         return len(self.shape)
 
 
-#: Degree 12, maximal error 9.5e-8. Fitted up to 3.1417; the factors amplify rounding there (an orthogonality of 4e-6 and a
-#: gradient to 6e-6 on flat spectra), half as much at 2.5.
+#: Degree 12, maximal error 9.5e-8. Fitted up to 3.1417; there the factors amplify rounding (|Q^T Q - I| of 4e-6 and a
+#: gradient to 6e-6 on flat spectra), at 2.5 less than half as much.
 F12 = Scheme(
     theta=2.5,
     shape=(
