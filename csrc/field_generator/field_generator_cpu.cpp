@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/tensors.h"
+#include "common/values.h"
 
 namespace vfrnn {
 namespace {
@@ -87,6 +88,9 @@ std::tuple<Tensor, Tensor> field_generator(const Tensor& b_, const Tensor& w_, s
   Tensor S = empty_tensor(v, {K, n, n}), delta = empty_tensor(v, {K, n});
   dispatch_real(v, [&](auto zero) {
     using T = decltype(zero);
+    check_positive<T>("b", b);
+    check_positive<T>("w", w);
+    check_finite<T>("v", v);
     T *s = S.mutable_data_ptr<T>(), *div = delta.mutable_data_ptr<T>();
     const T *bp = b.const_data_ptr<T>(), *wp = w.const_data_ptr<T>(), *vp = v.const_data_ptr<T>();
     if (!N_.has_value()) {

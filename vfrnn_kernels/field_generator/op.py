@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from vfrnn_kernels.autograd import differentiable
@@ -48,7 +50,7 @@ def field_generator(
     check_shape("v", v, "(..., m, d)", (*v.shape[:-2], m, d), m=m, d=d)
     function = _functions[select_backend("field_generator", backend, (v,))]
     batch = v.shape[:-2]
-    S, delta = function(b, w, N, G, v.reshape(-1, m, d) if len(batch) != 1 else v)
+    S, delta = function(b, w, N, G, v.reshape(math.prod(batch), m, d) if len(batch) != 1 else v)
     return S.reshape(*batch, *S.shape[1:]), delta.reshape(*batch, *delta.shape[1:])
 
 
