@@ -29,9 +29,7 @@ class Cell(Recurrent):
         if h.dim() != 2 or h.shape[0] != x.shape[0]:
             raise RuntimeError(f"Input batch size {x.shape[0]} doesn't match hidden0 batch size {h.shape[0]}")
         if h.shape[1] != self.hidden_size:
-            raise RuntimeError(
-                f"hidden0 has inconsistent hidden_size: got {h.shape[1]}, expected {self.hidden_size}"
-            )
+            raise RuntimeError(f"hidden0 has inconsistent hidden_size: got {h.shape[1]}, expected {self.hidden_size}")
         h = h.to(x.dtype) if torch.is_autocast_enabled(x.device.type) else h
         result = self._states(x.unsqueeze(0), h, M, "")[0]
         return result if batched else result.squeeze(0)

@@ -66,7 +66,9 @@ def directional_derivative(mesh: LatentMesh, v: Tensor, f: Tensor) -> Tensor:
     return vfrnn_kernels.directional_derivative(*mesh.tensors(), v, f)
 
 
-def inner_product(mesh: LatentMesh, a: Tensor, b: Tensor, *, of: Literal["functions", "fields"] = "functions") -> Tensor:
+def inner_product(
+    mesh: LatentMesh, a: Tensor, b: Tensor, *, of: Literal["functions", "fields"] = "functions"
+) -> Tensor:
     """`sum_i b_i f_i g_i` of functions (..., n), or `sum_c w_c u_c . v_c` of fields (..., m, d).
 
     Raises:

@@ -108,9 +108,7 @@ class Network(Recurrent):
         batched = input.dim() == 3
         if hx is not None and hx.dim() != input.dim():
             kind, rank = ("batched", 3) if batched else ("unbatched", 2)
-            raise RuntimeError(
-                f"For {kind} {rank}-D input, hx should also be {rank}-D but got {hx.dim()}-D tensor"
-            )
+            raise RuntimeError(f"For {kind} {rank}-D input, hx should also be {rank}-D but got {hx.dim()}-D tensor")
         input = self._as_weights(input)
         if input.shape[-1] != self.input_size:
             raise RuntimeError(

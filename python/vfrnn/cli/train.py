@@ -125,8 +125,17 @@ def _options(arguments: argparse.Namespace) -> Any:
             cells=chosen["cells"] or 0,
             **{
                 name: chosen[name]
-                for name in
-                ("hidden_size", "layers", "init", "mesh", "dim", "dt", "substeps", "volume_preserving", "backend")
+                for name in (
+                    "hidden_size",
+                    "layers",
+                    "init",
+                    "mesh",
+                    "dim",
+                    "dt",
+                    "substeps",
+                    "volume_preserving",
+                    "backend",
+                )
             },
         ),
         **{name: chosen[name] for name in ("epochs", "lr", "generator_lr", "clip", "seed")},
