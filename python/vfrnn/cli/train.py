@@ -1,0 +1,173 @@
+"""`vfrnn train`: a training run with a progress bar, an exact resume, a JSON log and a learning-curve picture."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+# What a plain `vfrnn train --task TASK` uses; an option given replaces its entry.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "digits": {"epochs": 60, "batch_size": 32, "hidden_size": 128, "lr": 2e-3, "generator_lr": 1e-3, "init": "cayley"},
+    "copying": {"epochs": 30, "batch_size": 64, "hidden_size": 128, "lr": 1e-3, "generator_lr": 1e-4, "init": "henaff"},
+    "adding": {"epochs": 40, "batch_size": 64, "hidden_size": 128, "lr": 1e-3, "generator_lr": 1e-4, "init": "cayley"},
+}
+TASK_NAMES = tuple(DEFAULTS)
+MODEL_NAMES = ("vfrnn", "orthogonal", "rnn", "lstm", "torch-orthogonal")
+
+
+def _positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _positive_float(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be positive and finite, got {text}")
+    return value
+
+
+def add_parser(commands: Any) -> None:
+    """Register the subcommand."""
+    parser = commands.add_parser(
+        "train",
+        help="train models on a task",
+        description="Train one or several models on the same data in the same run, an epoch each in turn.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    what = parser.add_argument_group("what")
+    what.add_argument("--task", choices=TASK_NAMES, help="digits: scikit-learn's digits, one pixel a step")
+    what.add_argument(
+        "--model",
+        nargs="+",
+        choices=MODEL_NAMES,
+        default=["vfrnn"],
+        help="torch-orthogonal is PyTorch's orthogonal parametrization of torch.nn.RNN",
+    )
+    what.add_argument("--permute", action="store_true", help="digits: one fixed permutation of the pixels")
+    what.add_argument("--delay", type=_positive_int, default=200, help="copying: blanks before the recall")
+    what.add_argument("--length", type=_positive_int, default=200, help="adding: length of the sequences")
+    how = parser.add_argument_group("training (defaults by task)")
+    for name, kind in (("epochs", _positive_int), ("batch-size", _positive_int), ("hidden-size", _positive_int)):
+        how.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS)
+    how.add_argument("--steps-per-epoch", type=_positive_int, default=50, help="copying and adding")
+    how.add_argument("--lr", type=_positive_float, default=argparse.SUPPRESS, help="peak learning rate (Adam, cosine)")
+    how.add_argument(
+        "--generator-lr", type=_positive_float, default=argparse.SUPPRESS, help="peak rate of the field parameters"
+    )
+    how.add_argument("--clip", type=_positive_float, default=1.0, help="largest norm of the gradient")
+    how.add_argument("--seed", type=int, default=0)
+    how.add_argument("--threads", type=_positive_int, help="threads of torch (all cores)")
+    model = parser.add_argument_group("model")
+    model.add_argument("--layers", type=_positive_int, default=1)
+    model.add_argument("--init", choices=("henaff", "cayley", "zero"), default=argparse.SUPPRESS)
+    model.add_argument("--mesh", choices=("complete", "random"), default="complete")
+    model.add_argument("--cells", type=_positive_int, help="random mesh: cells (twice the hidden size)")
+    model.add_argument("--dim", type=_positive_int, default=8, help="random mesh: dimension of the tangent spaces")
+    model.add_argument("--dt", type=_positive_float, default=1.0, help="time step")
+    model.add_argument("--substeps", type=_positive_int, default=1)
+    model.add_argument("--volume-preserving", action="store_true")
+    model.add_argument("--backend", help="of our layers: cpu or reference")
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", type=Path, help="folder of checkpoint, log and picture (runs/TASK-MODELS)")
+    output.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in DIR exactly where it stopped")
+    output.add_argument("--stop-after", type=_positive_int, metavar="EPOCHS", help="stop early, to be resumed")
+    output.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, and print the summary; returns the exit code."""
+    import torch
+
+    from vfrnn.tasks.training import Training
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if arguments.resume:
+        folder = arguments.resume
+        training = Training.resume(folder)
+    else:
+        training = Training(_options(arguments))
+        folder = arguments.out or Path("runs") / "-".join([training.options.task, *training.options.models])
+        folder.mkdir(parents=True, exist_ok=True)
+    _train(training, folder, arguments.stop_after or training.options.epochs, arguments.quiet)
+    return 0
+
+
+def _options(arguments: argparse.Namespace) -> Any:
+    from vfrnn.tasks import TaskOptions
+    from vfrnn.tasks.models import ModelOptions
+    from vfrnn.tasks.training import TrainingOptions
+    from vfrnn_kernels.dispatch import get_backend
+
+    if arguments.task is None:
+        arguments.parser.error("one of --task and --resume is required")
+    if arguments.task == "adding" and arguments.length < 2:
+        arguments.parser.error(f"argument --length: must be at least 2, got {arguments.length}")
+    if arguments.backend is not None:
+        try:
+            get_backend(arguments.backend, argument="argument --backend:")
+        except ValueError as error:
+            arguments.parser.error(str(error))
+    chosen = {**DEFAULTS[arguments.task], **vars(arguments)}
+    return TrainingOptions(
+        task=arguments.task,
+        models=tuple(dict.fromkeys(arguments.model)),
+        task_options=TaskOptions(
+            **{name: chosen[name] for name in ("batch_size", "permute", "delay", "length", "steps_per_epoch")}
+        ),
+        model_options=ModelOptions(
+            cells=chosen["cells"] or 0,
+            **{
+                name: chosen[name]
+                for name in (
+                    "hidden_size",
+                    "layers",
+                    "init",
+                    "mesh",
+                    "dim",
+                    "dt",
+                    "substeps",
+                    "volume_preserving",
+                    "backend",
+                )
+            },
+        ),
+        **{name: chosen[name] for name in ("epochs", "lr", "generator_lr", "clip", "seed")},
+    )
+
+
+def _train(training: Any, folder: Path, until: int, quiet: bool) -> None:
+    from vfrnn.tasks.report import draw, table, write_log
+
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise RuntimeError("the progress bar needs tqdm: pip install 'vfrnn-kernels[train]'") from error
+
+    names = ", ".join(training.options.models)
+    until = min(until, training.options.epochs)
+    print(f"{training.options.task}: {names}; {until} epochs")
+    with tqdm(
+        total=until, initial=training.epochs_done, unit="epoch", disable=quiet or not sys.stderr.isatty()
+    ) as progress:
+
+        def after_step(trainee: Any, loss: float) -> None:
+            progress.set_postfix_str(f"{trainee.name}: loss {loss:.4f}")
+
+        def after_epoch() -> None:
+            training.save(folder)
+            progress.update()
+            if progress.disable and not quiet and training.epochs_done % max(1, until // 10) == 0:
+                tests = ", ".join(f"{t.name} {t.history[-1].test:.4f}" for t in training.trainees)
+                print(f"epoch {training.epochs_done}/{until}: test {training.task.metric_name}: {tests}", flush=True)
+
+        training.train(until, after_step, after_epoch)
+    log, picture = write_log(training, folder), draw(training, folder)
+    print(table(training))
+    print(f"log: {log}\npicture: {picture}")

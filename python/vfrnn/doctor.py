@@ -1,0 +1,139 @@
+"""What this installation can do: versions, backends and why some are missing, every op against float64."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import vfrnn
+import vfrnn_kernels as kernels
+from vfrnn_kernels.dispatch import BACKENDS, refusal
+from vfrnn_kernels.loader import CPU_LIBRARY_MISSING, PACKAGE, build_info
+
+#: Largest relative error of a float32 result and of its gradients: 100 roundings of 2^-24, at the sizes used here.
+TOLERANCE = 100 * 2.0**-24
+
+
+@dataclass(frozen=True)
+class Check:
+    """One op on one backend: relative errors (Frobenius) of float32 values and gradients against float64."""
+
+    op: str
+    backend: str
+    value_error: float
+    gradient_error: float
+
+    @property
+    def passed(self) -> bool:
+        """Both errors are finite and within the tolerance."""
+        return self.value_error <= TOLERANCE and self.gradient_error <= TOLERANCE
+
+
+def versions() -> dict[str, str]:
+    """Of the package, torch, Python and the compiler, as they were found."""
+    build = build_info()
+    return {
+        "vfrnn": vfrnn.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "compiled with": build.get("compiler", "not built"),
+    }
+
+
+def backends() -> dict[str, str]:
+    """Each backend of the table: "loaded" and from where, or why not."""
+    lines = {}
+    for backend in BACKENDS:
+        reason = refusal(backend, torch.device("cpu"), torch.float32)
+        where = f" from {PACKAGE / 'libvfrnn_cpu.so'}" if backend.name == "cpu" else " (plain PyTorch, any device)"
+        lines[backend.name] = f"loaded{where}" if reason is None else f"not loaded: {reason}"
+    for name in ("triton", "cuda"):
+        lines[name] = "not loaded: not part of this version"
+    return lines
+
+
+def processor() -> dict[str, str]:
+    """Instruction set of the CPU kernels, and threads."""
+    isa = torch.ops.vfrnn_kernels.cpu_isa() if CPU_LIBRARY_MISSING is None else "none: the CPU kernels are not loaded"
+    return {"instruction set": isa, "threads": str(torch.get_num_threads())}
+
+
+def self_checks() -> list[Check]:
+    """Every op on every backend that serves float32 on the CPU."""
+    usable = [b.name for b in BACKENDS if refusal(b, torch.device("cpu"), torch.float32) is None]
+    return [_check(op, backend) for op in _CASES for backend in usable]
+
+
+def _check(op: str, backend: str) -> Check:
+    tensors, call = _CASES[op]()
+    exact = _run(call, [t.double() for t in tensors], "reference")
+    found = _run(call, tensors, backend)
+    errors = [_relative_error(a, b) for a, b in zip(found, exact, strict=True)]
+    gradients = errors[-len(tensors) :]
+    return Check(op, backend, max(errors[: -len(tensors)]), max(gradients))
+
+
+def _run(call: Callable[..., tuple[Tensor, ...]], tensors: list[Tensor], backend: str) -> list[Tensor]:
+    leaves = [t.clone().requires_grad_() for t in tensors]
+    outputs = call(*leaves, backend=backend)
+    weighted = sum((output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum() for output in outputs)
+    return [*(output.detach() for output in outputs), *torch.autograd.grad(weighted, leaves)]
+
+
+def _relative_error(actual: Tensor, exact: Tensor) -> float:
+    return float((actual.double() - exact).norm() / (exact.norm() or 1))
+
+
+Case = tuple[list[Tensor], Callable[..., tuple[Tensor, ...]]]
+
+
+def _random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _mesh(n: int = 17, m: int = 9, d: int = 2) -> list[Tensor]:
+    b, w, N, G = (_random(*shape, seed=k) for k, shape in enumerate([(n,), (m,), (m, n), (m, d, n)]))
+    N = N.abs() + 0.1
+    return [b.abs() + 0.5, w.abs() + 0.5, N / N.sum(-1, keepdim=True), G - G.mean(-1, keepdim=True)]
+
+
+def _skew_expm() -> Case:
+    return [_random(17, 17)], lambda A, backend: (kernels.skew_expm((A - A.mT) / 4, backend=backend),)
+
+
+def _strang_step() -> Case:
+    def call(A: Tensor, delta: Tensor, backend: str) -> tuple[Tensor, ...]:
+        return (kernels.strang_step((A - A.mT) / 4, delta, 1.0, 2, backend=backend),)
+
+    return [_random(17, 17), _random(17)], call
+
+
+def _field_generator() -> Case:
+    return [*_mesh(), _random(9, 2)], lambda *tensors, backend: kernels.field_generator(*tensors, backend=backend)
+
+
+def _field_flow() -> Case:
+    def call(h: Tensor, v: Tensor, *mesh: Tensor, backend: str) -> tuple[Tensor, ...]:
+        return (kernels.field_flow(h, v, *mesh, 0.02, substeps=1, backend=backend),)
+
+    return [_random(3, 17), _random(9, 2), *_mesh()], call
+
+
+def _recurrence() -> Case:
+    def call(x: Tensor, U: Tensor, c: Tensor, M: Tensor, h0: Tensor, backend: str) -> tuple[Tensor, ...]:
+        return (kernels.recurrence(x, U, c, M / 8, h0, "tanh", backend=backend),)
+
+    return [_random(5, 3, 2), _random(17, 2), _random(17), _random(17, 17), _random(3, 17)], call
+
+
+_CASES: dict[str, Callable[[], Case]] = {
+    "skew_expm": _skew_expm,
+    "field_generator": _field_generator,
+    "strang_step": _strang_step,
+    "field_flow": _field_flow,
+    "recurrence": _recurrence,
+}

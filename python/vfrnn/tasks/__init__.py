@@ -1,0 +1,14 @@
+"""Learning tasks of the recurrent-network literature, by name, and what trains on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vfrnn.tasks.adding import Adding
+from vfrnn.tasks.copying import Copying
+from vfrnn.tasks.digits import Digits
+from vfrnn.tasks.task import Task, TaskOptions
+
+TASKS: dict[str, Callable[[TaskOptions], Task]] = {"digits": Digits, "copying": Copying, "adding": Adding}
+
+__all__ = ["TASKS", "Adding", "Copying", "Digits", "Task", "TaskOptions"]

@@ -1,0 +1,55 @@
+"""The copying task: recall 10 symbols after a delay. Arjovsky, Shah, Bengio 2016 (arXiv 1511.06464), section 5.1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vfrnn.tasks.task import SPLIT_SEEDS, Batch, TaskOptions
+
+SYMBOLS, LENGTH = 8, 10
+BLANK, MARKER = SYMBOLS, SYMBOLS + 1
+EVALUATION_SAMPLES = 256
+
+
+class Copying:
+    """T = delay + 20 steps of one-hot inputs (T, B, 10): 10 symbols, delay - 1 blanks, a marker, 10 blanks.
+
+    The target (T, B) is blank for delay + 10 steps and then the 10 symbols. Metric: cross entropy per step. Without
+    memory the best is to guess the symbols: 10 ln 8 / (delay + 20).
+    """
+
+    input_size, output_size, every_step = SYMBOLS + 2, SYMBOLS + 1, True
+    metric_name, larger_is_better = "cross entropy", False
+
+    def __init__(self, options: TaskOptions) -> None:
+        self._options = options
+        self.baseline = LENGTH * math.log(SYMBOLS) / (options.delay + 2 * LENGTH)
+
+    def sample(self, count: int, generator: torch.Generator) -> Batch:
+        """`count` sequences."""
+        delay = self._options.delay
+        symbols = torch.randint(SYMBOLS, (LENGTH, count), generator=generator)
+        tokens = torch.full((delay + 2 * LENGTH, count), BLANK)
+        tokens[:LENGTH] = symbols
+        tokens[delay + LENGTH - 1] = MARKER
+        target = torch.full_like(tokens, BLANK)
+        target[-LENGTH:] = symbols
+        return functional.one_hot(tokens, SYMBOLS + 2).to(torch.float32), target
+
+    def training_batches(self, generator: torch.Generator) -> Iterator[Batch]:
+        for _ in range(self._options.steps_per_epoch):
+            yield self.sample(self._options.batch_size, generator)
+
+    def evaluation_batch(self, split: str) -> Batch:
+        return self.sample(EVALUATION_SAMPLES, torch.Generator().manual_seed(SPLIT_SEEDS[split]))
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return functional.cross_entropy(output.flatten(0, 1), target.flatten())
+
+    def metric(self, output: Tensor, target: Tensor) -> float:
+        return float(self.loss(output.double(), target))

@@ -1,0 +1,113 @@
+"""Models of the training command by name: ours and the peers, each with a linear readout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+import vfrnn
+from vfrnn.tasks.task import Task
+
+#: Parameters that make the recurrent matrix of an orthogonal or vector-field model: they learn at a rate of their own.
+GENERATOR_NAMES = ("field_", "parametrizations.weight_hh_")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Options of every model; each reads its own."""
+
+    hidden_size: int
+    layers: int = 1
+    init: str = "henaff"
+    mesh: str = "complete"
+    cells: int = 0
+    dim: int = 8
+    dt: float = 1.0
+    substeps: int = 1
+    volume_preserving: bool = False
+    backend: str | None = None
+
+
+class SequenceModel(nn.Module):
+    """A recurrent layer and a linear readout of every state, or of the last one."""
+
+    def __init__(self, layer: nn.Module, hidden_size: int, task: Task) -> None:
+        super().__init__()
+        self.layer = layer
+        self.readout = nn.Linear(hidden_size, task.output_size)
+        self.every_step = task.every_step
+
+    def forward(self, x: Tensor) -> Tensor:
+        output = self.layer(x)[0]  # (T, B, n)
+        return self.readout(output if self.every_step else output[-1])
+
+
+def _mesh(options: ModelOptions) -> vfrnn.LatentMesh | None:
+    if options.mesh == "complete":
+        return None
+    cells = options.cells or 2 * options.hidden_size
+    return vfrnn.LatentMesh.random(options.hidden_size, cells=cells, dim=options.dim)
+
+
+def _vfrnn(task: Task, o: ModelOptions) -> nn.Module:
+    return vfrnn.VFRNN(
+        task.input_size, o.hidden_size, o.layers, mesh=_mesh(o), dt=o.dt, substeps=o.substeps, init=o.init,
+        volume_preserving=o.volume_preserving, backend=o.backend,
+    )  # fmt: skip
+
+
+def _orthogonal(task: Task, o: ModelOptions) -> nn.Module:
+    return vfrnn.OrthogonalRNN(
+        task.input_size, o.hidden_size, o.layers, mesh=_mesh(o), dt=o.dt, init=o.init, backend=o.backend
+    )
+
+
+def _rnn(task: Task, o: ModelOptions) -> nn.Module:
+    return vfrnn.RNN(task.input_size, o.hidden_size, o.layers, backend=o.backend)
+
+
+def _lstm(task: Task, o: ModelOptions) -> nn.Module:
+    return nn.LSTM(task.input_size, o.hidden_size, o.layers)
+
+
+def _torch_orthogonal(task: Task, o: ModelOptions) -> nn.Module:
+    layer = nn.RNN(task.input_size, o.hidden_size, o.layers)
+    for k in range(o.layers):
+        nn.utils.parametrizations.orthogonal(layer, f"weight_hh_l{k}")
+    return layer
+
+
+MODELS: dict[str, Callable[[Task, ModelOptions], nn.Module]] = {
+    "vfrnn": _vfrnn,
+    "orthogonal": _orthogonal,
+    "rnn": _rnn,
+    "lstm": _lstm,
+    "torch-orthogonal": _torch_orthogonal,
+}
+
+#: How each is called beside the others.
+TITLES = {
+    "vfrnn": "vfrnn.VFRNN",
+    "orthogonal": "vfrnn.OrthogonalRNN",
+    "rnn": "vfrnn.RNN",
+    "lstm": "torch.nn.LSTM",
+    "torch-orthogonal": "orthogonal(torch.nn.RNN)",
+}
+
+
+def make_model(name: str, task: Task, options: ModelOptions, seed: int) -> SequenceModel:
+    """The model of that name, the same for the same seed."""
+    torch.manual_seed(seed)
+    return SequenceModel(MODELS[name](task, options), options.hidden_size, task)
+
+
+def parameter_groups(model: nn.Module, lr: float, generator_lr: float) -> list[dict]:
+    """Optimizer groups: the generator's parameters learn at `generator_lr`, the others at `lr`."""
+    generator, others = [], []
+    for name, parameter in model.named_parameters():
+        (generator if any(part in name for part in GENERATOR_NAMES) else others).append(parameter)
+    groups = [{"params": others, "lr": lr}]
+    return [*groups, {"params": generator, "lr": generator_lr}] if generator else groups

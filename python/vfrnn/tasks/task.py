@@ -1,0 +1,62 @@
+"""What a task is to the training loop: batches, a loss, a metric and what a model without memory scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """Options of every task; each reads its own.
+
+    Attributes:
+        batch_size: samples of a training batch.
+        permute: digits: one fixed permutation of the pixels.
+        delay: copying: blanks between the symbols and the recall.
+        length: adding: length of the sequence.
+        steps_per_epoch: copying and adding, which have no end: batches called an epoch.
+    """
+
+    batch_size: int
+    permute: bool = False
+    delay: int = 200
+    length: int = 200
+    steps_per_epoch: int = 50
+
+
+Batch = tuple[Tensor, Tensor]  # inputs (T, B, i), targets
+
+#: Seeds of the fixed evaluation batches of the generated tasks.
+SPLIT_SEEDS = {"validation": 1000003, "test": 2000003}
+
+
+class Task(Protocol):
+    """A task. `every_step`: the readout is applied at every step (T, B, o), else to the last state (B, o)."""
+
+    input_size: int
+    output_size: int
+    every_step: bool
+    metric_name: str
+    larger_is_better: bool
+    baseline: float  # the metric of a model without memory
+
+    def training_batches(self, generator: torch.Generator) -> Iterator[Batch]:
+        """The batches of one epoch, in an order (or of a content) drawn from `generator`."""
+        ...
+
+    def evaluation_batch(self, split: str) -> Batch:
+        """The fixed batch of "validation" or "test"."""
+        ...
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The training loss, a mean over the batch."""
+        ...
+
+    def metric(self, output: Tensor, target: Tensor) -> float:
+        """The metric of a batch."""
+        ...

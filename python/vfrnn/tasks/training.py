@@ -1,0 +1,166 @@
+"""The training loop: several models on the same batches in the same process, resumable to the bit.
+
+Models take turns, an epoch each, so that their times per step are measured under the same load of the machine. Each has
+a data order, an optimizer and a random state of its own: the others do not change what it learns.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vfrnn.tasks import TASKS, Task, TaskOptions
+from vfrnn.tasks.models import ModelOptions, make_model, parameter_groups
+
+CHECKPOINT = "checkpoint.pt"
+#: Epochs at the end over which the reported test metric is averaged.
+LAST_EPOCHS = 5
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """All that defines a run; a checkpoint holds it, so that a resumed run is the same run."""
+
+    task: str
+    models: tuple[str, ...]
+    epochs: int
+    lr: float
+    generator_lr: float
+    clip: float
+    seed: int
+    task_options: TaskOptions
+    model_options: ModelOptions
+
+
+@dataclass
+class Epoch:
+    """What one model did in one epoch. `step_ms` is the median time of a training step, in milliseconds."""
+
+    epoch: int
+    loss: float
+    validation: float
+    test: float
+    step_ms: float
+
+
+@dataclass
+class Trainee:
+    """One model in training."""
+
+    name: str
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    order: torch.Generator
+    random_state: torch.Tensor
+    history: list[Epoch] = field(default_factory=list)
+
+
+class Training:
+    """A run of several models on one task. `train` is called once; `save` after every epoch."""
+
+    def __init__(self, options: TrainingOptions) -> None:
+        self.options = options
+        self.task: Task = TASKS[options.task](options.task_options)
+        self.trainees = [self._trainee(name) for name in options.models]
+
+    def _trainee(self, name: str) -> Trainee:
+        o = self.options
+        model = make_model(name, self.task, o.model_options, o.seed)
+        optimizer = torch.optim.Adam(parameter_groups(model, o.lr, o.generator_lr))
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+        return Trainee(name, model, optimizer, torch.Generator().manual_seed(o.seed), torch.get_rng_state())
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs that every model has finished."""
+        return min(len(trainee.history) for trainee in self.trainees)
+
+    def train(self, until: int, after_step: Callable[[Trainee, float], None], after_epoch: Callable[[], None]) -> None:
+        """Train to `until` epochs (at most those of the options).
+
+        Raises:
+            FloatingPointError: a loss is not finite.
+        """
+        for epoch in range(self.epochs_done, min(until, self.options.epochs)):
+            for trainee in self.trainees:
+                torch.set_rng_state(trainee.random_state)
+                trainee.history.append(self._epoch(trainee, epoch, after_step))
+                trainee.random_state = torch.get_rng_state()
+            after_epoch()
+
+    def _epoch(self, trainee: Trainee, epoch: int, after_step: Callable[[Trainee, float], None]) -> Epoch:
+        model, optimizer = trainee.model, trainee.optimizer
+        # Half a cosine from the peak rate to 0 over the whole run
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * (1 + math.cos(math.pi * epoch / self.options.epochs)) / 2
+        model.train()
+        losses, seconds = [], []
+        for x, target in self.task.training_batches(trainee.order):
+            start = time.perf_counter()
+            optimizer.zero_grad(set_to_none=True)
+            loss = self.task.loss(model(x), target)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), self.options.clip)
+            optimizer.step()
+            seconds.append(time.perf_counter() - start)
+            losses.append(float(loss.detach()))
+            if not math.isfinite(losses[-1]):
+                raise FloatingPointError(f"the loss of {trainee.name} is {losses[-1]} in epoch {epoch + 1}")
+            after_step(trainee, losses[-1])
+        validation, test = (self._evaluate(model, split) for split in ("validation", "test"))
+        return Epoch(epoch + 1, statistics.fmean(losses), validation, test, 1e3 * statistics.median(seconds))
+
+    def _evaluate(self, model: torch.nn.Module, split: str) -> float:
+        model.eval()
+        with torch.no_grad():
+            x, target = self.task.evaluation_batch(split)
+            return self.task.metric(model(x), target)
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint whole or not at all."""
+        state: dict[str, Any] = {"options": asdict(self.options), "trainees": {}}
+        for trainee in self.trainees:
+            state["trainees"][trainee.name] = {
+                "model": trainee.model.state_dict(),
+                "optimizer": trainee.optimizer.state_dict(),
+                "order": trainee.order.get_state(),
+                "random_state": trainee.random_state,
+                "history": [asdict(epoch) for epoch in trainee.history],
+            }
+        partial = folder / f"{CHECKPOINT}.part"
+        torch.save(state, partial)
+        os.replace(partial, folder / CHECKPOINT)
+
+    @classmethod
+    def resume(cls, folder: Path) -> Training:
+        """The run saved in `folder`, where it stopped.
+
+        Raises:
+            FileNotFoundError: `folder` holds no checkpoint.
+        """
+        path = folder / CHECKPOINT
+        if not path.exists():
+            raise FileNotFoundError(f"{folder} holds no {CHECKPOINT}")
+        state = torch.load(path, weights_only=True)
+        options = dict(state["options"])
+        options["task_options"] = TaskOptions(**options["task_options"])
+        options["model_options"] = ModelOptions(**options["model_options"])
+        options["models"] = tuple(options["models"])
+        training = cls(TrainingOptions(**options))
+        for trainee in training.trainees:
+            saved = state["trainees"][trainee.name]
+            trainee.model.load_state_dict(saved["model"])
+            trainee.optimizer.load_state_dict(saved["optimizer"])
+            trainee.order.set_state(saved["order"])
+            trainee.random_state = saved["random_state"]
+            trainee.history = [Epoch(**epoch) for epoch in saved["history"]]
+        return training
