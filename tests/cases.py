@@ -56,7 +56,7 @@ def random_mesh(n: int, m: int, d: int, dtype: torch.dtype = torch.float64) -> t
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     """Frobenius norm of the difference over that of the expected value (over 1 where that is 0)."""
-    expected = expected.double()
+    actual, expected = actual.detach(), expected.detach().double()
     return float((actual.double() - expected).norm() / (expected.norm() or 1))
 
 

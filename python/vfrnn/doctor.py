@@ -80,8 +80,8 @@ def _check(op: str, backend: str) -> Check:
 def _run(call: Callable[..., tuple[Tensor, ...]], tensors: list[Tensor], backend: str) -> list[Tensor]:
     leaves = [t.clone().requires_grad_() for t in tensors]
     outputs = call(*leaves, backend=backend)
-    weighted = sum((output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum() for output in outputs)
-    return [*(output.detach() for output in outputs), *torch.autograd.grad(weighted, leaves)]
+    weights = [torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output) for output in outputs]
+    return [*(output.detach() for output in outputs), *torch.autograd.grad(outputs, leaves, weights)]
 
 
 def _relative_error(actual: Tensor, exact: Tensor) -> float:
@@ -117,8 +117,8 @@ def _field_generator() -> Case:
 
 
 def _field_flow() -> Case:
-    def call(h: Tensor, v: Tensor, *mesh: Tensor, backend: str) -> tuple[Tensor, ...]:
-        return (kernels.field_flow(h, v, *mesh, 0.02, substeps=1, backend=backend),)
+    def call(h: Tensor, v: Tensor, b: Tensor, w: Tensor, N: Tensor, G: Tensor, backend: str) -> tuple[Tensor, ...]:
+        return (kernels.field_flow(h, v, b, w, N, G, 0.02, substeps=1, backend=backend),)
 
     return [_random(3, 17), _random(9, 2), *_mesh()], call
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import vfrnn
+from vfrnn.init import Init
 from vfrnn.tasks.task import Task
 
 #: Parameters that make the recurrent matrix of an orthogonal or vector-field model: they learn at a rate of their own.
@@ -21,7 +22,7 @@ class ModelOptions:
 
     hidden_size: int
     layers: int = 1
-    init: str = "henaff"
+    init: Init = "henaff"
     mesh: str = "complete"
     cells: int = 0
     dim: int = 8
@@ -104,10 +105,11 @@ def make_model(name: str, task: Task, options: ModelOptions, seed: int) -> Seque
     return SequenceModel(MODELS[name](task, options), options.hidden_size, task)
 
 
-def parameter_groups(model: nn.Module, lr: float, generator_lr: float) -> list[dict]:
+def parameter_groups(model: nn.Module, lr: float, generator_lr: float) -> list[dict[str, object]]:
     """Optimizer groups: the generator's parameters learn at `generator_lr`, the others at `lr`."""
-    generator, others = [], []
+    generator: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         (generator if any(part in name for part in GENERATOR_NAMES) else others).append(parameter)
-    groups = [{"params": others, "lr": lr}]
+    groups: list[dict[str, object]] = [{"params": others, "lr": lr}]
     return [*groups, {"params": generator, "lr": generator_lr}] if generator else groups
