@@ -1,0 +1,118 @@
+"""The command line: every task and model in a tiny run, what a run leaves, an exact resume, and clear errors."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from vfrnn.cli import main
+from vfrnn.cli.train import DEFAULTS, MODEL_NAMES
+from vfrnn.doctor import Check, self_checks
+from vfrnn.tasks import TASKS
+from vfrnn.tasks.models import MODELS
+
+TINY = ["--epochs", "1", "--hidden-size", "6", "--steps-per-epoch", "2", "--delay", "4", "--length", "8", "--quiet"]
+
+
+def test_names_are_those_of_the_registries():
+    assert tuple(DEFAULTS) == tuple(TASKS)
+    assert tuple(MODELS) == MODEL_NAMES
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_leaves_a_checkpoint_a_log_and_a_picture(task, tmp_path, capsys):
+    size = ["--batch-size", "400"] if task == "digits" else ["--batch-size", "5"]
+    assert main(["train", "--task", task, "--model", *MODEL_NAMES, *TINY, *size, "--out", str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert "vfrnn.VFRNN" in output
+    assert "without memory" in output
+    assert str(tmp_path / "curve.png") in output
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "checkpoint.pt").exists()
+    log = json.loads((tmp_path / "log.json").read_text())
+    assert [row["model"] for row in log["summary"]] == list(MODEL_NAMES)
+    assert log["options"]["task"] == task
+    assert log["versions"]["torch"] == torch.__version__
+    for epochs in log["epochs"].values():
+        assert set(epochs[0]) == {"epoch", "loss", "validation", "test", "step_ms"}
+        assert epochs[0]["step_ms"] > 0
+
+
+def test_every_model_option_reaches_the_model(tmp_path):
+    arguments = ["--mesh", "random", "--cells", "5", "--dim", "2", "--substeps", "2", "--dt", "0.5", "--layers", "2"]
+    arguments += ["--volume-preserving", "--init", "zero", "--backend", "reference", "--batch-size", "3"]
+    assert main(["train", "--task", "copying", *TINY, *arguments, "--out", str(tmp_path)]) == 0
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["trainees"]["vfrnn"]["model"]["layer.field_l1"].shape == (5, 2)
+    assert state["options"]["model_options"]["dt"] == 0.5
+    assert state["options"]["model_options"]["volume_preserving"] is True
+
+
+def test_resume_continues_exactly(tmp_path):
+    def final(folder):
+        log = json.loads((tmp_path / folder / "log.json").read_text())["epochs"]["vfrnn"]
+        return [(epoch["epoch"], epoch["loss"], epoch["test"]) for epoch in log]
+
+    arguments = ["train", "--task", "copying", *TINY, "--epochs", "3", "--batch-size", "4"]
+    assert main([*arguments, "--out", str(tmp_path / "whole")]) == 0
+    assert main([*arguments, "--out", str(tmp_path / "parts"), "--stop-after", "1"]) == 0
+    assert len(final("parts")) == 1
+    assert main(["train", "--resume", str(tmp_path / "parts"), "--quiet"]) == 0
+    assert final("parts") == final("whole")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "one of --task and --resume is required"),
+        (["--task", "digit"], "argument --task: invalid choice: 'digit'"),
+        (["--task", "digits", "--model", "gru"], "argument --model: invalid choice: 'gru'"),
+        (["--task", "digits", "--hidden-size", "-3"], "argument --hidden-size: must be at least 1, got -3"),
+        (["--task", "digits", "--lr", "nan"], "argument --lr: must be positive and finite, got nan"),
+        (["--task", "adding", "--length", "1"], "argument --length: must be at least 2, got 1"),
+        (["--task", "copying", "--backend", "gpu"], "argument --backend: must be one of 'cpu', 'reference', got 'gpu'"),
+    ],
+)
+def test_bad_options_exit_with_2_and_name_the_option(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *arguments])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_resuming_nothing_is_a_clear_error(tmp_path, capsys):
+    assert main(["train", "--resume", str(tmp_path)]) == 1
+    assert "holds no checkpoint.pt" in capsys.readouterr().err
+
+
+def test_doctor_reports_and_passes(capsys):
+    assert main(["doctor"]) == 0
+    output = capsys.readouterr().out
+    for word in ("torch", "instruction set", "threads", "recurrence", "triton", "not part of this version", "ok"):
+        assert word in output
+    assert "FAILED" not in output
+
+
+def test_doctor_checks_every_op_on_every_backend():
+    checks = self_checks()
+    assert len(checks) == 10
+    assert all(check.passed for check in checks)
+    assert not Check("skew_expm", "cpu", float("nan"), 0.0).passed
+    assert not Check("skew_expm", "cpu", 0.0, 1e-3).passed
+
+
+def test_doctor_names_a_backend_that_does_not_exist(monkeypatch, capsys):
+    monkeypatch.setenv("VFRNN_BACKEND", "warp")
+    assert main(["doctor"]) == 1
+    assert "VFRNN_BACKEND must be one of" in capsys.readouterr().out
+
+
+def test_python_m_vfrnn_runs():
+    result = subprocess.run(
+        [sys.executable, "-m", "vfrnn", "--version"], capture_output=True, text=True, env=os.environ, timeout=120
+    )
+    assert result.returncode == 0
+    assert result.stdout.startswith("vfrnn ")
