@@ -40,6 +40,12 @@ inline void add_rows(const T* N, const T* C, const T* half_w, const T* y, int64_
   }
   for (int64_t j = 0; j < whole; j += L) {
     Vec<T> sum = load(out + j);
+    if constexpr (vector_bytes == 64) {  // a vector is a cache line: fetch the next rows while these are in use
+      for (int c = 0; c < R; ++c) {
+        __builtin_prefetch(N + (R + c) * n + j);
+        __builtin_prefetch(C + (R + c) * n + j);
+      }
+    }
     for (int c = 0; c < R; ++c) sum += on_N[c] * load(N + c * n + j) + on_C[c] * load(C + c * n + j);
     store<T>(out + j, sum);
   }
