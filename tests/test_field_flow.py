@@ -298,7 +298,6 @@ def test_opcheck(substeps):
         torch.library.opcheck(torch.ops.vfrnn_kernels.field_flow_backward, arguments)
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo's own
 @pytest.mark.parametrize("substeps", [None, 2])
 def test_compile(substeps):
     arguments = leaves(inputs(4, 3, 2, 2, norm=0.1))
@@ -311,7 +310,6 @@ def test_compile(substeps):
         assert torch.equal(x, y)
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_compile_reference():
     arguments = leaves(inputs(3, 2, 1, 1, norm=1e-5))
 

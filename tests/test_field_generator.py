@@ -261,7 +261,6 @@ def test_opcheck(general):
         torch.library.opcheck(backward, (*grads, b, w, N, G, v, S, delta, needs))
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo's own
 @pytest.mark.parametrize("general", [True, False])
 def test_compile(backend, general):
     b, w, N, G = cases.random_mesh(4, 6, 1)

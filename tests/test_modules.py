@@ -292,7 +292,6 @@ def test_training_lowers_the_loss(network_type):
     assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo's own
 def test_compiles_without_a_graph_break():
     network = VFRNN(2, 4, mesh=LatentMesh.random(4, 3, 2, learn=("b", "N")), exp_dtype=torch.float64)
     x = torch.randn(3, 2, 2)

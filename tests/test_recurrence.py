@@ -265,7 +265,6 @@ def test_vmap_over_an_ensemble(backend):
 
 
 # torch.compile itself instantiates every autograd.Function that it traces.
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_compile(backend):
     tensors = case(3, 2, 5, 2, "modrelu")
 

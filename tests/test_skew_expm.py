@@ -29,7 +29,6 @@ CASES = [
 CASES += [(3, 1, 1), (3, 50, 1e6), (64, math.pi, 1), (64, 2.5, 1), (190, 1, 1e-6), (257, 50, 1e6)]
 
 # Dynamo makes a throw-away autograd.Function of its own.
-TRACING = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 
 
 def bounds(dtype: torch.dtype, norm: float) -> tuple[float, float, float]:
@@ -237,7 +236,6 @@ def test_library_ops(dtype, norm):
         torch.library.opcheck(torch.ops.vfrnn_kernels.skew_expm_backward.default, (Q, S, dt, Q, saved, needs))
 
 
-@TRACING
 def test_compile(backend):
     S, dt = skew_matrix(5, 6.0).requires_grad_(), torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     G = torch.randn(5, 5, dtype=torch.float64)
@@ -302,7 +300,6 @@ def test_wrong_values_are_named(backend):
         skew_expm(S, torch.tensor(math.nan, dtype=torch.float64), backend=backend)
 
 
-@TRACING
 def test_what_cannot_be_checked_comes_out_as_nan():
     # as on a device, where a check would cost a synchronisation: here because the values are traced
     S = torch.stack([skew_matrix(4, 1.0), skew_matrix(4, 1.0) * math.nan, skew_matrix(4, 1e12)])

@@ -21,7 +21,6 @@ from vfrnn_kernels.strang_step import strang_step
 
 SUBSTEPS = (1, 2, 3, 5)
 # Dynamo makes a throw-away autograd.Function of its own.
-TRACING = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 
 
 def formula(S, delta, dt, k):
@@ -200,7 +199,6 @@ def test_library_ops(dtype, k):
         torch.library.opcheck(backward.default, (M, S, delta, dt, M, Q, saved, k, needs))
 
 
-@TRACING
 def test_compile(backend):
     S, delta = example(5, norm=6.0)
     G = torch.randn(5, 5, dtype=torch.float64)

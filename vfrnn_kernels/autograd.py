@@ -86,7 +86,16 @@ def differentiable(
 
     _KERNELS[f"{name}:cpu"] = Kernels(library, library_backward, reference, inputs, outputs, saved)
     _KERNELS[f"{name}:reference"] = Kernels(reference, plain_backward, reference, inputs, outputs, 0)
-    return {backend: functools.partial(KernelFunction.apply, f"{name}:{backend}") for backend in ("cpu", "reference")}
+    return {backend: functools.partial(_apply, f"{name}:{backend}") for backend in ("cpu", "reference")}
+
+
+def _apply(key: str, *args: Any) -> Tensors:
+    # torch.compile traces a Function only where there is something to differentiate.
+    if torch.compiler.is_compiling() and not (
+        torch.is_grad_enabled() and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
+    ):
+        return _KERNELS[key].forward(*args)
+    return KernelFunction.apply(key, *args)
 
 
 def _backward_fake(outputs: int, inputs: int) -> Callable[..., Tensors]:
