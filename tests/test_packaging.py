@@ -13,6 +13,7 @@ import torch
 import vfrnn
 import vfrnn_kernels
 from vfrnn_kernels import loader
+from vfrnn_kernels.checks import values_wanted
 from vfrnn_kernels.dispatch import select_backend
 
 ROOT = Path(__file__).parent.parent
@@ -68,7 +69,7 @@ def test_no_op_calls_the_exponential_of_the_framework():
 
 
 def test_import_loads_no_heavy_package():
-    code = "import sys, vfrnn; print([m for m in ('sklearn', 'matplotlib', 'tqdm', 'scipy') if m in sys.modules])"
+    code = "import sys, vfrnn; print([m for m in ('sklearn', 'matplotlib', 'scipy') if m in sys.modules])"
     assert run_python(code).stdout.strip() == "[]"
 
 
@@ -89,6 +90,14 @@ def test_a_backend_from_the_environment_is_obeyed_and_named(monkeypatch):
     monkeypatch.setenv("VFRNN_BACKEND", "fast")
     with pytest.raises(ValueError, match="VFRNN_BACKEND must be one of"):
         select_backend("recurrence", None, [torch.zeros(1)])
+
+
+def test_values_on_a_device_are_checked_on_request_only(monkeypatch):
+    assert values_wanted(torch.device("cpu"))
+    assert not values_wanted(torch.device("cuda"))
+    monkeypatch.setenv("VFRNN_CHECK_VALUES", "1")
+    assert values_wanted(torch.device("cuda"))
+    assert not values_wanted(torch.device("meta"))
 
 
 def test_automatic_choice_is_compiled_where_it_can_be():

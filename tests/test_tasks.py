@@ -19,7 +19,7 @@ def training(task="copying", models=("vfrnn", "lstm"), epochs=3):
         task=task,
         models=models,
         epochs=epochs,
-        lr=1e-2,
+        lr=dict.fromkeys(models, 1e-2),
         generator_lr=1e-3,
         clip=1.0,
         seed=3,

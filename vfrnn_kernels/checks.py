@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 
 import torch
@@ -138,9 +139,22 @@ def check_mesh_gradient(b: Tensor, w: Tensor, G: Tensor | None) -> None:
     check_shape("G", G, "(m, d, n)", (m, G.shape[1], n), m=m, n=n)
 
 
+def values_wanted(device: torch.device) -> bool:
+    """Whether values on this device are checked: on the CPU always; elsewhere, where reading them costs a
+    synchronisation, only if VFRNN_CHECK_VALUES=1 asks for it."""
+    return device.type == "cpu" or (device.type != "meta" and os.environ.get("VFRNN_CHECK_VALUES") == "1")
+
+
 def values_readable(tensor: Tensor) -> bool:
-    """Whether the values of `tensor` can be looked at for free: on the CPU, and not while a compiler traces."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Whether Python may look at the values: they are wanted, and neither traced by a compiler nor mapped over."""
+    if torch.compiler.is_compiling() or not values_wanted(tensor.device):
+        return False
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        if functorch.is_batchedtensor(tensor):
+            return False
+        tensor = functorch.get_unwrapped(tensor)
+    return type(tensor) in (Tensor, torch.nn.Parameter)
 
 
 def check_mesh_values(b: Tensor, w: Tensor, v: Tensor) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vfrnn_kernels.checks import values_readable
 from vfrnn_kernels.skew_expm.coefficients import MAX_SQUARINGS, POLISH_FROM, Scheme, scheme
 
 
@@ -31,9 +32,9 @@ def skew_expm_backward_reference(grad_Q: Tensor, S: Tensor, dt: Tensor, Q: Tenso
 
 def generator(S: Tensor, dt: Tensor) -> Tensor:
     """A = dt (S - S^T) / 2 in the computing precision; raises RuntimeError where it can be seen not to be one."""
-    if readable(S):
+    if values_readable(S):
         check_generator(S)
-    if readable(dt) and not bool(torch.isfinite(dt).all()):
+    if values_readable(dt) and not bool(torch.isfinite(dt).all()):
         raise RuntimeError("dt must be finite")
     compute = torch.promote_types(S.dtype, torch.float32)
     S, dt = S.to(compute), dt.to(compute)
@@ -64,7 +65,7 @@ def exponential(A: Tensor) -> Exponential:
         powers.append(powers[1] @ powers[1])
     s = squarings(powers, c)[:, None, None]
     refused = ~(s <= MAX_SQUARINGS)
-    if readable(s) and bool(refused.any()):
+    if values_readable(s) and bool(refused.any()):
         raise RuntimeError(f"dt * S must have a spectral norm below {c.theta * 2**MAX_SQUARINGS:.3g}")
     s = s.masked_fill(refused, 0)
     scale = torch.exp2(-s).masked_fill(refused, math.nan)
@@ -128,21 +129,9 @@ def squarings(powers: list[Tensor], c: Scheme) -> Tensor:
 
 def count(s: Tensor) -> int:
     """How many squarings the loop makes: what the batch needs where that can be read, else the most there may be."""
-    if not readable(s):
+    if not values_readable(s):
         return MAX_SQUARINGS
     return int(s.max()) if s.numel() else 0
-
-
-def readable(t: Tensor) -> bool:
-    """Whether Python may look at the values: not while they are traced or mapped over, and never at a device's cost."""
-    if torch.compiler.is_compiling() or t.device.type != "cpu":
-        return False
-    functorch = torch._C._functorch
-    while functorch.is_functorch_wrapped_tensor(t):
-        if functorch.is_batchedtensor(t):
-            return False
-        t = functorch.get_unwrapped(t)
-    return type(t) in (Tensor, torch.nn.Parameter)
 
 
 def check_generator(S: Tensor) -> None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from vfrnn.tasks.task import SPLIT_SEEDS, Batch, TaskOptions
-
-EVALUATION_SAMPLES = 1000
+from vfrnn.tasks.task import Batch, Generated
 
 
-class Adding:
+class Adding(Generated):
     """x (length, B, 2): numbers uniform in [0, 1], and marks: one 1 in each half of the sequence; target (B,).
 
     Metric: mean squared error. Without memory the best is to guess 1: the variance of the sum, 1/6.
@@ -20,9 +16,6 @@ class Adding:
 
     input_size, output_size, every_step = 2, 1, False
     metric_name, larger_is_better, baseline = "mean squared error", False, 1 / 6
-
-    def __init__(self, options: TaskOptions) -> None:
-        self._options = options
 
     def sample(self, count: int, generator: torch.Generator) -> Batch:
         """`count` sequences."""
@@ -33,13 +26,6 @@ class Adding:
         marks.scatter_(0, torch.randint(half, (1, count), generator=generator), 1.0)
         marks.scatter_(0, torch.randint(half, length, (1, count), generator=generator), 1.0)
         return torch.stack([numbers, marks], -1), (numbers * marks).sum(0)
-
-    def training_batches(self, generator: torch.Generator) -> Iterator[Batch]:
-        for _ in range(self._options.steps_per_epoch):
-            yield self.sample(self._options.batch_size, generator)
-
-    def evaluation_batch(self, split: str) -> Batch:
-        return self.sample(EVALUATION_SAMPLES, torch.Generator().manual_seed(SPLIT_SEEDS[split]))
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return (output.squeeze(-1) - target).square().mean()

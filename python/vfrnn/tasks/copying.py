@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vfrnn.tasks.task import SPLIT_SEEDS, Batch, TaskOptions
+from vfrnn.tasks.task import Batch, Generated, TaskOptions
 
 SYMBOLS, LENGTH = 8, 10
 BLANK, MARKER = SYMBOLS, SYMBOLS + 1
-EVALUATION_SAMPLES = 256
 
 
-class Copying:
+class Copying(Generated):
     """T = delay + 20 steps of one-hot inputs (T, B, 10): 10 symbols, delay - 1 blanks, a marker, 10 blanks.
 
     The target (T, B) is blank for delay + 10 steps and then the 10 symbols. Metric: cross entropy per step. Without
@@ -27,7 +25,7 @@ class Copying:
     metric_name, larger_is_better = "cross entropy", False
 
     def __init__(self, options: TaskOptions) -> None:
-        self._options = options
+        super().__init__(options)
         self.baseline = LENGTH * math.log(SYMBOLS) / (options.delay + 2 * LENGTH)
 
     def sample(self, count: int, generator: torch.Generator) -> Batch:
@@ -40,13 +38,6 @@ class Copying:
         target = torch.full_like(tokens, BLANK)
         target[-LENGTH:] = symbols
         return functional.one_hot(tokens, SYMBOLS + 2).to(torch.float32), target
-
-    def training_batches(self, generator: torch.Generator) -> Iterator[Batch]:
-        for _ in range(self._options.steps_per_epoch):
-            yield self.sample(self._options.batch_size, generator)
-
-    def evaluation_batch(self, split: str) -> Batch:
-        return self.sample(EVALUATION_SAMPLES, torch.Generator().manual_seed(SPLIT_SEEDS[split]))
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return functional.cross_entropy(output.flatten(0, 1), target.flatten())

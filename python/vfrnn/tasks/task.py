@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -30,9 +30,6 @@ class TaskOptions:
 
 
 Batch = tuple[Tensor, Tensor]  # inputs (T, B, i), targets
-
-#: Seeds of the fixed evaluation batches of the generated tasks.
-SPLIT_SEEDS = {"validation": 1000003, "test": 2000003}
 
 
 class Task(Protocol):
@@ -60,3 +57,26 @@ class Task(Protocol):
     def metric(self, output: Tensor, target: Tensor) -> float:
         """The metric of a batch."""
         ...
+
+
+class Generated:
+    """Batches of a task whose samples are drawn without end: fixed seeds make the evaluation batches."""
+
+    SPLIT_SEEDS: ClassVar[dict[str, int]] = {"validation": 1000003, "test": 2000003}
+    EVALUATION_SAMPLES = 500
+
+    def __init__(self, options: TaskOptions) -> None:
+        self._options = options
+
+    def sample(self, count: int, generator: torch.Generator) -> Batch:
+        """`count` sequences."""
+        raise NotImplementedError
+
+    def training_batches(self, generator: torch.Generator) -> Iterator[Batch]:
+        """An epoch of new batches."""
+        for _ in range(self._options.steps_per_epoch):
+            yield self.sample(self._options.batch_size, generator)
+
+    def evaluation_batch(self, split: str) -> Batch:
+        """The fixed batch of "validation" or "test"."""
+        return self.sample(self.EVALUATION_SAMPLES, torch.Generator().manual_seed(self.SPLIT_SEEDS[split]))

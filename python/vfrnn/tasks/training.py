@@ -32,7 +32,7 @@ class TrainingOptions:
     task: str
     models: tuple[str, ...]
     epochs: int
-    lr: float
+    lr: dict[str, float]  # by model
     generator_lr: float
     clip: float
     seed: int
@@ -74,7 +74,7 @@ class Training:
     def _trainee(self, name: str) -> Trainee:
         o = self.options
         model = make_model(name, self.task, o.model_options, o.seed)
-        optimizer = torch.optim.Adam(parameter_groups(model, o.lr, o.generator_lr))
+        optimizer = torch.optim.Adam(parameter_groups(model, o.lr[name], o.generator_lr))
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
         return Trainee(name, model, optimizer, torch.Generator().manual_seed(o.seed), torch.get_rng_state())
