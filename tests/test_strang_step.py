@@ -266,3 +266,14 @@ def test_wrong_values_are_named(backend):
 def test_wrong_arguments_are_named(change, error, message):
     with pytest.raises(error, match=message):
         strang_step(**{"S": torch.zeros(2, 2), "delta": torch.zeros(2), **change})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_delta_must_be_finite(backend, value):
+    with pytest.raises(RuntimeError, match="^delta must be finite"):
+        strang_step(torch.zeros(3, 3), torch.tensor([0.0, value, 0.0]), backend=backend)
+
+
+def test_a_tensor_must_be_dense():
+    with pytest.raises(TypeError, match=r"S must be a dense tensor, got layout torch\.sparse_coo"):
+        strang_step(torch.zeros(3, 3).to_sparse(), torch.zeros(3))

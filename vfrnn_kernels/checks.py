@@ -21,6 +21,8 @@ def check_tensor(name: str, value: object, like: Tensor | None = None, like_name
     """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+    if value.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got layout {value.layout}")
     if value.dtype not in DTYPES:
         raise TypeError(f"{name} must be float32, float64, float16 or bfloat16, got {value.dtype}")
     if like is not None and value.dtype != like.dtype:

@@ -19,25 +19,12 @@ const MeshKernels<T>& mesh_kernels() {
   }
 }
 
-// x - x is 0 exactly for the finite numbers
-template <class T>
-bool all_finite(const T* x, int64_t count) {
-  T sum = 0;
-  for (int64_t j = 0; j < count; ++j) sum = (x[j] - x[j] == 0) ? sum : T(1);
-  return sum == 0;
-}
-
-template <class T>
-void check_finite(const char* name, const Tensor& t) {
-  STD_TORCH_CHECK(all_finite(t.const_data_ptr<T>(), t.numel()), name, " must be finite, got NaN or infinity");
-}
-
 template <class T>
 void check_positive(const char* name, const Tensor& t) {
   const T* x = t.const_data_ptr<T>();
   bool positive = all_finite(x, t.numel());
   for (int64_t j = 0; j < t.numel(); ++j) positive = positive && x[j] > 0;
-  STD_TORCH_CHECK(positive, name, " must be positive and finite");
+  require(positive, name, " must be positive and finite");
 }
 
 }  // namespace vfrnn

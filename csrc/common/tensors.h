@@ -12,6 +12,8 @@
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
+#include <sstream>
+#include <stdexcept>
 #include <tuple>
 #include <vector>
 
@@ -35,6 +37,28 @@ inline Tensor packed(const Tensor& t) {
   return t.is_contiguous() ? t : ts::contiguous(t);
 }
 
+// The op raises RuntimeError with the message in `parts` unless `holds`.
+template <class... Parts>
+void require(bool holds, const Parts&... parts) {
+  if (holds) return;
+  std::ostringstream message;
+  (message << ... << parts);
+  throw std::runtime_error(message.str());
+}
+
+// x - x is 0 exactly for the finite numbers
+template <class T>
+bool all_finite(const T* x, int64_t count) {
+  T sum = 0;
+  for (int64_t j = 0; j < count; ++j) sum = (x[j] - x[j] == 0) ? sum : T(1);
+  return sum == 0;
+}
+
+template <class T>
+void check_finite(const char* name, const Tensor& t) {
+  require(all_finite(t.const_data_ptr<T>(), t.numel()), name, " must be finite, got NaN or infinity");
+}
+
 // A (rows, cols) view of memory at p with the given strides, of the dtype of `like`.
 template <class T>
 Tensor view2d(const T* p, int64_t rows, int64_t cols, int64_t row_stride, int64_t col_stride, const Tensor& like) {
@@ -56,7 +80,7 @@ auto dispatch_real(const Tensor& t, F&& f) {
   if (t.scalar_type() == ScalarType::Double) {
     return f(double{});
   }
-  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float, "the CPU kernels are float32 and float64");
+  require(t.scalar_type() == ScalarType::Float, "the CPU kernels are float32 and float64");
   return f(float{});
 }
 

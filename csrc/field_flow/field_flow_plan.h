@@ -86,8 +86,9 @@ int64_t plan_substeps(const T* N, const T* G, const T* v, const T* w, const T* r
     for (int64_t k = 0; k < m * d * n; ++k) D[k] = T(D[k] / norm_G);  // so that no power overflows
     bound *= std::min(1.0, gram_norm<T>(gradients));
   }
-  STD_TORCH_CHECK(bound <= most * limit, "v is too large: |dt| ||S|| may reach ", bound,
-                  ", which needs more than 10000 substeps");
+  require(std::isfinite(bound), "v, N and G must be finite and of moderate size: the bound on |dt| ||S|| is ", bound);
+  require(bound <= most * limit, "v is too large: |dt| ||S|| may reach ", bound,
+          ", which needs more than 10000 substeps");
   return std::max<int64_t>(1, int64_t(std::ceil(bound / limit)));
 }
 
@@ -95,10 +96,9 @@ int64_t plan_substeps(const T* N, const T* G, const T* v, const T* w, const T* r
 template <class T>
 void check_substeps(double reached, int64_t order, int64_t substeps) {
   const double limit = series_limit<T>(order);
-  STD_TORCH_CHECK(!(reached > 1.001 * limit), "substeps must be at least ",
-                  int64_t(std::ceil(reached * double(substeps) / limit)), ", got ", substeps,
-                  ": |dt| ||S|| / substeps is at least ", reached, ", and the series of order ", order, " is exact to ",
-                  limit);
+  require(!(reached > 1.001 * limit), "substeps must be at least ",
+          int64_t(std::ceil(reached * double(substeps) / limit)), ", got ", substeps,
+          ": |dt| ||S|| / substeps is at least ", reached, ", and the series of order ", order, " is exact to ", limit);
 }
 
 }  // namespace vfrnn

@@ -39,7 +39,7 @@ Activation activation_of(const std::string& name) {
   if (name == "modrelu") return Activation::modrelu;
   if (name == "tanh") return Activation::tanh;
   if (name == "relu") return Activation::relu;
-  STD_TORCH_CHECK(name == "identity", "activation must be modrelu, tanh, relu or identity, got ", name);
+  require(name == "identity", "activation must be modrelu, tanh, relu or identity, got ", name);
   return Activation::identity;
 }
 

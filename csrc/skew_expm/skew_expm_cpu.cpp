@@ -55,12 +55,11 @@ struct Verdict {
 template <class T>
 void raise(const Verdict<T>& verdict) {
   using V = Verdict<T>;
-  STD_TORCH_CHECK(verdict.what != V::S_not_finite, "S must be finite, but it holds NaN or infinity");
-  STD_TORCH_CHECK(verdict.what != V::not_skew,
-                  "S must be skew-symmetric, S = -S^T, but max |S + S^T| = ", verdict.value);
-  STD_TORCH_CHECK(verdict.what != V::dt_not_finite, "dt must be finite");
-  STD_TORCH_CHECK(verdict.what != V::too_large, "dt * S must have a spectral norm below ",
-                  std::ldexp(skew_expm_scheme<T>.theta, max_squarings), ", but its norm may be ", verdict.value);
+  require(verdict.what != V::S_not_finite, "S must be finite, but it holds NaN or infinity");
+  require(verdict.what != V::not_skew, "S must be skew-symmetric, S = -S^T, but max |S + S^T| = ", verdict.value);
+  require(verdict.what != V::dt_not_finite, "dt must be finite");
+  require(verdict.what != V::too_large, "dt * S must have a spectral norm below ",
+          std::ldexp(skew_expm_scheme<T>.theta, max_squarings), ", but its norm may be ", verdict.value);
 }
 
 // exp of one matrix after the other, with the scratch of one thread.
@@ -309,8 +308,7 @@ void skew_expm_gradient(const T* grad_Q, const T* S, const T* dt, const T* saved
   const int64_t nn = n * n, stride = nn * saved_matrices<T>;
   for (int64_t k = 0; k < K; ++k) {
     const T s = saved[k * stride];
-    STD_TORCH_CHECK(s >= 0 && s <= max_squarings, "saved must be what skew_expm returned, but it asks for ", s,
-                    " squarings");
+    require(s >= 0 && s <= max_squarings, "saved must be what skew_expm returned, but it asks for ", s, " squarings");
   }
   for_batch(K, n, [&](int64_t begin, int64_t end) {
     SkewExpm<T> expm(n, SkewExpm<T>::gradient_scratch, like);

@@ -139,11 +139,12 @@ std::vector<T> divided(const T* dt, int64_t K, int64_t substeps) {
 
 std::tuple<Tensor, Tensor, Tensor> strang_step(const Tensor& S_, const Tensor& delta_, const Tensor& dt_,
                                                int64_t substeps) {
-  STD_TORCH_CHECK(substeps >= 1, "substeps must be at least 1, got ", substeps);
+  require(substeps >= 1, "substeps must be at least 1, got ", substeps);
   const Tensor S = packed(S_), delta = packed(delta_), dt = packed(dt_);
   const int64_t K = S.size(0), n = S.size(1);
   return dispatch_real(S, [&](auto zero) {
     using T = decltype(zero);
+    check_finite<T>("delta", delta);
     Tensor M = empty_tensor(S, {K, n, n}), Q = empty_tensor(S, {K, n, n});
     Tensor saved = empty_tensor(S, {K, saved_matrices<T>, n, n});
     const std::vector<T> step = divided(dt.const_data_ptr<T>(), K, substeps);

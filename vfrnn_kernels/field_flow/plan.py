@@ -28,7 +28,7 @@ def planned_substeps(v: Tensor, b: Tensor, w: Tensor, N: Tensor, G: Tensor, dt: 
 
     Raises:
         ValueError: the tensors are not on the CPU, or are being traced (their values would be needed).
-        RuntimeError: the field is so large that more than 10 000 substeps would be needed.
+        RuntimeError: the bound is not finite, or so large that more than 10 000 substeps are needed.
     """
     if v.device.type != "cpu" or torch.compiler.is_compiling():
         raise ValueError(
@@ -36,6 +36,8 @@ def planned_substeps(v: Tensor, b: Tensor, w: Tensor, N: Tensor, G: Tensor, dt: 
             f"{' and being traced' if torch.compiler.is_compiling() else ''}"
         )
     bound = abs(float(dt)) * generator_bound(v.detach(), b.detach(), w.detach(), N.detach(), G.detach())
+    if not math.isfinite(bound):
+        raise RuntimeError(f"v, N and G must be finite and of moderate size: the bound on |dt| ||S|| is {bound}")
     needed = bound / series_limit(order, v.dtype)
     if needed > MOST_SUBSTEPS:
         raise RuntimeError(f"v is too large: |dt| ||S|| may reach {bound:.3g}, which needs more than 10000 substeps")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vfrnn_kernels.checks import values_readable
 from vfrnn_kernels.skew_expm.reference import exponential, exponential_gradient, generator
 
 
 def strang_step_reference(S: Tensor, delta: Tensor, dt: Tensor, substeps: int) -> tuple[Tensor]:
     """M = (diag(e) Q diag(e))^k of S (K, n, n), delta (K, n), dt (K,); half precisions compute in float32 and round."""
+    if values_readable(delta) and not bool(torch.isfinite(delta).all()):
+        raise RuntimeError("delta must be finite, got NaN or infinity")
     e, A = _halves(S, delta, dt, substeps)
     return (_powers(e.unsqueeze(-1) * exponential(A).Q * e.unsqueeze(-2), substeps)[-1].to(S.dtype),)
 
