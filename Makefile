@@ -37,7 +37,7 @@ test-wheel: $(VENV)/.test-tools
 	cd build/wheel/empty && ../venv/bin/vfrnn doctor
 
 bench: $(VENV)/.test-tools
-	$(BIN)/python -m bench.ratios
+	$(BIN)/python -m bench.ratios $(if $(OUT),--out $(OUT))
 
 lint: $(VENV)/.lint-tools
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ import argparse
 import json
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -61,6 +62,15 @@ def cpu_name() -> str:
     return names[0] if names else platform.machine()
 
 
+def commit() -> str:
+    """Of the working tree, as git names it; empty outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=9)
@@ -87,6 +97,7 @@ def main() -> int:
     if arguments.out:
         machine = {
             "cpu": cpu_name(),
+            "commit": commit(),
             "isa": torch.ops.vfrnn_kernels.cpu_isa(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
