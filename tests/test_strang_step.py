@@ -270,7 +270,7 @@ def test_wrong_arguments_are_named(change, error, message):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_delta_must_be_finite(backend, value):
-    with pytest.raises(RuntimeError, match="^delta must be finite"):
+    with pytest.raises(RuntimeError, match=r"^delta must be finite"):
         strang_step(torch.zeros(3, 3), torch.tensor([0.0, value, 0.0]), backend=backend)
 
 
