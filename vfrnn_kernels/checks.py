@@ -160,7 +160,7 @@ def values_readable(tensor: Tensor) -> bool:
 
 
 def check_mesh_values(b: Tensor, w: Tensor, v: Tensor) -> None:
-    """On the CPU: b and w are positive and v is finite. Elsewhere reading them would cost a synchronisation.
+    """b and w are positive and v is finite, where the values may be read.
 
     Raises:
         RuntimeError: they are not.

@@ -11,7 +11,7 @@ from typing import Any
 DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 60, "batch_size": 16, "hidden_size": 128, "lr": 1e-2, "generator_lr": 1e-3, "init": "cayley"},
     "copying": {"epochs": 20, "batch_size": 64, "hidden_size": 128, "lr": 1e-3, "generator_lr": 1e-4, "init": "henaff"},
-    "adding": {"epochs": 40, "batch_size": 64, "hidden_size": 128, "lr": 1e-3, "generator_lr": 1e-4, "init": "cayley"},
+    "adding": {"epochs": 100, "batch_size": 64, "hidden_size": 128, "lr": 5e-3, "generator_lr": 5e-4, "init": "cayley"},
 }
 # A peer that does better at another rate than ours gets it.
 PEER_RATES = {("digits", "torch-orthogonal"): 5e-3}
