@@ -27,7 +27,7 @@ test-isa: $(VENV)/.test-tools
 	  else echo "VFRNN_ISA=$$isa: this CPU lacks it, skipped"; fi; \
 	done
 
-# The sdist's wheel, installed alone in a new environment, imported from an empty folder.
+# The wheel, installed alone in a new environment, imported from an empty folder.
 test-wheel: $(VENV)/.test-tools
 	rm -rf build/wheel && mkdir -p build/wheel/empty
 	$(BIN)/pip wheel -q --no-build-isolation --no-deps -w build/wheel .

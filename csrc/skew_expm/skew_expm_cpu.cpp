@@ -85,6 +85,7 @@ class SkewExpm {
     const double ratio = bound / c.theta;
     if (!(ratio <= std::ldexp(1.0, max_squarings))) return {Verdict<T>::too_large, T(bound)};
     const int s = ratio > 1 ? int(std::ceil(std::log2(ratio))) : 0;
+    std::fill(saved, saved + nn_, T(0));
     saved[0] = T(s);
 
     T *W = left, *Y = matrix_Y(saved);
