@@ -115,14 +115,17 @@ inline int tile_height(int64_t rows, int most) {
   return int(panels_of(rows, tiles));
 }
 
-// out = init + [h, x] b for all panels of b, `columns` wide together; done(p, count) when `count` panels from p are.
+// out = init + [h, x] b for the panels first..last of b, which has `columns` columns; done(p, count) when `count`
+// panels from p are.
 template <class T, class Done>
-void product(Product<T> m, int64_t rows, int64_t columns, Done&& done) {
+void product(Product<T> m, int64_t rows, int64_t columns, int64_t first, int64_t last, Done&& done) {
   constexpr int W = panel_width<T>;
   constexpr int in_one = sums_in_flight / 2;
   const int height = tile_height(rows, tile_rows);
-  for (int64_t p = 0, left = columns; left > 0;) {
-    const int64_t full = left / W;
+  m.b += first * m.b_stride, m.out += first * m.out_stride;
+  if (m.init) m.init += first * W;
+  for (int64_t p = first; p < last;) {
+    const int64_t full = smaller(last, columns / W) - p;
     int count = 1;
     if (rows == 1 && full >= in_one) {
       count = in_one;
@@ -132,11 +135,11 @@ void product(Product<T> m, int64_t rows, int64_t columns, Done&& done) {
       product_tile<in_one / 2, 2, 2>(m, 0);
     } else {
       for (int64_t row = 0; row < rows; row += height) {
-        product_rows<1, tile_rows>(m, row, int(smaller(height, rows - row)), left > lanes<T>);
+        product_rows<1, tile_rows>(m, row, int(smaller(height, rows - row)), columns - p * W > lanes<T>);
       }
     }
     done(p, count);
-    p += count, left -= count * W;
+    p += count;
     m.b += count * m.b_stride, m.out += count * m.out_stride;
     if (m.init) m.init += count * W;
   }

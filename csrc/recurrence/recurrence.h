@@ -1,5 +1,5 @@
 // The kernels of one instruction set: forward and backward of h_t = act(M h_{t-1} + U x_t + c) over one block of
-// samples, for all T. recurrence_cpu.cpp packs, splits the batch over threads and adds the partial sums.
+// samples, for all T. recurrence_cpu.cpp packs, splits the batch or the state over threads and adds the partial sums.
 //
 // Dimensions: T steps, B samples, n hidden size, i input size. W = panel_width, two vectors.
 // Panels: an array with a long row of `count` entries is cut into ceil(count / W) panels of W columns, each stored on
@@ -51,7 +51,15 @@ struct BackwardProblem {
   bool needs_M, needs_U, needs_c;
 };
 
-// Sums over the samples of one thread, which the kernel adds to.
+// The panels of the state that one call computes. Where others compute the rest at the same time, `wait` returns when
+// all have called it: after every step, since each needs the state of all.
+struct Share {
+  int64_t first, last;
+  void (*wait)(void* barrier);  // null: the share is everything
+  void* barrier;
+};
+
+// Sums over the samples of one call, which it adds to in the columns of its share.
 template <class T>
 struct BackwardSums {
   T* weights;  // panels of [dM, dU, dc]^T, those that are asked for
@@ -61,13 +69,16 @@ struct BackwardSums {
 template <class T>
 struct RecurrenceKernelsOf {
   int64_t panel_width;
-  // Entries of the workspace that one thread needs for blocks of up to `rows` samples.
+  // Entries of the workspaces for blocks of up to `rows` samples: one for all shares of a block, one for each share.
+  int64_t (*forward_state)(const ForwardProblem<T>&, int64_t rows);
   int64_t (*forward_workspace)(const ForwardProblem<T>&, int64_t rows);
+  int64_t (*backward_state)(const BackwardProblem<T>&, int64_t rows);
   int64_t (*backward_workspace)(const BackwardProblem<T>&, int64_t rows);
   int64_t (*sums_size)(const BackwardProblem<T>&);
   // Samples begin..end, for all steps.
-  void (*forward)(const ForwardProblem<T>&, int64_t begin, int64_t end, T* workspace);
-  void (*backward)(const BackwardProblem<T>&, int64_t begin, int64_t end, T* workspace, const BackwardSums<T>&);
+  void (*forward)(const ForwardProblem<T>&, int64_t begin, int64_t end, const Share&, T* state, T* workspace);
+  void (*backward)(const BackwardProblem<T>&, int64_t begin, int64_t end, const Share&, T* state, T* workspace,
+                   const BackwardSums<T>&);
 };
 
 struct RecurrenceKernels {

@@ -1,6 +1,6 @@
 // recurrence on the CPU: h_t = act(M h_{t-1} + U x_t + c). Packs the weights once per pass, splits the batch once for
-// all T over the framework's threads, and adds their partial sums in a fixed order. The loop over time is in
-// recurrence_kernels.cpp.
+// all T over the framework's threads, or the state where there are more threads than samples, and adds partial sums in a
+// fixed order. The loop over time is in recurrence_kernels.cpp.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -10,7 +10,9 @@
 #include <tuple>
 #include <type_traits>
 
+#include "common/barrier.h"
 #include "common/isa.h"
+#include "common/scratch.h"
 #include "common/tensors.h"
 #include "recurrence/recurrence.h"
 
@@ -21,8 +23,9 @@ enum Gradient { grad_x_bit = 0, grad_U_bit, grad_c_bit, grad_M_bit, grad_h0_bit,
 
 // Samples that go through time together: what a step keeps of them stays in the second cache.
 constexpr int64_t block_rows = 128;
-// Multiply-adds below which another thread costs more than it takes over.
-constexpr int64_t work_per_thread = 200000;
+// Multiply-adds below which another thread costs more than it takes over: of a call, and of a step where threads meet
+// after every step.
+constexpr int64_t work_per_thread = 200000, work_per_share = 24000;
 
 template <class T>
 const RecurrenceKernelsOf<T>& kernels() {
@@ -107,29 +110,65 @@ Tensor padded(const std::optional<Tensor>& v, const Tensor& like, int64_t n, int
   return result;
 }
 
-// How the batch is split: slices of nearly equal size, one per thread; a slice goes block by block.
+// How a call is split over threads. Slices of the batch of nearly equal size, one per thread, are independent; a slice
+// goes block by block. Where samples are few and the state is wide, one slice is computed by several threads at once, a
+// share of the state each.
 struct Split {
-  int64_t samples, slices, rows;  // rows: most samples of a block
+  int64_t samples, panels, slices, shares, rows;  // rows: most samples of a block
 
-  Split(int64_t steps, int64_t samples_, int64_t n, int64_t i) : samples(samples_) {
-    const double work = double(steps) * double(samples) * double(n) * double(n + i);
-    slices = std::min<int64_t>(ts::get_num_threads(), samples);
-    slices = std::max<int64_t>(1, std::min(slices, int64_t(std::min(work / double(work_per_thread), 1e6))));
+  Split(int64_t steps, int64_t samples_, int64_t n, int64_t i, int64_t panels_) : samples(samples_), panels(panels_) {
+    const double step_work = double(samples) * double(n) * double(n + i), work = double(steps) * step_work;
+    const int64_t threads = ts::get_num_threads();
+    const auto worth = [](double all, int64_t least) { return int64_t(std::min(all / double(least), 1e6)); };
+    slices = std::max<int64_t>(1, std::min({threads, samples, worth(work, work_per_thread)}));
+    shares = std::min({threads, panels, worth(step_work, work_per_share)});
+    if (shares > slices) {
+      slices = 1;
+    } else {
+      shares = 1;
+    }
     rows = std::max<int64_t>(1, std::min(block_rows, panels_of(samples, slices)));
   }
 
+  // block(slice, share number, share, begin, end)
   template <class F>
-  void run(F&& block) const {  // block(slice, begin, end)
+  void run(const F& block) const {
+    if (shares > 1) {
+      Barrier barrier(shares);
+      ts::parallel_for(0, shares, 1, [&](int64_t first, int64_t last) {
+        BarrierOf member{&barrier, last - first};
+        const Share share{panels * first / shares, panels * last / shares, &BarrierOf::wait, &member};
+        run_blocks(0, [&](int64_t begin, int64_t end) { block(0, first, share, begin, end); });
+      });
+      return;
+    }
+    const Share everything{0, panels, nullptr, nullptr};
     ts::parallel_for(0, slices, 1, [&](int64_t first, int64_t last) {
       for (int64_t s = first; s < last; ++s) {
-        const int64_t begin = samples * s / slices, end = samples * (s + 1) / slices;
-        const int64_t blocks = panels_of(end - begin, rows);
-        for (int64_t k = 0; k < blocks; ++k) {
-          block(s, begin + (end - begin) * k / blocks, begin + (end - begin) * (k + 1) / blocks);
-        }
+        run_blocks(s, [&](int64_t begin, int64_t end) { block(s, s, everything, begin, end); });
       }
     });
   }
+  int64_t workers() const { return std::max(slices, shares); }
+
+ private:
+  template <class F>
+  void run_blocks(int64_t slice, const F& block) const {
+    const int64_t begin = samples * slice / slices, end = samples * (slice + 1) / slices;
+    const int64_t blocks = panels_of(end - begin, rows);
+    for (int64_t k = 0; k < blocks; ++k) {
+      block(begin + (end - begin) * k / blocks, begin + (end - begin) * (k + 1) / blocks);
+    }
+  }
+  // What one thread of the pool brings to the barrier: as many shares as it was given.
+  struct BarrierOf {
+    Barrier* barrier;
+    int64_t shares;
+    static void wait(void* member) {
+      auto* m = static_cast<BarrierOf*>(member);
+      m->barrier->wait(m->shares);
+    }
+  };
 };
 
 template <class T>
@@ -158,12 +197,13 @@ Tensor forward(const Tensor& x_, const Tensor& U_, const std::optional<Tensor>& 
                                   beta_padded.const_data_ptr<T>(),
                                   hs.mutable_data_ptr<T>(),
                                   samples * n};
-  const Split split(steps, samples, n, i);
-  const int64_t size = kernel.forward_workspace(problem, split.rows);
-  Tensor workspace = empty_tensor(x, {split.slices, size});
-  T* const memory = workspace.mutable_data_ptr<T>();
-  split.run(
-      [&](int64_t slice, int64_t begin, int64_t end) { kernel.forward(problem, begin, end, memory + slice * size); });
+  const Split split(steps, samples, n, i, panels_of(n, W));
+  const int64_t state_size = kernel.forward_state(problem, split.rows),
+                size = kernel.forward_workspace(problem, split.rows);
+  const Scratch<T> states(split.slices * state_size), workspaces(split.workers() * size);
+  split.run([&](int64_t slice, int64_t worker, const Share& share, int64_t begin, int64_t end) {
+    kernel.forward(problem, begin, end, share, states.get() + slice * state_size, workspaces.get() + worker * size);
+  });
   return hs;
 }
 
@@ -228,14 +268,16 @@ Gradients backward(const Tensor& grad_hs_, const Tensor& x_, const Tensor& U_, b
   problem.grad_h0 = needs_h0 ? grad_h0.mutable_data_ptr<T>() : nullptr;
   problem.needs_M = needs_M, problem.needs_U = needs_U, problem.needs_c = needs_c;
 
-  const Split split(steps, samples, n, i);
-  const int64_t size = kernel.backward_workspace(problem, split.rows), sums_size = kernel.sums_size(problem);
-  Tensor workspace = empty_tensor(x, {split.slices, size}), sums = zeros_tensor(x, {split.slices, sums_size});
+  const Split split(steps, samples, n, i, panels);
+  const int64_t state_size = kernel.backward_state(problem, split.rows),
+                size = kernel.backward_workspace(problem, split.rows), sums_size = kernel.sums_size(problem);
+  const Scratch<T> states(split.slices * state_size), workspaces(split.workers() * size);
+  Tensor sums = zeros_tensor(x, {split.slices, sums_size});
   Tensor beta_sums = zeros_tensor(x, {split.slices, needs_beta ? panels * W : 0});
-  T *const memory = workspace.mutable_data_ptr<T>(), *const s = sums.mutable_data_ptr<T>();
+  T* const s = sums.mutable_data_ptr<T>();
   T* const beta_s = needs_beta ? beta_sums.mutable_data_ptr<T>() : nullptr;
-  split.run([&](int64_t slice, int64_t begin, int64_t end) {
-    kernel.backward(problem, begin, end, memory + slice * size,
+  split.run([&](int64_t slice, int64_t worker, const Share& share, int64_t begin, int64_t end) {
+    kernel.backward(problem, begin, end, share, states.get() + slice * state_size, workspaces.get() + worker * size,
                     {s + slice * sums_size, needs_beta ? beta_s + slice * panels * W : nullptr});
   });
 

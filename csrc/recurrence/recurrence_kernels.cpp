@@ -69,22 +69,32 @@ void activate_panel(T* panel, int64_t rows, int64_t width, const T* beta, T* hs,
 }
 
 template <class T>
+int64_t forward_state(const ForwardProblem<T>& f, int64_t rows) {
+  return 2 * rows * panel_width<T> * panels_of(f.n, panel_width<T>);
+}
+template <class T>
 int64_t forward_workspace(const ForwardProblem<T>& f, int64_t rows) {
-  constexpr int W = panel_width<T>;
-  return rows * W * (2 * panels_of(f.n, W) + panels_of(f.i, W));
+  return rows * panel_width<T> * panels_of(f.i, panel_width<T>);
 }
 
+inline void wait(const Share& share) {
+  if (share.wait) share.wait(share.barrier);
+}
+
+// Two copies of the state take turns, so that a step is written while others still read the one before.
 template <Activation activation, class T>
-void forward_steps(const ForwardProblem<T>& f, int64_t begin, int64_t end, T* workspace) {
+void forward_steps(const ForwardProblem<T>& f, int64_t begin, int64_t end, const Share& share, T* state, T* x) {
   constexpr int W = panel_width<T>;
-  const int64_t rows = end - begin, n = f.n, stride = rows * W, panels = panels_of(n, W);
-  T *h = workspace, *next = h + panels * stride, *x = next + panels * stride;
-  to_panels(f.h0.p + begin * f.h0.sample, f.h0.sample, rows, n, h, stride);
+  const int64_t rows = end - begin, n = f.n, stride = rows * W, first = share.first * W;
+  T *h = state, *next = h + panels_of(n, W) * stride;
+  to_panels(f.h0.p + begin * f.h0.sample + first, f.h0.sample, rows, smaller(n, share.last * W) - first,
+            h + share.first * stride, stride);
+  wait(share);
   for (int64_t t = 0; t < f.steps; ++t) {
     to_panels(f.x.p + t * f.x.step + begin * f.x.sample, f.x.sample, rows, f.i, x, stride);
     T* hs = f.hs + t * f.hs_step + begin * n;
     const Product<T> z{{h, stride, n}, {x, stride, f.i}, f.weights, (n + f.i) * W, f.c, next, stride};
-    product(z, rows, n, [&](int64_t p, int count) {
+    product(z, rows, n, share.first, share.last, [&](int64_t p, int count) {
       for (const int64_t last = p + count; p < last; ++p) {
         const T* beta = activation == Activation::modrelu ? f.beta + p * W : nullptr;
         activate_panel<activation>(next + p * stride, rows, smaller(W, n - p * W), beta, hs + p * W, n);
@@ -92,20 +102,21 @@ void forward_steps(const ForwardProblem<T>& f, int64_t begin, int64_t end, T* wo
     });
     T* const swap = h;
     h = next, next = swap;
+    wait(share);
   }
 }
 
 template <class T>
-void forward(const ForwardProblem<T>& f, int64_t begin, int64_t end, T* workspace) {
+void forward(const ForwardProblem<T>& f, int64_t begin, int64_t end, const Share& share, T* state, T* workspace) {
   switch (f.activation) {
     case Activation::modrelu:
-      return forward_steps<Activation::modrelu>(f, begin, end, workspace);
+      return forward_steps<Activation::modrelu>(f, begin, end, share, state, workspace);
     case Activation::tanh:
-      return forward_steps<Activation::tanh>(f, begin, end, workspace);
+      return forward_steps<Activation::tanh>(f, begin, end, share, state, workspace);
     case Activation::relu:
-      return forward_steps<Activation::relu>(f, begin, end, workspace);
+      return forward_steps<Activation::relu>(f, begin, end, share, state, workspace);
     case Activation::identity:
-      return forward_steps<Activation::identity>(f, begin, end, workspace);
+      return forward_steps<Activation::identity>(f, begin, end, share, state, workspace);
   }
 }
 
@@ -140,12 +151,18 @@ int64_t sums_size(const BackwardProblem<T>& b) {
   constexpr int W = panel_width<T>;
   return factor_panels(b) * panels_of(b.n, W) * W * W;
 }
+// Rows of a chunk of blocks of up to `rows` samples: a chunk of a smaller block has more steps.
+template <class T>
+int64_t most_chunk_rows(int64_t rows) {
+  return chunk_rows<T> > 2 * rows ? chunk_rows<T> : 2 * rows;
+}
+template <class T>
+int64_t backward_state(const BackwardProblem<T>& b, int64_t rows) {
+  return most_chunk_rows<T>(rows) * panels_of(b.n, panel_width<T>) * panel_width<T>;
+}
 template <class T>
 int64_t backward_workspace(const BackwardProblem<T>& b, int64_t rows) {
-  constexpr int W = panel_width<T>;
-  // A thread's blocks are of at most `rows` samples, and a chunk of a smaller one has more steps.
-  const int64_t chunk = chunk_rows<T> > 2 * rows ? chunk_rows<T> : 2 * rows;
-  return (chunk * (panels_of(b.n, W) + factor_panels(b)) + rows) * W;
+  return (most_chunk_rows<T>(rows) * factor_panels(b) + rows) * panel_width<T>;
 }
 
 template <Activation activation, class T>
@@ -185,11 +202,11 @@ void factor_step(const BackwardProblem<T>& b, int64_t t, int64_t begin, int64_t 
 
 template <class T>
 void add_weight_gradients(const BackwardProblem<T>& b, const T* factors, const T* deltas, int64_t stride, int64_t count,
-                          T* sums) {
+                          const Share& share, T* sums) {
   constexpr int W = panel_width<T>;
   const int64_t panels = panels_of(b.n, W), inputs = input_columns(b), state_panels = b.needs_M ? panels : 0;
   const int64_t all = factor_panels(b);
-  for (int64_t p = 0; p < panels; ++p) {
+  for (int64_t p = share.first; p < share.last; ++p) {
     const bool wide = b.n - p * W > lanes<T>;
     for (int64_t q = 0; q < all; ++q) {
       const int64_t left = q < state_panels ? b.n - q * W : inputs - (q - state_panels) * W;
@@ -199,24 +216,26 @@ void add_weight_gradients(const BackwardProblem<T>& b, const T* factors, const T
   }
 }
 
-// to (rows, columns) = delta b, for a b in panels of n rows; `block` holds one panel of the result.
+// Columns of the panels first..last of to (rows, columns) = delta b, for a b in panels of n rows; `block` holds one
+// panel of the result.
 template <class T>
-void carry_out(const Panels<T>& delta, int64_t rows, const T* b, int64_t n, int64_t columns, T* block, T* to) {
+void carry_out(const Panels<T>& delta, int64_t rows, const T* b, int64_t n, int64_t columns, int64_t first,
+               int64_t last, T* block, T* to) {
   constexpr int W = panel_width<T>;
-  for (int64_t p = 0; p * W < columns; ++p) {
-    const int64_t width = smaller(W, columns - p * W);
-    product<T>({delta, {}, b + p * n * W, 0, nullptr, block, 0}, rows, width, [](int64_t, int) {});
-    from_panel(block, rows, width, to + p * W, columns);
+  const Product<T> m{delta, {}, b, n * W, nullptr, block, 0};
+  for (int64_t p = first; p < last; ++p) {
+    product(m, rows, columns, p, p + 1, [](int64_t, int) {});
+    from_panel(block, rows, smaller(W, columns - p * W), to + p * W, columns);
   }
 }
 
 template <Activation activation, class T>
-void backward_steps(const BackwardProblem<T>& b, int64_t begin, int64_t end, T* workspace,
-                    const BackwardSums<T>& sums) {
+void backward_steps(const BackwardProblem<T>& b, int64_t begin, int64_t end, const Share& share, T* deltas,
+                    T* workspace, const BackwardSums<T>& sums) {
   constexpr int W = panel_width<T>;
-  const int64_t rows = end - begin, n = b.n, panels = panels_of(n, W);
+  const int64_t rows = end - begin, n = b.n;
   const int64_t chunk = chunk_steps(b, rows), stride = chunk * rows * W;
-  T *deltas = workspace, *factors = deltas + panels * stride, *block = factors + factor_panels(b) * stride;
+  T *factors = workspace, *block = factors + factor_panels(b) * stride;
   const T* next = deltas;  // delta_{t+1}
   for (int64_t last = b.steps; last > 0;) {
     const int64_t steps = smaller(chunk, last), first = last - steps;
@@ -227,7 +246,7 @@ void backward_steps(const BackwardProblem<T>& b, int64_t begin, int64_t end, T* 
       const T* grad_hs = b.grad_hs.p + t * b.grad_hs.step + begin * b.grad_hs.sample;
       const Panels<T> later{next, stride, t == b.steps - 1 ? 0 : n};
       const Product<T> carried{later, {}, b.weights, n * W, nullptr, delta, stride};
-      product(carried, rows, n, [&](int64_t p, int count) {
+      product(carried, rows, n, share.first, share.last, [&](int64_t p, int count) {
         for (const int64_t end_panel = p + count; p < end_panel; ++p) {
           delta_panel<activation>(delta + p * stride, rows, smaller(W, n - p * W), grad_hs + p * W, b.grad_hs.sample,
                                   hs + p * W, n, sums.beta ? sums.beta + p * W : nullptr);
@@ -235,39 +254,45 @@ void backward_steps(const BackwardProblem<T>& b, int64_t begin, int64_t end, T* 
       });
       next = delta;
       if (factor_panels(b)) factor_step(b, t, begin, rows, factors + offset + (t - first) * rows * W, stride);
-      if (b.grad_x) {
+      wait(share);
+      if (b.grad_x && share.first == 0) {
         T* grad_x = b.grad_x + t * b.grad_x_step + begin * b.i;
-        carry_out<T>({delta, stride, n}, rows, b.input_weights, n, b.i, block, grad_x);
+        carry_out<T>({delta, stride, n}, rows, b.input_weights, n, b.i, 0, panels_of(b.i, W), block, grad_x);
       }
     }
-    add_weight_gradients(b, factors + offset, deltas + offset, stride, steps * rows, sums.weights);
+    // Only of its own columns, which nobody else writes: the next chunk may already begin elsewhere.
+    add_weight_gradients(b, factors + offset, deltas + offset, stride, steps * rows, share, sums.weights);
     last = first;
   }
   if (b.grad_h0) {
-    carry_out<T>({next, stride, b.steps > 0 ? n : 0}, rows, b.weights, n, n, block, b.grad_h0 + begin * n);
+    carry_out<T>({next, stride, b.steps > 0 ? n : 0}, rows, b.weights, n, n, share.first, share.last, block,
+                 b.grad_h0 + begin * n);
   }
 }
 
 template <class T>
-void backward(const BackwardProblem<T>& b, int64_t begin, int64_t end, T* workspace, const BackwardSums<T>& sums) {
+void backward(const BackwardProblem<T>& b, int64_t begin, int64_t end, const Share& share, T* state, T* workspace,
+              const BackwardSums<T>& sums) {
   switch (b.activation) {
     case Activation::modrelu:
-      return backward_steps<Activation::modrelu>(b, begin, end, workspace, sums);
+      return backward_steps<Activation::modrelu>(b, begin, end, share, state, workspace, sums);
     case Activation::tanh:
-      return backward_steps<Activation::tanh>(b, begin, end, workspace, sums);
+      return backward_steps<Activation::tanh>(b, begin, end, share, state, workspace, sums);
     case Activation::relu:
-      return backward_steps<Activation::relu>(b, begin, end, workspace, sums);
+      return backward_steps<Activation::relu>(b, begin, end, share, state, workspace, sums);
     case Activation::identity:
-      return backward_steps<Activation::identity>(b, begin, end, workspace, sums);
+      return backward_steps<Activation::identity>(b, begin, end, share, state, workspace, sums);
   }
 }
 
 }  // namespace
 
 const RecurrenceKernels recurrence_kernels{
-    {panel_width<float>, forward_workspace<float>, backward_workspace<float>, sums_size<float>, forward<float>,
+    {panel_width<float>, forward_state<float>, forward_workspace<float>, backward_state<float>,
+     backward_workspace<float>, sums_size<float>, forward<float>,
      backward<float>},
-    {panel_width<double>, forward_workspace<double>, backward_workspace<double>, sums_size<double>, forward<double>,
+    {panel_width<double>, forward_state<double>, forward_workspace<double>, backward_state<double>,
+     backward_workspace<double>, sums_size<double>, forward<double>,
      backward<double>},
 };
 

@@ -2,8 +2,6 @@
 //   W = h^r sum_i shape_i h^(r-i) A^(r-i),   Y = A^r W,
 //   Q0 = (Y + sum_j p_j h^j A^j) (al Y + sum_j q_j h^j A^j) + e Y + sum_j f_j h^j A^j,   then s squarings.
 // The powers of h are exact, so that scaling costs no pass; the powers of A give the bound that s needs.
-#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -38,11 +36,6 @@ const SkewExpmKernels<double>& skew_expm_kernels() {
   return select_isa(baseline::skew_expm_double, avx2::skew_expm_double, avx512::skew_expm_double);
 }
 
-template <class T>
-void Products<T>::gemm_add(Tensor& out, const Tensor& a, const Tensor& b) {
-  TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_addmm_out(out.get(), out.get(), a.get(), b.get(), 1.0, 1.0));
-}
-
 namespace {
 
 // What the forward finds wrong with a matrix; raised after the parallel region.
@@ -66,8 +59,8 @@ void raise(const Verdict<T>& verdict) {
 template <class T>
 class SkewExpm {
  public:
-  SkewExpm(int64_t n, int64_t scratch, const Tensor& like)
-      : n_(n), nn_(n * n), kernels_(skew_expm_kernels<T>()), mm_(n, like), scratch_(scratch * n * n) {}
+  SkewExpm(int64_t n, int64_t scratch)
+      : n_(n), nn_(n * n), kernels_(skew_expm_kernels<T>()), mm_(n), scratch_(scratch * n * n) {}
 
   static constexpr int64_t forward_scratch = 3, gradient_scratch = 9;
 
@@ -291,11 +284,11 @@ double inner(const T* x, const T* y, int64_t count) {
 }  // namespace
 
 template <class T>
-void skew_expm_forward(const T* S, const T* dt, int64_t K, int64_t n, T* Q, T* saved, const Tensor& like) {
+void skew_expm_forward(const T* S, const T* dt, int64_t K, int64_t n, T* Q, T* saved) {
   const int64_t nn = n * n;
   std::vector<Verdict<T>> verdicts(K);
   for_batch(K, n, [&](int64_t begin, int64_t end) {
-    SkewExpm<T> expm(n, SkewExpm<T>::forward_scratch, like);
+    SkewExpm<T> expm(n, SkewExpm<T>::forward_scratch);
     for (int64_t k = begin; k < end; ++k) {
       verdicts[k] = expm.forward(S + k * nn, dt[k], Q + k * nn, saved + k * nn * saved_matrices<T>);
     }
@@ -305,14 +298,14 @@ void skew_expm_forward(const T* S, const T* dt, int64_t K, int64_t n, T* Q, T* s
 
 template <class T>
 void skew_expm_gradient(const T* grad_Q, const T* S, const T* dt, const T* saved, int64_t K, int64_t n, T* grad_S,
-                        T* grad_dt, const Tensor& like) {
+                        T* grad_dt) {
   const int64_t nn = n * n, stride = nn * saved_matrices<T>;
   for (int64_t k = 0; k < K; ++k) {
     const T s = saved[k * stride];
     require(s >= 0 && s <= max_squarings, "saved must be what skew_expm returned, but it asks for ", s, " squarings");
   }
   for_batch(K, n, [&](int64_t begin, int64_t end) {
-    SkewExpm<T> expm(n, SkewExpm<T>::gradient_scratch, like);
+    SkewExpm<T> expm(n, SkewExpm<T>::gradient_scratch);
     T most = 0;
     for (int64_t k = begin; k < end; ++k) most = std::max(most, saved[k * stride]);
     expm.reserve_levels(int64_t(most) - saved_levels);
@@ -329,14 +322,12 @@ void skew_expm_gradient(const T* grad_Q, const T* S, const T* dt, const T* saved
   });
 }
 
-template void skew_expm_forward(const float*, const float*, int64_t, int64_t, float*, float*, const Tensor&);
-template void skew_expm_forward(const double*, const double*, int64_t, int64_t, double*, double*, const Tensor&);
+template void skew_expm_forward(const float*, const float*, int64_t, int64_t, float*, float*);
+template void skew_expm_forward(const double*, const double*, int64_t, int64_t, double*, double*);
 template void skew_expm_gradient(const float*, const float*, const float*, const float*, int64_t, int64_t, float*,
-                                 float*, const Tensor&);
+                                 float*);
 template void skew_expm_gradient(const double*, const double*, const double*, const double*, int64_t, int64_t, double*,
-                                 double*, const Tensor&);
-template class Products<float>;
-template class Products<double>;
+                                 double*);
 
 namespace {
 
@@ -349,7 +340,7 @@ std::tuple<Tensor, Tensor> skew_expm(const Tensor& S_, const Tensor& dt_) {
     using T = decltype(zero);
     Tensor Q = empty_tensor(S, {K, n, n}), saved = empty_tensor(S, {K, saved_matrices<T>, n, n});
     skew_expm_forward(S.const_data_ptr<T>(), dt.const_data_ptr<T>(), K, n, Q.mutable_data_ptr<T>(),
-                      saved.mutable_data_ptr<T>(), S);
+                      saved.mutable_data_ptr<T>());
     return std::tuple(Q, saved);
   });
 }
@@ -365,7 +356,7 @@ std::tuple<Tensor, Tensor> skew_expm_backward(const Tensor& grad_Q_, const Tenso
     if (needs_S || needs_dt) {
       skew_expm_gradient(grad_Q.const_data_ptr<T>(), S.const_data_ptr<T>(), dt.const_data_ptr<T>(),
                          saved.const_data_ptr<T>(), K, n, grad_S.mutable_data_ptr<T>(),
-                         needs_dt ? grad_dt.mutable_data_ptr<T>() : nullptr, S);
+                         needs_dt ? grad_dt.mutable_data_ptr<T>() : nullptr);
     }
     return 0;
   });

@@ -1,4 +1,4 @@
-// Small products and elementwise passes of skew_expm, one copy per instruction set (common/simd.h).
+// Elementwise passes of skew_expm, one copy per instruction set (common/simd.h).
 #include "skew_expm/skew_expm_kernels.h"
 
 #include "common/simd.h"
@@ -7,8 +7,6 @@ namespace vfrnn {
 namespace VFRNN_ISA {
 namespace {
 
-constexpr int tile_rows = vector_registers == 32 ? 8 : 6;  // with 2 vectors of b and a broadcast: all registers in use
-
 template <class V>
 inline V magnitude(V x) {
   return x < 0 ? -x : x;
@@ -16,73 +14,6 @@ inline V magnitude(V x) {
 template <class V>
 inline V larger(V a, V b) {
   return a > b ? a : b;
-}
-
-template <class T>
-inline void store_columns(T* out, Vec<T> v, int64_t columns, bool accumulate) {
-  if (columns >= lanes<T>) {
-    store(out, accumulate ? load(out) + v : v);
-    return;
-  }
-  for (int64_t j = 0; j < columns; ++j) out[j] = accumulate ? out[j] + v[j] : v[j];
-}
-
-// R rows of a against two vectors of columns of b.
-template <class T, int R>
-inline void product_tile(const T* a, int64_t a_row, int64_t a_column, const T* b, int64_t b_row, int64_t n, T* out,
-                         int64_t columns, bool accumulate) {
-  Vec<T> sum[R][2] = {};
-  for (int64_t k = 0; k < n; ++k) {
-    const Vec<T> b0 = load(b + k * b_row), b1 = load(b + k * b_row + lanes<T>);
-    for (int r = 0; r < R; ++r) {
-      const T x = a[r * a_row + k * a_column];
-      sum[r][0] += x * b0;
-      sum[r][1] += x * b1;
-    }
-  }
-  for (int r = 0; r < R; ++r) {
-    store_columns(out + r * n, sum[r][0], columns, accumulate);
-    if (columns > lanes<T>) store_columns(out + r * n + lanes<T>, sum[r][1], columns - lanes<T>, accumulate);
-  }
-}
-
-template <class T, int R>
-inline void product_rows(int64_t rows, const T* a, int64_t a_row, int64_t a_column, const T* b, int64_t b_row,
-                         int64_t n, T* out, int64_t columns, bool accumulate) {
-  if (rows == R) {
-    product_tile<T, R>(a, a_row, a_column, b, b_row, n, out, columns, accumulate);
-  } else if constexpr (R > 1) {
-    product_rows<T, R - 1>(rows, a, a_row, a_column, b, b_row, n, out, columns, accumulate);
-  }
-}
-
-template <class T>
-int64_t packed_size(int64_t n) {
-  const int64_t columns = 2 * lanes<T>;
-  return n * ((n + columns - 1) / columns * columns);
-}
-
-template <class T>
-void product(T* out, const T* a, bool a_transposed, const T* b, bool b_transposed, bool accumulate, int64_t n,
-             T* pack) {
-  constexpr int64_t columns = 2 * lanes<T>;
-  const int64_t width = (n + columns - 1) / columns * columns;
-  if (b_transposed || width != n) {
-    for (int64_t k = 0; k < n; ++k) {
-      T* row = pack + k * width;
-      for (int64_t j = 0; j < n; ++j) row[j] = b_transposed ? b[j * n + k] : b[k * n + j];
-      for (int64_t j = n; j < width; ++j) row[j] = 0;
-    }
-    b = pack;
-  }
-  const int64_t a_row = a_transposed ? 1 : n, a_column = a_transposed ? n : 1;
-  for (int64_t j = 0; j < n; j += columns) {
-    for (int64_t i = 0; i < n; i += tile_rows) {
-      const int64_t rows = n - i < tile_rows ? n - i : tile_rows;
-      product_rows<T, tile_rows>(rows, a + i * a_row, a_row, a_column, b + j, width, n, out + i * n + j, n - j,
-                                 accumulate);
-    }
-  }
 }
 
 template <class T, int I, int O>
@@ -235,7 +166,7 @@ void row_norms(const T* x, int64_t n, int64_t begin, int64_t end, T* magnitudes,
 }
 
 template <class T>
-constexpr SkewExpmKernels<T> table = {product<T>, packed_size<T>, combine<T>, project<T>, generator<T>, row_norms<T>};
+constexpr SkewExpmKernels<T> table = {combine<T>, project<T>, generator<T>, row_norms<T>};
 
 }  // namespace
 

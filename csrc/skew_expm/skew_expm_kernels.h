@@ -5,7 +5,7 @@
 
 namespace vfrnn {
 
-// Up to this size products are made here, a matrix per thread; beyond it by the framework's GEMM.
+// Up to this size a matrix is a thread's alone; beyond it each product and pass is split over the threads.
 inline constexpr int64_t small_matrix = 64;
 // Passes over a matrix and its transpose work on pairs of square tiles of this size; `rows` of them count tiles.
 inline constexpr int64_t pair_tile = 32;
@@ -16,10 +16,6 @@ inline int64_t pair_tiles(int64_t n) {
 
 template <class T>
 struct SkewExpmKernels {
-  // out = a^(T) b^(T), or += ; n <= small_matrix, `pack` holds packed_size(n) numbers.
-  void (*product)(T* out, const T* a, bool a_transposed, const T* b, bool b_transposed, bool accumulate, int64_t n,
-                  T* pack);
-  int64_t (*packed_size)(int64_t n);
   // out_o = sum_i coefficients[o * inputs + i] in_i on [begin, end); an output may be one of the inputs.
   void (*combine)(int inputs, int outputs, const T* const* in, const T* coefficients, T* const* out, int64_t begin,
                   int64_t end);

@@ -31,13 +31,13 @@ int64_t power_count(const std::vector<bool>& digits) {
 template <class T>
 class StrangStep {
  public:
-  StrangStep(int64_t n, int64_t substeps, int64_t scratch, const Tensor& like)
+  StrangStep(int64_t n, int64_t substeps, int64_t scratch)
       : n_(n),
         nn_(n * n),
         substeps_(substeps),
         digits_(later_digits(substeps)),
         e_(n),
-        mm_(n, like),
+        mm_(n),
         scratch_((power_count(digits_) + scratch) * n * n) {}
 
   void forward(const T* Q, const T* delta, T dt, T* M) {
@@ -89,7 +89,7 @@ class StrangStep {
   // The first `count` powers into the scratch, the last of all into M if that is given.
   void raise(int64_t count, T* M) {
     int64_t made = 1;
-    const auto multiply = [&](Operand<T> factor) {
+    const auto multiply = [&](typename Products<T>::Factor factor) {
       if (made >= count) return;
       mm_.set(M && made + 1 == count ? M : buffer(made), {buffer(made - 1)}, factor);
       ++made;
@@ -150,9 +150,9 @@ std::tuple<Tensor, Tensor, Tensor> strang_step(const Tensor& S_, const Tensor& d
     const std::vector<T> step = divided(dt.const_data_ptr<T>(), K, substeps);
     T *q = Q.mutable_data_ptr<T>(), *out = M.mutable_data_ptr<T>();
     const T *d = delta.const_data_ptr<T>(), *times = dt.const_data_ptr<T>();
-    skew_expm_forward(S.const_data_ptr<T>(), step.data(), K, n, q, saved.mutable_data_ptr<T>(), S);
+    skew_expm_forward(S.const_data_ptr<T>(), step.data(), K, n, q, saved.mutable_data_ptr<T>());
     for_batch(K, n, [&](int64_t begin, int64_t end) {
-      StrangStep<T> strang(n, substeps, 0, S);
+      StrangStep<T> strang(n, substeps, 0);
       for (int64_t k = begin; k < end; ++k) strang.forward(q + k * n * n, d + k * n, times[k], out + k * n * n);
     });
     return std::tuple(M, Q, saved);
@@ -175,14 +175,14 @@ std::tuple<Tensor, Tensor, Tensor> strang_step_backward(const Tensor& grad_M_, c
     T *gS = grad_S.mutable_data_ptr<T>(), *gd = grad_delta.mutable_data_ptr<T>();
     T* gt = needed(grad_dt_bit) ? grad_dt.mutable_data_ptr<T>() : nullptr;
     for_batch(K, n, [&](int64_t begin, int64_t end) {
-      StrangStep<T> strang(n, substeps, 3, S);
+      StrangStep<T> strang(n, substeps, 3);
       for (int64_t k = begin; k < end; ++k) {
         const int64_t at = k * n * n;
         strang.gradient(G + at, q + at, d + k * n, dt.const_data_ptr<T>()[k], gS + at, gd + k * n);
       }
     });
     if (needed(grad_S_bit) || gt) {
-      skew_expm_gradient(gS, S.const_data_ptr<T>(), step.data(), saved.const_data_ptr<T>(), K, n, gS, gt, S);
+      skew_expm_gradient(gS, S.const_data_ptr<T>(), step.data(), saved.const_data_ptr<T>(), K, n, gS, gt);
     }
     for (int64_t k = 0; k < K; ++k) {
       T* row = gd + k * n;

@@ -1,0 +1,57 @@
+// Products of dense matrices over the threads of the framework's pool. The arithmetic is that of matmul_kernels.h.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "common/isa.h"
+#include "common/matmul_kernels.h"
+#include "common/scratch.h"
+#include "common/tensors.h"
+
+namespace vfrnn {
+
+template <class T>
+const MatmulKernels<T>& matmul_kernels() {
+  if constexpr (sizeof(T) == 4) {
+    return select_isa(baseline::matmul_float, avx2::matmul_float, avx512::matmul_float);
+  } else {
+    return select_isa(baseline::matmul_double, avx2::matmul_double, avx512::matmul_double);
+  }
+}
+
+// A matrix that has p[i row + j column] at (i, j).
+template <class T>
+struct Operand {
+  const T* p;
+  int64_t row, column;
+};
+
+// out (rows, columns), row-major, = a b or += a b for a (rows, depth) and b (depth, columns), which out must not
+// overlap. The bits do not depend on the number of threads. May be called inside a parallel region.
+template <class T>
+void matmul(T* out, const Operand<T>& a, const Operand<T>& b, int64_t rows, int64_t depth, int64_t columns,
+            bool accumulate = false) {
+  // Multiply-adds that are worth another thread; blocks of rows that a thread can take, of which there are several
+  // for every thread so that all end together.
+  constexpr int64_t work_per_thread = 100000, blocks_per_thread = 4, least_rows = 24;
+  const MatmulKernels<T>& kernel = matmul_kernels<T>();
+  const int64_t W = kernel.panel_width, panels = (columns + W - 1) / W, threads = ts::get_num_threads();
+  const int64_t wanted = (blocks_per_thread * threads + panels - 1) / panels;
+  const int64_t blocks = threads == 1 ? 1 : std::clamp<int64_t>(wanted, 1, 1 + (rows - 1) / least_rows);
+  const int64_t tasks = panels * blocks, work_of_task = rows * depth * columns / tasks;
+  ts::parallel_for(0, tasks, 1 + work_per_thread / (work_of_task + 1), [&](int64_t begin, int64_t end) {
+    const Scratch<T> panel(depth * W);
+    int64_t packed = -1;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t p = task / blocks, block = task % blocks, width = std::min(W, columns - p * W);
+      if (p != packed) kernel.pack(b.p + p * W * b.column, b.row, b.column, depth, width, panel.get());
+      packed = p;
+      const int64_t first = rows * block / blocks, last = rows * (block + 1) / blocks;
+      kernel.multiply(out + first * columns + p * W, columns, width, accumulate, a.p + first * a.row, a.row, a.column,
+                      panel.get(), last - first, depth);
+    }
+  });
+}
+
+}  // namespace vfrnn

@@ -1,0 +1,125 @@
+#include "common/matmul_kernels.h"
+
+#include "common/simd.h"
+
+namespace vfrnn {
+namespace VFRNN_ISA {
+namespace {
+
+// With two vectors of b and a broadcast entry of a these sums fill the registers, or hide the latency without that.
+constexpr int tile_rows = vector_registers == 32 ? 12 : 6;
+template <class T>
+constexpr int64_t W = 2 * lanes<T>;
+
+// out (L, L) = in^T, blocks of L = lanes<T>: in round s, rows i and i + s exchange their off-diagonal blocks of size s.
+template <class T>
+inline void transpose_block(const T* in, int64_t in_row, T* out, int64_t out_row) {
+  constexpr int L = lanes<T>;
+  Vec<T> x[L];
+#pragma GCC unroll 16
+  for (int i = 0; i < L; ++i) x[i] = load(in + i * in_row);
+#pragma GCC unroll 4
+  for (int s = 1; s < L; s *= 2) {
+    IntVec<T> low, high;
+#pragma GCC unroll 16
+    for (int l = 0; l < L; ++l) {
+      low[l] = l & s ? L + l - s : l;
+      high[l] = l & s ? L + l : l + s;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) {
+      if (i & s) continue;
+      const Vec<T> a = x[i], b = x[i + s];
+      x[i] = __builtin_shuffle(a, b, low);
+      x[i + s] = __builtin_shuffle(a, b, high);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < L; ++i) store(out + i * out_row, x[i]);
+}
+
+template <class T>
+void pack(const T* b, int64_t row, int64_t column, int64_t depth, int64_t width, T* panel) {
+  constexpr int L = lanes<T>;
+  if (column == 1 && width == W<T>) {
+    for (int64_t k = 0; k < depth; ++k) {
+      store(panel + k * W<T>, load(b + k * row));
+      store(panel + k * W<T> + L, load(b + k * row + L));
+    }
+    return;
+  }
+  int64_t first = 0;
+  if (row == 1 && width == W<T>) {
+    for (; first + L <= depth; first += L) {
+      transpose_block(b + first, column, panel + first * W<T>, W<T>);
+      transpose_block(b + first + L * column, column, panel + first * W<T> + L, W<T>);
+    }
+  }
+  for (int64_t k = first; k < depth; ++k) {
+    T* to = panel + k * W<T>;
+    for (int64_t j = 0; j < width; ++j) to[j] = b[k * row + j * column];
+    for (int64_t j = width; j < W<T>; ++j) to[j] = 0;
+  }
+}
+
+template <class T>
+inline void store_columns(T* out, Vec<T> v, int64_t columns, bool accumulate) {
+  if (columns >= lanes<T>) {
+    store(out, accumulate ? load(out) + v : v);
+    return;
+  }
+  for (int64_t j = 0; j < columns; ++j) out[j] = accumulate ? out[j] + v[j] : v[j];
+}
+
+template <class T, int R>
+void multiply_tile(T* out, int64_t out_row, int64_t width, bool accumulate, const T* a, int64_t row, int64_t column,
+                   const T* panel, int64_t depth) {
+  constexpr int L = lanes<T>;
+  Vec<T> sum[R][2] = {};
+  for (int64_t k = 0; k < depth; ++k, panel += W<T>) {
+    const Vec<T> b0 = load(panel), b1 = load(panel + L);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const T x = a[r * row + k * column];
+      sum[r][0] += x * b0;
+      sum[r][1] += x * b1;
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    store_columns(out + r * out_row, sum[r][0], width, accumulate);
+    if (width > L) store_columns(out + r * out_row + L, sum[r][1], width - L, accumulate);
+  }
+}
+
+template <class T, int R>
+void multiply_rows(int64_t rows, T* out, int64_t out_row, int64_t width, bool accumulate, const T* a, int64_t row,
+                   int64_t column, const T* panel, int64_t depth) {
+  if (rows == R) {
+    multiply_tile<T, R>(out, out_row, width, accumulate, a, row, column, panel, depth);
+  } else if constexpr (R > 1) {
+    multiply_rows<T, R - 1>(rows, out, out_row, width, accumulate, a, row, column, panel, depth);
+  }
+}
+
+template <class T>
+void multiply(T* out, int64_t out_row, int64_t width, bool accumulate, const T* a, int64_t row, int64_t column,
+              const T* panel, int64_t rows, int64_t depth) {
+  // tiles of equal height, give or take a row
+  const int64_t tiles = (rows + tile_rows - 1) / tile_rows;
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t first = rows * t / tiles, last = rows * (t + 1) / tiles;
+    multiply_rows<T, tile_rows>(last - first, out + first * out_row, out_row, width, accumulate, a + first * row, row,
+                                column, panel, depth);
+  }
+}
+
+template <class T>
+constexpr MatmulKernels<T> table{W<T>, pack<T>, multiply<T>};
+
+}  // namespace
+
+extern const MatmulKernels<float> matmul_float = table<float>;
+extern const MatmulKernels<double> matmul_double = table<double>;
+
+}  // namespace VFRNN_ISA
+}  // namespace vfrnn
