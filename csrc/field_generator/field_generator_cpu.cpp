@@ -56,6 +56,22 @@ void skew_part(const T* X, const T* r, int64_t n, T* out) {
   for (int64_t i = 0; i < n; ++i) out[i * n + i] = 0;
 }
 
+// The lower triangle and the diagonal of a skew-symmetric matrix from its upper triangle, tile by tile as above.
+template <class T>
+void mirror(T* S, int64_t n) {
+  constexpr int64_t tile = 16;
+  for (int64_t first_i = 0; first_i < n; first_i += tile) {
+    const int64_t last_i = std::min(n, first_i + tile);
+    for (int64_t first_j = first_i; first_j < n; first_j += tile) {
+      const int64_t last_j = std::min(n, first_j + tile);
+      for (int64_t i = first_i; i < last_i; ++i) {
+        for (int64_t j = std::max(first_j, i + 1); j < last_j; ++j) S[j * n + i] = -S[i * n + j];
+      }
+    }
+  }
+  for (int64_t i = 0; i < n; ++i) S[i * n + i] = 0;
+}
+
 template <class T>
 void general_forward(const Tensor& N, const T* b, const T* w, const T* G, const T* v, int64_t m, int64_t d, int64_t n,
                      Tensor& wvG, Tensor& H, T* S, T* delta) {
@@ -73,20 +89,22 @@ void general_forward(const Tensor& N, const T* b, const T* w, const T* G, const 
 
 template <class T>
 void complete_forward(const T* b, const T* w, const T* v, int64_t n, T* S, T* delta) {
-  for (int64_t j = 0; j < n; ++j) delta[j] = 0;
-  const T *wc = w, *vc = v;
+  const std::vector<T> r = inverse_square_roots(b, n);
+  std::fill(delta, delta + n, T(0));
   for (int64_t i = 0; i < n; ++i) {
-    S[i * n + i] = 0;
-    for (int64_t j = i + 1; j < n; ++j, ++wc, ++vc) {
-      const T flux = *wc * *vc;
-      const T s = flux / (2 * std::sqrt(b[i] * b[j]));
-      S[i * n + j] = s;
-      S[j * n + i] = -s;
-      delta[i] += flux;
-      delta[j] -= flux;
+    const int64_t cells = n - 1 - i;
+    T *row = S + i * n + i + 1, *others = delta + i + 1;
+    const T *rj = r.data() + i + 1, half = r[i] / 2;
+    for (int64_t c = 0; c < cells; ++c) {
+      const T flux = w[c] * v[c];
+      row[c] = flux * (half * rj[c]);
+      others[c] -= flux;
     }
+    delta[i] += mesh_kernels<T>().dot(w, v, cells);
+    w += cells, v += cells;
   }
   for (int64_t j = 0; j < n; ++j) delta[j] /= b[j];
+  mirror(S, n);
 }
 
 std::tuple<Tensor, Tensor> field_generator(const Tensor& b_, const Tensor& w_, std::optional<Tensor> N_,

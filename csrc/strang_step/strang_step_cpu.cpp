@@ -8,9 +8,19 @@
 
 #include "common/tensors.h"
 #include "skew_expm/skew_expm.h"
+#include "strang_step/strang_step_kernels.h"
 
 namespace vfrnn {
 namespace {
+
+template <class T>
+const StrangStepKernels<T>& kernels() {
+  if constexpr (sizeof(T) == 4) {
+    return select_isa(baseline::strang_step_float, avx2::strang_step_float, avx512::strang_step_float);
+  } else {
+    return select_isa(baseline::strang_step_double, avx2::strang_step_double, avx512::strang_step_double);
+  }
+}
 
 enum Gradient { grad_S_bit = 0, grad_delta_bit, grad_dt_bit };
 
@@ -51,39 +61,33 @@ class StrangStep {
   }
 
   // grad_Q from that of M = M1^k, and grad_log_e_i = e_i dL/de_i = sum_j grad_M1_ij M1_ij + grad_M1_ji M1_ji.
-  void gradient(const T* G, const T* Q, const T* delta, T dt, T* grad_Q, T* grad_log_e) {
+  void gradient(const T* G, const T* Q, const T* M, const T* delta, T dt, T* grad_Q, T* grad_log_e) {
     const int64_t count = power_count(digits_);
-    const T* M1 = buffer(0);
-    first_power(Q, delta, dt, buffer(0));
+    exponentiate(delta, dt);
+    const T* M1 = M;
     if (count > 1) {
+      M1 = buffer(0);
+      first_power(Q, delta, dt, buffer(0));
       raise(count - 1, nullptr);
       G = through_powers(G, count);
     }
-    for (int64_t i = 0; i < n_; ++i) grad_log_e[i] = 0;
-    for (int64_t i = 0; i < n_; ++i) {
-      T sum = 0;
-      for (int64_t j = 0; j < n_; ++j) {
-        const int64_t ij = i * n_ + j;
-        const T x = G[ij] * M1[ij];
-        sum += x;
-        grad_log_e[j] += x;
-        grad_Q[ij] = e_[i] * G[ij] * e_[j];
-      }
-      grad_log_e[i] += sum;
-    }
+    kernels_.row_and_column_sums(G, M1, n_, grad_log_e);
+    scale(G, grad_Q);
   }
 
  private:
   T* buffer(int64_t k) const { return scratch_.get() + k * nn_; }
 
-  void first_power(const T* Q, const T* delta, T dt, T* M1) {
+  void exponentiate(const T* delta, T dt) {
     const T quarter = dt / T(substeps_) / 4;
     for (int64_t i = 0; i < n_; ++i) e_[i] = std::exp(-quarter * delta[i]);
-    for_rows(n_, n_, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        for (int64_t j = 0; j < n_; ++j) M1[i * n_ + j] = e_[i] * Q[i * n_ + j] * e_[j];
-      }
-    });
+  }
+  void scale(const T* X, T* out) {
+    for_rows(n_, n_, [&](int64_t begin, int64_t end) { kernels_.scale(X, e_.data(), n_, begin, end, out); });
+  }
+  void first_power(const T* Q, const T* delta, T dt, T* M1) {
+    exponentiate(delta, dt);
+    scale(Q, M1);
   }
 
   // The first `count` powers into the scratch, the last of all into M if that is given.
@@ -126,6 +130,7 @@ class StrangStep {
   int64_t n_, nn_, substeps_;
   std::vector<bool> digits_;
   std::vector<T> e_;
+  const StrangStepKernels<T>& kernels_ = kernels<T>();
   Products<T> mm_;
   Scratch<T> scratch_;
 };
@@ -160,10 +165,10 @@ std::tuple<Tensor, Tensor, Tensor> strang_step(const Tensor& S_, const Tensor& d
 }
 
 std::tuple<Tensor, Tensor, Tensor> strang_step_backward(const Tensor& grad_M_, const Tensor& S_, const Tensor& delta_,
-                                                        const Tensor& dt_, const Tensor& M, const Tensor& Q_,
+                                                        const Tensor& dt_, const Tensor& M_, const Tensor& Q_,
                                                         const Tensor& saved_, int64_t substeps, int64_t needs) {
   const Tensor grad_M = packed(grad_M_), S = packed(S_), delta = packed(delta_), dt = packed(dt_), Q = packed(Q_),
-               saved = packed(saved_);
+               M = packed(M_), saved = packed(saved_);
   const int64_t K = S.size(0), n = S.size(1);
   const auto needed = [&](int bit) { return (needs >> bit & 1) != 0; };
   Tensor grad_S = empty_tensor(M, {K, n, n}), grad_delta = empty_tensor(M, {K, n});
@@ -171,14 +176,15 @@ std::tuple<Tensor, Tensor, Tensor> strang_step_backward(const Tensor& grad_M_, c
   dispatch_real(S, [&](auto zero) {
     using T = decltype(zero);
     const std::vector<T> step = divided(dt.const_data_ptr<T>(), K, substeps);
-    const T *G = grad_M.const_data_ptr<T>(), *q = Q.const_data_ptr<T>(), *d = delta.const_data_ptr<T>();
+    const T *G = grad_M.const_data_ptr<T>(), *q = Q.const_data_ptr<T>(), *d = delta.const_data_ptr<T>(),
+            *m = M.const_data_ptr<T>();
     T *gS = grad_S.mutable_data_ptr<T>(), *gd = grad_delta.mutable_data_ptr<T>();
     T* gt = needed(grad_dt_bit) ? grad_dt.mutable_data_ptr<T>() : nullptr;
     for_batch(K, n, [&](int64_t begin, int64_t end) {
       StrangStep<T> strang(n, substeps, 3);
       for (int64_t k = begin; k < end; ++k) {
         const int64_t at = k * n * n;
-        strang.gradient(G + at, q + at, d + k * n, dt.const_data_ptr<T>()[k], gS + at, gd + k * n);
+        strang.gradient(G + at, q + at, m + at, d + k * n, dt.const_data_ptr<T>()[k], gS + at, gd + k * n);
       }
     });
     if (needed(grad_S_bit) || gt) {
