@@ -31,7 +31,12 @@ void contract(const T* G, const T* v, const T* r, int64_t d, int64_t n, T* out) 
 }
 
 template <class T>
-constexpr MeshKernels<T> table{contract<T>, dot<T>, scale<T>, add<T>};
+void set(T* x, T a, const T* y, int64_t n) {
+  for (int64_t j = 0; j < n; ++j) x[j] = a * y[j];
+}
+
+template <class T>
+constexpr MeshKernels<T> table{contract<T>, dot<T>, scale<T>, add<T>, set<T>};
 
 }  // namespace
 

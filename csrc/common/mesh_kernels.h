@@ -12,6 +12,7 @@ struct MeshKernels {
   T (*dot)(const T* x, const T* y, int64_t n);
   void (*scale)(T* x, T a, const T* y, int64_t n);  // x *= a y
   void (*add)(T* x, T a, const T* y, int64_t n);    // x += a y
+  void (*set)(T* x, T a, const T* y, int64_t n);    // x = a y
 };
 
 namespace baseline {

@@ -1,8 +1,8 @@
 // field_generator on the CPU: (b, w, N, G, v) -> S = B^-1/2 (H - H^T)/2 B^-1/2 with H = N^T W [v] G, delta = -B^-1 G^T
 // W v. Derivation: vfrnn_kernels/field_generator/README.md.
 //
-// General mesh: W [v] G is contracted once into an (m, n) scratch, H is one product through the framework's GEMM, and
-// the antisymmetrisation and the scaling are fused in one pass over pairs of entries. Complete mesh: a scatter and a
+// General mesh: W [v] G is contracted once into an (m, n) scratch, H is one product, and the antisymmetrisation and the
+// scaling are fused in one pass over pairs of tiles. Complete mesh: a scatter and a
 // row sum. Every sum is taken in a fixed order, so the same input gives the same bits for any number of threads.
 #include <algorithm>
 #include <cmath>
@@ -10,8 +10,11 @@
 #include <tuple>
 #include <vector>
 
+#include "common/matmul.h"
 #include "common/mesh.h"
+#include "common/scratch.h"
 #include "common/tensors.h"
+#include "skew_expm/skew_expm.h"
 
 namespace vfrnn {
 namespace {
@@ -36,27 +39,8 @@ void contract_cell(const T* G, const T* v, T w, int64_t d, int64_t n, T* scaled,
   mesh_kernels<T>().contract(G, scaled, nullptr, d, n, out);
 }
 
-// out_ij = (X_ij - X_ji)/2 r_i r_j, in tiles so that the columns of X are read from the cache
-template <class T>
-void skew_part(const T* X, const T* r, int64_t n, T* out) {
-  constexpr int64_t tile = 16;
-  for (int64_t first_i = 0; first_i < n; first_i += tile) {
-    const int64_t last_i = std::min(n, first_i + tile);
-    for (int64_t first_j = first_i; first_j < n; first_j += tile) {
-      const int64_t last_j = std::min(n, first_j + tile);
-      for (int64_t i = first_i; i < last_i; ++i) {
-        for (int64_t j = std::max(first_j, i + 1); j < last_j; ++j) {
-          const T x = (X[i * n + j] - X[j * n + i]) / 2 * (r[i] * r[j]);
-          out[i * n + j] = x;
-          out[j * n + i] = -x;
-        }
-      }
-    }
-  }
-  for (int64_t i = 0; i < n; ++i) out[i * n + i] = 0;
-}
-
-// The lower triangle and the diagonal of a skew-symmetric matrix from its upper triangle, tile by tile as above.
+// The lower triangle and the diagonal of a skew-symmetric matrix from its upper triangle, tile by tile: a column of
+// a matrix would evict itself from the cache.
 template <class T>
 void mirror(T* S, int64_t n) {
   constexpr int64_t tile = 16;
@@ -72,19 +56,31 @@ void mirror(T* S, int64_t n) {
   for (int64_t i = 0; i < n; ++i) S[i * n + i] = 0;
 }
 
+// out_j = -sum_c X_cj, split over columns so that every sum is taken in one order
 template <class T>
-void general_forward(const Tensor& N, const T* b, const T* w, const T* G, const T* v, int64_t m, int64_t d, int64_t n,
-                     Tensor& wvG, Tensor& H, T* S, T* delta) {
-  T* a = wvG.mutable_data_ptr<T>();
+void negative_column_sums(const T* X, int64_t m, int64_t n, T* out) {
+  constexpr int64_t columns = 64;
+  ts::parallel_for(0, (n + columns - 1) / columns, 1 + 65536 / (columns * m + 1), [&](int64_t begin, int64_t end) {
+    const int64_t first = begin * columns, width = std::min(n, end * columns) - first;
+    std::fill(out + first, out + first + width, T(0));
+    for (int64_t c = 0; c < m; ++c) mesh_kernels<T>().add(out + first, T(-1), X + c * n + first, width);
+  });
+}
+
+// wvG (m, n) and H (n, n) are scratch
+template <class T>
+void general_forward(const T* N, const T* b, const T* w, const T* G, const T* v, int64_t m, int64_t d, int64_t n,
+                     T* wvG, T* H, T* S, T* delta) {
   ts::parallel_for(0, m, cells_per_task(d, n), [&](int64_t begin, int64_t end) {
     std::vector<T> scaled(d);
-    for (int64_t c = begin; c < end; ++c) contract_cell(G + c * d * n, v + c * d, w[c], d, n, scaled.data(), a + c * n);
+    for (int64_t c = begin; c < end; ++c) {
+      contract_cell(G + c * d * n, v + c * d, w[c], d, n, scaled.data(), wvG + c * n);
+    }
   });
-  for (int64_t j = 0; j < n; ++j) delta[j] = 0;
-  for (int64_t c = 0; c < m; ++c) mesh_kernels<T>().add(delta, T(-1), a + c * n, n);
+  negative_column_sums(wvG, m, n, delta);
   for (int64_t j = 0; j < n; ++j) delta[j] /= b[j];
-  gemm(H, ts::transpose(N, 0, 1), wvG);
-  skew_part(H.const_data_ptr<T>(), inverse_square_roots(b, n).data(), n, S);
+  matmul<T>(H, {N, 1, n}, {wvG, n, 1}, n, m, n);
+  project<T>(S, H, inverse_square_roots(b, n).data(), T(0.5), T(-1), n);
 }
 
 template <class T>
@@ -124,9 +120,10 @@ std::tuple<Tensor, Tensor> field_generator(const Tensor& b_, const Tensor& w_, s
       return 0;
     }
     const Tensor N = packed(*N_), G = packed(*G_);
-    Tensor wvG = empty_tensor(v, {m, n}), H = empty_tensor(v, {n, n});
+    const Scratch<T> wvG(m * n), H(n * n);
     for (int64_t k = 0; k < K; ++k) {
-      general_forward(N, bp, wp, G.const_data_ptr<T>(), vp + k * m * d, m, d, n, wvG, H, s + k * n * n, div + k * n);
+      general_forward(N.const_data_ptr<T>(), bp, wp, G.const_data_ptr<T>(), vp + k * m * d, m, d, n, wvG.get(), H.get(),
+                      s + k * n * n, div + k * n);
     }
     return 0;
   });
@@ -159,29 +156,29 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> field_generator_backward(
   const auto needed = [&](int bit) { return (needs >> bit & 1) != 0; };
   const bool general = N_.has_value();
   Tensor grad_b = zeros_tensor(v, {needed(grad_b_bit) ? n : 0}), grad_w = zeros_tensor(v, {needed(grad_w_bit) ? m : 0});
-  Tensor grad_N = general && needed(grad_N_bit) ? zeros_tensor(v, {m, n}) : empty_tensor(v, {0});
-  Tensor grad_G = general && needed(grad_G_bit) ? zeros_tensor(v, {m, d, n}) : empty_tensor(v, {0});
+  // The first field writes grad_N and grad_G, the others add to them.
+  const auto summed = [&](bool wanted, std::initializer_list<int64_t> sizes) {
+    return !wanted ? empty_tensor(v, {0}) : K == 0 ? zeros_tensor(v, sizes) : empty_tensor(v, sizes);
+  };
+  Tensor grad_N = summed(general && needed(grad_N_bit), {m, n});
+  Tensor grad_G = summed(general && needed(grad_G_bit), {m, d, n});
   Tensor grad_v = needed(grad_v_bit) ? empty_tensor(v, {K, m, d}) : empty_tensor(v, {0});
   dispatch_real(v, [&](auto zero) {
     using T = decltype(zero);
     const T *bp = b.const_data_ptr<T>(), *wp = w.const_data_ptr<T>();
     const std::vector<T> r = inverse_square_roots(bp, n);
     std::vector<T> q(n);
-    Tensor R = empty_tensor(v, {n, n});
-    T* Rp = R.mutable_data_ptr<T>();
-    Tensor N, G, A, wvG, product;
-    if (general) {
-      N = packed(*N_), G = packed(*G_);
-      A = empty_tensor(v, {m, n});
-      if (needed(grad_N_bit)) wvG = empty_tensor(v, {m, n}), product = empty_tensor(v, {m, n});
-    }
+    const Scratch<T> R(n * n), A(general ? m * n : 0), wvG(general && needed(grad_N_bit) ? m * n : 0);
+    T* Rp = R.get();
+    Tensor N, G;
+    if (general) N = packed(*N_), G = packed(*G_);
     const MeshKernels<T>& rows = mesh_kernels<T>();
     for (int64_t k = 0; k < K; ++k) {
       const T *gS = grad_S.const_data_ptr<T>() + k * n * n, *gd = grad_delta.const_data_ptr<T>() + k * n;
       const T* vp = v.const_data_ptr<T>() + k * m * d;
       T* gv = needed(grad_v_bit) ? grad_v.mutable_data_ptr<T>() + k * m * d : nullptr;
       T* gw = needed(grad_w_bit) ? grad_w.mutable_data_ptr<T>() : nullptr;
-      skew_part(gS, r.data(), n, Rp);
+      project<T>(Rp, gS, r.data(), T(0.5), T(-1), n);
       for (int64_t j = 0; j < n; ++j) q[j] = -gd[j] / bp[j];
       if (needed(grad_b_bit)) {
         add_grad_b(Rp, r.data(), gd, Sc.const_data_ptr<T>() + k * n * n, deltac.const_data_ptr<T>() + k * n, bp, n,
@@ -199,9 +196,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> field_generator_backward(
         continue;
       }
       if (!gw && !gv && !needed(grad_N_bit) && !needed(grad_G_bit)) continue;
-      gemm(A, N, R);
+      T *a = A.get(), *flux = needed(grad_N_bit) ? wvG.get() : nullptr;
+      matmul<T>(a, {N.const_data_ptr<T>(), n, 1}, {Rp, n, 1}, m, n, n);
       const T* Gp = G.const_data_ptr<T>();
-      T *a = A.mutable_data_ptr<T>(), *flux = needed(grad_N_bit) ? wvG.mutable_data_ptr<T>() : nullptr;
       T* gG = needed(grad_G_bit) ? grad_G.mutable_data_ptr<T>() : nullptr;
       ts::parallel_for(0, m, cells_per_task(d, n), [&](int64_t begin, int64_t end) {
         std::vector<T> scaled(d);
@@ -214,14 +211,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> field_generator_backward(
             const T x = gw || gv ? rows.dot(ac, Gp + row, n) : T(0);
             if (gw) gw[c] += vp[c * d + l] * x;
             if (gv) gv[c * d + l] = wp[c] * x;
-            if (gG) rows.add(gG + row, wp[c] * vp[c * d + l], ac, n);
+            if (gG) (k == 0 ? rows.set : rows.add)(gG + row, wp[c] * vp[c * d + l], ac, n);
           }
         }
       });
-      if (flux) {
-        gemm(product, wvG, ts::transpose(R, 0, 1));
-        rows.add(grad_N.mutable_data_ptr<T>(), T(1), product.const_data_ptr<T>(), m * n);
-      }
+      if (flux) matmul<T>(grad_N.mutable_data_ptr<T>(), {flux, n, 1}, {Rp, 1, n}, m, n, n, k > 0);
     }
     return 0;
   });

@@ -257,8 +257,7 @@ class SkewExpm {
     });
   }
   void project(T* out, const T* x, T scale, T sign) {
-    for_rows(pair_tiles(n_), n_,
-             [&](int64_t begin, int64_t end) { kernels_.project(out, x, scale, sign, n_, begin, end); });
+    vfrnn::project<T>(out, x, nullptr, scale, sign, n_);
   }
 
   int64_t n_, nn_;

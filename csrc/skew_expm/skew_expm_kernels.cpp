@@ -101,6 +101,12 @@ struct TilePair {
     }
   }
 
+  void scale(const T* of_rows, const T* of_columns) {
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t j = 0; j < columns; ++j) upper[i][j] *= of_rows[i] * of_columns[j];
+    }
+  }
+
   void write(T* out, T sign, int64_t n, int64_t i0, int64_t j0) const {
     for (int64_t i = 0; i < rows; ++i) {
       for (int64_t j = 0; j < columns; ++j) out[(i0 + i) * n + j0 + j] = upper[i][j];
@@ -113,10 +119,11 @@ struct TilePair {
 };
 
 template <class T>
-void project(T* out, const T* x, T c, T sign, int64_t n, int64_t begin, int64_t end) {
+void project(T* out, const T* x, const T* r, T c, T sign, int64_t n, int64_t begin, int64_t end) {
   for_tile_pairs(n, begin, end, [=](int64_t, int64_t i0, int64_t j0) {
     TilePair<T> tile(x, n, i0, j0);
     tile.map([=](Vec<T> a, Vec<T> b) { return c * (a + sign * b); });
+    if (r) tile.scale(r + i0, r + j0);
     tile.write(out, sign, n, i0, j0);
   });
 }

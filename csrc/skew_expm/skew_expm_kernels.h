@@ -19,8 +19,9 @@ struct SkewExpmKernels {
   // out_o = sum_i coefficients[o * inputs + i] in_i on [begin, end); an output may be one of the inputs.
   void (*combine)(int inputs, int outputs, const T* const* in, const T* coefficients, T* const* out, int64_t begin,
                   int64_t end);
-  // out = c (x + sign x^T) on the pairs of tiles of tile rows [begin, end); out may be x.
-  void (*project)(T* out, const T* x, T c, T sign, int64_t n, int64_t begin, int64_t end);
+  // out = c R (x + sign x^T) R with R = diag(r), the identity where r is null, on the pairs of tiles of tile rows
+  // [begin, end); out may be x.
+  void (*project)(T* out, const T* x, const T* r, T c, T sign, int64_t n, int64_t begin, int64_t end);
   // The same with sign -1, and per tile row: max |x|, max |x + x^T|, and 0 or (where x is not finite) NaN.
   void (*generator)(T* out, const T* x, T c, int64_t n, int64_t begin, int64_t end, T* largest, T* defect, T* finite);
   // Per row of x: the sum of magnitudes and the sum of squares.
