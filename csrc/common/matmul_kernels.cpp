@@ -30,8 +30,8 @@ inline void transpose_block(const T* in, int64_t in_row, T* out, int64_t out_row
     for (int i = 0; i < L; ++i) {
       if (i & s) continue;
       const Vec<T> a = x[i], b = x[i + s];
-      x[i] = __builtin_shuffle(a, b, low);
-      x[i + s] = __builtin_shuffle(a, b, high);
+      x[i] = shuffle<T>(a, b, low);
+      x[i + s] = shuffle<T>(a, b, high);
     }
   }
 #pragma GCC unroll 16

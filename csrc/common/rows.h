@@ -6,20 +6,46 @@
 namespace vfrnn {
 namespace VFRNN_ISA {
 
+// out_k = the sum of the lanes of x[k]. A round adds neighbouring blocks of `s` lanes of two vectors into one, so that
+// K vectors take K - 1 rounds and not K log2(lanes).
+template <class T, int K>
+inline void sum_each(const Vec<T>* x, T* out) {
+  constexpr int L = lanes<T>, P = K < L ? K : L;
+  static_assert((K & (K - 1)) == 0, "a power of two");
+  for (int first = 0; first < K; first += P) {
+    Vec<T> y[P];
+#pragma GCC unroll 16
+    for (int k = 0; k < P; ++k) y[k] = x[first + k];
+#pragma GCC unroll 4
+    for (int s = 1; s < P; s *= 2) {
+      IntVec<T> same, other;
+#pragma GCC unroll 16
+      for (int l = 0; l < L; ++l) {
+        same[l] = l & s ? L + l : l;
+        other[l] = l & s ? L + l - s : l + s;
+      }
+#pragma GCC unroll 8
+      for (int k = 0; k < P / (2 * s); ++k) {
+        const Vec<T> a = y[2 * k], b = y[2 * k + 1];
+        y[k] = shuffle<T>(a, b, same) + shuffle<T>(a, b, other);
+      }
+    }
+#pragma GCC unroll 4
+    for (int w = L / 2; w >= P; w /= 2) {
+      IntVec<T> upper;
+#pragma GCC unroll 16
+      for (int l = 0; l < L; ++l) upper[l] = (l + w) % L;
+      y[0] += shuffle<T>(y[0], y[0], upper);
+    }
+#pragma GCC unroll 16
+    for (int k = 0; k < P; ++k) out[first + k] = y[0][k];
+  }
+}
 template <class T>
 inline T sum_lanes(Vec<T> x) {
-#if defined(__clang__)
-  T sum = 0;
-  for (int i = 0; i < lanes<T>; ++i) sum += x[i];
+  T sum;
+  sum_each<T, 1>(&x, &sum);
   return sum;
-#else
-  // Fold the upper half onto the lower; the masks leave the upper lanes at 0, which are not read again.
-  if constexpr (lanes<T> >= 16) x += __builtin_shuffle(x, IntVec<T>{8, 9, 10, 11, 12, 13, 14, 15});
-  if constexpr (lanes<T> >= 8) x += __builtin_shuffle(x, IntVec<T>{4, 5, 6, 7});
-  if constexpr (lanes<T> >= 4) x += __builtin_shuffle(x, IntVec<T>{2, 3});
-  x += __builtin_shuffle(x, IntVec<T>{1});
-  return x[0];
-#endif
 }
 
 // x.y

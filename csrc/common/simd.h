@@ -53,6 +53,17 @@ template <class T>
 inline Vec<T> broadcast(T x) {
   return Vec<T>{} + x;
 }
+// Lane l is lane from[l] of (a, b), counted through: GCC has it for any constant `from`, Clang only for literals.
+template <class T>
+inline Vec<T> shuffle(Vec<T> a, Vec<T> b, IntVec<T> from) {
+#if defined(__clang__)
+  Vec<T> result{};
+  for (int l = 0; l < lanes<T>; ++l) result[l] = from[l] < lanes<T> ? a[from[l]] : b[from[l] - lanes<T>];
+  return result;
+#else
+  return __builtin_shuffle(a, b, from);
+#endif
+}
 
 }  // namespace VFRNN_ISA
 }  // namespace vfrnn

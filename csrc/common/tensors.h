@@ -1,5 +1,5 @@
-// What the CPU ops need of the framework beyond torch/csrc/stable: products through its own GEMM, scratch tensors, and
-// a dispatch over float and double. Matrices are row-major; `view2d` wraps memory that outlives the call.
+// What the CPU ops need of the framework beyond torch/csrc/stable: new tensors, errors, checks of values, and a
+// dispatch over float and double.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -57,21 +57,6 @@ bool all_finite(const T* x, int64_t count) {
 template <class T>
 void check_finite(const char* name, const Tensor& t) {
   require(all_finite(t.const_data_ptr<T>(), t.numel()), name, " must be finite, got NaN or infinity");
-}
-
-// A (rows, cols) view of memory at p with the given strides, of the dtype of `like`.
-template <class T>
-Tensor view2d(const T* p, int64_t rows, int64_t cols, int64_t row_stride, int64_t col_stride, const Tensor& like) {
-  const std::vector<int64_t> sizes{rows, cols}, strides{row_stride, col_stride};
-  return ts::from_blob(const_cast<T*>(p), sizes, strides, like.device(), like.scalar_type());
-}
-
-// out = a b through the framework's GEMM, threaded by the framework's own pool. `out` must not overlap a or b.
-inline void gemm(Tensor& out, const Tensor& a, const Tensor& b) {
-  StableIValue stack[3] = {torch::stable::detail::from(a), torch::stable::detail::from(b),
-                           torch::stable::detail::from(out)};
-  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack, TORCH_ABI_VERSION));
-  (void)torch::stable::detail::to<Tensor>(stack[0]);  // takes back the reference the dispatcher returned
 }
 
 // f(T{}) with T = float or double by the dtype of t. op.py has checked that it is one of the two.

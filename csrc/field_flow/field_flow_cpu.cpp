@@ -2,18 +2,21 @@
 // vfrnn_kernels/field_flow/README.md.
 //
 // Every field is first contracted with the gradient, C_c = sum_k v_ck G_ck B^-1/2 (m, n): after that a term of the
-// series costs 4 m n products instead of 2 (d + 1) m n. Samples are then independent of each other, so a thread takes a
-// sample through all terms and substeps. A chunk of samples goes through three passes: over cells (C), over samples
-// (the series), over cells again (sums over samples, in their order). No sum depends on the number of threads or the
-// size of a chunk.
+// series costs 4 m n products instead of 2 (d + 1) m n. Samples are then independent of each other: a thread contracts
+// the fields of a few samples, takes those through all terms and substeps, and goes to the next few, so that what it
+// made it finds in its own cache. Sums over samples follow in their order, chunk by chunk, split over cells: no sum
+// depends on the number of threads or the size of a chunk.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <tuple>
 #include <vector>
 
 #include "common/isa.h"
 #include "common/mesh.h"
+#include "common/scratch.h"
 #include "common/tensors.h"
 #include "field_flow/field_flow_kernels.h"
 #include "field_flow/field_flow_plan.h"
@@ -32,16 +35,11 @@ const FieldFlowKernels<T>& kernels() {
   }
 }
 
-// Scratch for one thread, carved into pieces that start on a cache line.
+// Pieces of one Scratch, each starting on a cache line.
 template <class T>
-class Scratch {
+class Pieces {
  public:
-  Scratch(const Tensor& like, std::initializer_list<int64_t> counts) {
-    int64_t total = 0;
-    for (int64_t count : counts) total += padded(count);
-    memory_ = empty_tensor(like, {total});
-    next_ = memory_.template mutable_data_ptr<T>();
-  }
+  explicit Pieces(std::initializer_list<int64_t> counts) : memory_(total(counts)), next_(memory_.get()) {}
   // The pieces in the order of `counts`; null for an empty one.
   T* take(int64_t count) {
     T* piece = next_;
@@ -51,23 +49,27 @@ class Scratch {
 
  private:
   static int64_t padded(int64_t count) { return (count + 15) / 16 * 16; }
-  Tensor memory_;
+  static int64_t total(std::initializer_list<int64_t> counts) {
+    int64_t sum = 0;
+    for (int64_t count : counts) sum += padded(count);
+    return sum;
+  }
+  Scratch<T> memory_;
   T* next_;
 };
 
-// One call: its sizes, its scaled mesh and the fields of the current chunk of samples.
+// One call: its sizes and its scaled mesh.
 template <class T>
 struct Problem {
   const FieldFlowKernels<T>& kernel = kernels<T>();
   const MeshKernels<T>& rows = mesh_kernels<T>();
-  int64_t B, n, m, d, order, k, chunk;
+  int64_t B, n, m, d, order, k;
   bool shared, volume_preserving;  // shared: one field for all samples
-  Tensor v_, b_, w_, G_, scaled_N, contracted;
+  Tensor v_, b_, w_, G_;
   const T *v, *b, *w, *G;
-  std::vector<T> root, half_w;   // b^-1/2, w / 2
-  std::vector<T> div, delta, e;  // (fields of the chunk, n)
+  std::vector<T> root, half_w;  // b^-1/2, w / 2
   T dt, scale, tau;
-  const T *N = nullptr, *C = nullptr;
+  Scratch<T> scaled_N;
 
   Problem(const Tensor& h, const Tensor& v_in, const Tensor& b_in, const Tensor& w_in, const Tensor& N_in,
           const Tensor& G_in, const Tensor& dt_in, const Tensor& scale_in, bool volume_preserving, int64_t order,
@@ -83,7 +85,8 @@ struct Problem {
         v_(packed(v_in)),
         b_(packed(b_in)),
         w_(packed(w_in)),
-        G_(packed(G_in)) {
+        G_(packed(G_in)),
+        scaled_N(m * n) {
     v = v_.template const_data_ptr<T>();
     b = b_.template const_data_ptr<T>();
     w = w_.template const_data_ptr<T>();
@@ -98,52 +101,19 @@ struct Problem {
     half_w.resize(m);
     for (int64_t c = 0; c < m; ++c) half_w[c] = w[c] / 2;
     const Tensor N_packed = packed(N_in);
-    const T* raw_N = N_packed.template const_data_ptr<T>();
-    if (k == 0) k = plan_substeps<T>(raw_N, G, v, w, root.data(), dt, v_.size(0), m, d, n, order, h);
+    const T* N = N_packed.template const_data_ptr<T>();
+    if (k == 0) k = plan_substeps<T>(N, G, v, w, root.data(), dt, v_.size(0), m, d, n, order);
     tau = dt / T(k);
-    scaled_N = empty_tensor(h, {m, n});
-    T* out = scaled_N.template mutable_data_ptr<T>();
+    T* out = scaled_N.get();
     for (int64_t c = 0; c < m; ++c) {
-      for (int64_t j = 0; j < n; ++j) out[c * n + j] = raw_N[c * n + j] * root[j];
+      for (int64_t j = 0; j < n; ++j) out[c * n + j] = N[c * n + j] * root[j];
     }
-    N = out;
-    // Fields of a chunk stay near the caches; every thread gets a few samples.
-    constexpr int64_t elements = int64_t(1) << 18;
-    chunk = std::max<int64_t>(1, std::min(B, std::max<int64_t>(4 * ts::get_num_threads(), elements / (m * n + 1))));
-    const int64_t fields = shared ? 1 : chunk;
-    contracted = empty_tensor(h, {fields, m, n});
-    C = contracted.template const_data_ptr<T>();
-    div.resize(fields * n), delta.resize(fields * n), e.resize(fields * n);
   }
 
-  int64_t field(int64_t sample, int64_t first) const { return shared ? 0 : sample - first; }
-  int64_t grain(int64_t cost) const { return 1 + 32768 / (cost + 1); }
-
-  // C of the samples first..last of a chunk; a shared field is contracted with the first chunk.
-  void contract(int64_t first, int64_t last) {
-    if (shared && first > 0) return;
-    const int64_t fields = shared ? 1 : last - first;
-    T* out = contracted.template mutable_data_ptr<T>();
-    ts::parallel_for(0, m, grain(fields * d * n), [&](int64_t begin, int64_t end) {
-      for (int64_t c = begin; c < end; ++c) {
-        for (int64_t f = 0; f < fields; ++f) {
-          const int64_t row = shared ? c : (first + f) * m + c;
-          rows.contract(G + c * d * n, v + row * d, root.data(), d, n, out + (f * m + c) * n);
-        }
-      }
-    });
-    if (shared) exponentiate(0);
-  }
-
-  // div v, delta and e of a field of the chunk
-  void exponentiate(int64_t f) {
-    T *div_f = div.data() + f * n, *delta_f = delta.data() + f * n, *e_f = e.data() + f * n;
-    kernel.divergence(C + f * m * n, half_w.data(), root.data(), m, n, div_f);
-    const T mean = volume_preserving ? mean_of(div_f) : T(0);
-    for (int64_t j = 0; j < n; ++j) {
-      delta_f[j] = scale * (div_f[j] - mean);
-      e_f[j] = std::exp(-tau / 4 * delta_f[j]);
-    }
+  // Samples first..last in parallel, each thread a few at once.
+  template <class F>
+  void for_samples(int64_t first, int64_t last, const F& f) const {
+    ts::parallel_for(first, last, 1 + 32768 / (8 * m * n * order * k + 1), f);
   }
 
   T mean_of(const T* x) const {
@@ -151,21 +121,105 @@ struct Problem {
     for (int64_t j = 0; j < n; ++j) sum += x[j];
     return sum / T(n);
   }
+};
 
-  Flow<T> flow(int64_t f) const { return {m, n, order, k, N, C + f * m * n, half_w.data(), e.data() + f * n, tau}; }
+// A few fields of a problem, contracted with the gradient, and their div v, delta and e.
+template <class T>
+class Fields {
+ public:
+  // Fields whose C stay in the second cache together.
+  static int64_t at_once(const Problem<T>& problem) {
+    constexpr int64_t elements = int64_t(1) << 16;
+    return problem.shared ? 1 : std::clamp<int64_t>(elements / (problem.m * problem.n + 1), 1, 8);
+  }
+  explicit Fields(const Problem<T>& problem)
+      : problem_(problem),
+        count_(at_once(problem)),
+        mn_(problem.m * problem.n),
+        C_(count_ * mn_),
+        vectors_(3 * count_ * problem.n) {}
 
-  // Calls samples(begin, end, first) in parallel and then after(first, last), chunk by chunk.
-  template <class Samples, class After>
-  void for_each_chunk(const Samples& samples, const After& after) {
-    for (int64_t first = 0; first < B; first += chunk) {
-      const int64_t last = std::min(B, first + chunk);
-      contract(first, last);
-      ts::parallel_for(first, last, grain(8 * m * n * order * k),
-                       [&](int64_t begin, int64_t end) { samples(begin, end, first); });
-      after(first, last);
+  // The fields first..first + count of v.
+  void load(int64_t first, int64_t count) {
+    const auto& [p, d, n] = std::tie(problem_, problem_.d, problem_.n);
+    for (int64_t c = 0; c < p.m; ++c) {
+      p.rows.contract(p.G + c * d * n, p.v + (first * p.m + c) * d, p.m * d, p.root.data(), d, n, count,
+                      C_.get() + c * n, mn_);
+    }
+    for (int64_t f = 0; f < count; ++f) {
+      T *to_div = vector(0, f), *to_delta = vector(1, f), *to_e = vector(2, f);
+      p.kernel.divergence(C(f), p.half_w.data(), p.root.data(), p.m, n, to_div);
+      const T mean = p.volume_preserving ? p.mean_of(to_div) : T(0);
+      for (int64_t j = 0; j < n; ++j) {
+        to_delta[j] = p.scale * (to_div[j] - mean);
+        to_e[j] = std::exp(-p.tau / 4 * to_delta[j]);
+      }
     }
   }
+  const T* C(int64_t f) const { return C_.get() + f * mn_; }
+  const T* div(int64_t f) const { return vector(0, f); }
+  const T* delta(int64_t f) const { return vector(1, f); }
+  const T* e(int64_t f) const { return vector(2, f); }
+  Flow<T> flow(int64_t f) const {
+    return {problem_.m, problem_.n,  problem_.order, problem_.k, problem_.scaled_N.get(), C(f), problem_.half_w.data(),
+            e(f),       problem_.tau};
+  }
+
+ private:
+  T* vector(int64_t which, int64_t f) const { return vectors_.get() + (which * count_ + f) * problem_.n; }
+
+  const Problem<T>& problem_;
+  int64_t count_, mn_;
+  Scratch<T> C_, vectors_;
 };
+
+// f(fields, index of its field, sample) for the samples begin..end, a few fields at a time; then done(first, last,
+// fields) for those few. `common` holds the field that all share, or is null.
+template <class T, class F, class Done>
+void for_fields(const Problem<T>& problem, const Fields<T>* common, int64_t begin, int64_t end, const F& f,
+                const Done& done) {
+  if (common) {
+    for (int64_t i = begin; i < end; ++i) f(*common, 0, i);
+    return done(begin, end, *common);
+  }
+  Fields<T> fields(problem);
+  const int64_t step = Fields<T>::at_once(problem);
+  for (int64_t first = begin; first < end; first += step) {
+    const int64_t last = std::min(end, first + step);
+    fields.load(first, last - first);
+    for (int64_t i = first; i < last; ++i) f(fields, i - first, i);
+    done(first, last, fields);
+  }
+}
+
+template <class T>
+std::optional<Fields<T>> shared_field(const Problem<T>& problem) {
+  std::optional<Fields<T>> field;
+  if (problem.shared && problem.B > 0) {
+    field.emplace(problem);
+    field->load(0, 1);
+  }
+  return field;
+}
+
+// h' of all samples, with the growth (kernels.h) of each where it is asked for.
+template <class T>
+void flow_states(const Problem<T>& problem, T tau_sign, const T* h, T* out, T* growth) {
+  const int64_t n = problem.n;
+  const std::optional<Fields<T>> common = shared_field(problem);
+  problem.for_samples(0, problem.B, [&](int64_t begin, int64_t end) {
+    const Scratch<T> scratch(3 * n);
+    for_fields<T>(
+        problem, common ? &*common : nullptr, begin, end,
+        [&](const Fields<T>& fields, int64_t f, int64_t i) {
+          Flow<T> flow = fields.flow(f);
+          flow.tau *= tau_sign;
+          const T x = problem.kernel.forward(flow, h + i * n, out + i * n, scratch.get());
+          if (growth) growth[i] = x;
+        },
+        [](int64_t, int64_t, const Fields<T>&) {});
+  });
+}
 
 Tensor field_flow(const Tensor& h_, const Tensor& v, const Tensor& b, const Tensor& w, const Tensor& N, const Tensor& G,
                   const Tensor& dt, const Tensor& scale, bool volume_preserving, int64_t order, int64_t substeps) {
@@ -173,22 +227,9 @@ Tensor field_flow(const Tensor& h_, const Tensor& v, const Tensor& b, const Tens
   Tensor result = empty_tensor(h, {h.size(0), h.size(1)});
   dispatch_real(h, [&](auto zero) {
     using T = decltype(zero);
-    Problem<T> problem(h, v, b, w, N, G, dt, scale, volume_preserving, order, substeps);
-    const int64_t n = problem.n;
-    const T* in = h.const_data_ptr<T>();
-    T* out = result.mutable_data_ptr<T>();
+    const Problem<T> problem(h, v, b, w, N, G, dt, scale, volume_preserving, order, substeps);
     std::vector<T> growth(problem.B, T(0));
-    problem.for_each_chunk(
-        [&](int64_t begin, int64_t end, int64_t first) {
-          Scratch<T> memory(problem.scaled_N, {3 * n});
-          T* scratch = memory.take(3 * n);
-          for (int64_t i = begin; i < end; ++i) {
-            const int64_t f = problem.field(i, first);
-            if (!problem.shared) problem.exponentiate(f);
-            growth[i] = problem.kernel.forward(problem.flow(f), in + i * n, out + i * n, scratch);
-          }
-        },
-        [](int64_t, int64_t) {});
+    flow_states(problem, T(1), h.const_data_ptr<T>(), result.mutable_data_ptr<T>(), growth.data());
     T largest = 0;
     for (T x : growth) largest = std::max(largest, x);
     check_substeps<T>(std::abs(double(problem.tau)) * std::sqrt(double(largest)), order, problem.k);
@@ -206,43 +247,44 @@ struct Backward {
   Problem<T> problem;
   int64_t needs;
   T *grad_v, *grad_w, *grad_N, *grad_G;
-  Tensor X_, Y_;
-  std::vector<T> rows_b, tau_parts, scale_parts;  // of every sample: (B, n), (B,), (B,)
+  // Of the samples of a chunk: X (.., m, n), once scaled the gradient of C B^1/2, and Y (.., m, n).
+  int64_t chunk = 0;
+  std::unique_ptr<Scratch<T>> X = nullptr, Y = nullptr;
+  // Of every sample: (B, n), (B, m), (B,), (B,)
+  std::vector<T> rows_b = {}, rows_w = {}, tau_parts = {}, scale_parts = {};
 
   bool needed(int bit) const { return (needs >> bit & 1) != 0; }
   bool needs_C() const { return needed(v_bit) || needed(w_bit) || needed(G_bit); }
+  int64_t place(int64_t i, int64_t first) const { return (i - first) * problem.m * problem.n; }
 
-  // grad_h alone is the flow of -S with the same e.
-  void state_only(const T* grad, T* grad_h) {
-    const int64_t n = problem.n;
-    problem.for_each_chunk(
-        [&](int64_t begin, int64_t end, int64_t first) {
-          Scratch<T> memory(problem.scaled_N, {3 * n});
-          T* scratch = memory.take(3 * n);
-          for (int64_t i = begin; i < end; ++i) {
-            const int64_t f = problem.field(i, first);
-            if (!problem.shared) problem.exponentiate(f);
-            Flow<T> flow = problem.flow(f);
-            flow.tau = -flow.tau;
-            problem.kernel.forward(flow, grad + i * n, grad_h + i * n, scratch);
-          }
-        },
-        [](int64_t, int64_t) {});
+  // The gradients of the fields of the samples begin..end, from their X: those of w and v; X scaled for that of G. Cell
+  // by cell, since these few share G_c. A shared field is left to `cells`.
+  void field_gradients(int64_t begin, int64_t end, int64_t first, const Fields<T>& fields) {
+    const auto& [n, m, d, rows] = std::tie(problem.n, problem.m, problem.d, problem.rows);
+    for (int64_t c = 0; c < m; ++c) {
+      for (int64_t i = begin; i < end; ++i) {
+        T* x = X->get() + place(i, first) + c * n;
+        if (grad_w) rows_w[i * m + c] = rows.dot(x, fields.C(problem.shared ? 0 : i - begin) + c * n, n) / 2;
+        if (problem.shared || !(grad_v || grad_G)) continue;
+        rows.scale(x, problem.half_w[c], problem.root.data(), n);
+        if (grad_v) rows.contract_adjoint(problem.G + c * d * n, x, T(1), d, n, grad_v + (i * m + c) * d);
+      }
+    }
   }
 
-  // Samples begin..end: the series both ways, then X, Y, and what b, tau and the scale get from each sample.
-  void samples(int64_t begin, int64_t end, int64_t first, const T* h, const T* grad, T* grad_h) {
+  // Samples begin..end of the chunk from `first`: the series both ways, then X, Y, and what b, w, tau and the scale get
+  // from each sample.
+  void samples(const Fields<T>* common, int64_t begin, int64_t end, int64_t first, const T* h, const T* grad,
+               T* grad_h) {
     const int64_t n = problem.n, m = problem.m, k = problem.k, terms = 2 * problem.order * k;
     const int64_t on_C = needs_C() ? terms * m : 0, on_N = needed(N_bit) ? terms * m : 0;
-    Scratch<T> memory(problem.scaled_N, {terms * n, on_C, on_N, (k + 1) * n, k * n, 3 * n, n, n, n});
+    Pieces<T> memory({terms * n, on_C, on_N, (k + 1) * n, k * n, 3 * n, n, n, n});
     const FlowTape<T> tape{memory.take(terms * n),   memory.take(on_C),  memory.take(on_N),
                            memory.take((k + 1) * n), memory.take(k * n), memory.take(3 * n)};
     T *own_h = memory.take(n), *grad_e = memory.take(n), *row = memory.take(n);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t f = problem.field(i, first);
-      if (!problem.shared) problem.exponentiate(f);
-      const Flow<T> flow = problem.flow(f);
-      const T *div = problem.div.data() + f * n, *delta = problem.delta.data() + f * n;
+    const auto sample = [&](const Fields<T>& fields, int64_t f, int64_t i) {
+      const Flow<T> flow = fields.flow(f);
+      const T *div = fields.div(f), *delta = fields.delta(f);
       T* row_b = rows_b.data() + i * n;
       T part =
           problem.kernel.backward(flow, h + i * n, grad + i * n, tape, grad_h ? grad_h + i * n : own_h, grad_e, row_b);
@@ -264,65 +306,67 @@ struct Backward {
         row[j] *= -2 * problem.root[j];
       }
       tau_parts[i] = part, scale_parts[i] = scale_part;
-      const int64_t place = (i - first) * m * n;
       if (tape.coef_C) {
-        problem.kernel.outer_products(tape.coef_C, tape.vectors, row, terms, m, n,
-                                      X_.template mutable_data_ptr<T>() + place);
+        problem.kernel.outer_products(tape.coef_C, tape.vectors, row, terms, m, n, X->get() + place(i, first));
       }
       if (tape.coef_N) {
-        problem.kernel.outer_products(tape.coef_N, tape.vectors, nullptr, terms, m, n,
-                                      Y_.template mutable_data_ptr<T>() + place);
+        problem.kernel.outer_products(tape.coef_N, tape.vectors, nullptr, terms, m, n, Y->get() + place(i, first));
       }
-    }
-  }
-
-  // From one field's row x = X_c: its gradients of v, w and G. Overwrites x.
-  void field_gradients(int64_t c, T* x, const T* C, int64_t field) {
-    const int64_t n = problem.n, d = problem.d, place = (field * problem.m + c) * d;
-    const MeshKernels<T>& rows = problem.rows;
-    if (grad_w) grad_w[c] += rows.dot(x, C, n) / 2;
-    if (!grad_v && !grad_G) return;
-    rows.scale(x, problem.half_w[c], problem.root.data(), n);
-    for (int64_t l = 0; l < d; ++l) {
-      if (grad_v) grad_v[place + l] = rows.dot(x, problem.G + (c * d + l) * n, n);
-      if (grad_G) rows.add(grad_G + (c * d + l) * n, problem.v[place + l], x, n);
-    }
+    };
+    for_fields<T>(problem, common, begin, end, sample, [&](int64_t from, int64_t to, const Fields<T>& fields) {
+      if (X) field_gradients(from, to, first, fields);
+    });
   }
 
   // The sums over the samples of a chunk, cell by cell. A shared field's X is collected and used at the end.
   void cells(int64_t first, int64_t last, T* collected) {
-    const int64_t n = problem.n, m = problem.m;
-    T *X = needs_C() ? X_.template mutable_data_ptr<T>() : nullptr,
-      *Y = grad_N ? Y_.template mutable_data_ptr<T>() : nullptr;
-    ts::parallel_for(0, m, problem.grain((last - first) * problem.d * n), [&](int64_t begin, int64_t end) {
+    const int64_t n = problem.n, m = problem.m, d = problem.d;
+    const MeshKernels<T>& rows = problem.rows;
+    ts::parallel_for(0, m, 1 + 32768 / ((last - first) * d * n + 1), [&](int64_t begin, int64_t end) {
       for (int64_t c = begin; c < end; ++c) {
         for (int64_t i = first; i < last; ++i) {
-          const int64_t place = ((i - first) * m + c) * n;
-          if (Y) problem.rows.add(grad_N + c * n, T(1), Y + place, n);
-          if (X && problem.shared) problem.rows.add(collected + c * n, T(1), X + place, n);
-          if (X && !problem.shared) field_gradients(c, X + place, problem.C + place, i);
+          const int64_t row = place(i, first) + c * n;
+          if (grad_N) rows.add(grad_N + c * n, T(1), Y->get() + row, n);
+          if (collected) rows.add(collected + c * n, T(1), X->get() + row, n);
+          for (int64_t l = 0; grad_G && !collected && l < d; ++l) {
+            rows.add(grad_G + (c * d + l) * n, problem.v[(i * m + c) * d + l], X->get() + row, n);
+          }
         }
       }
     });
   }
+  void collected_gradients(T* collected) {
+    const auto& [n, m, d, rows] = std::tie(problem.n, problem.m, problem.d, problem.rows);
+    for (int64_t c = 0; c < m; ++c) {
+      T* x = collected + c * n;
+      rows.scale(x, problem.half_w[c], problem.root.data(), n);
+      if (grad_v) rows.contract_adjoint(problem.G + c * d * n, x, T(1), d, n, grad_v + c * d);
+      for (int64_t l = 0; grad_G && l < d; ++l) rows.set(grad_G + (c * d + l) * n, problem.v[c * d + l], x, n);
+    }
+  }
 
   void run(const T* h, const T* grad, T* grad_h) {
     const int64_t n = problem.n, m = problem.m, B = problem.B;
-    rows_b.resize(B * n), tau_parts.resize(B), scale_parts.resize(B);
-    X_ = empty_tensor(problem.v_, {needs_C() ? problem.chunk : 0, m, n});
-    Y_ = empty_tensor(problem.v_, {needed(N_bit) ? problem.chunk : 0, m, n});
-    std::vector<T> collected(problem.shared && needs_C() ? m * n : 0, T(0));
-    problem.for_each_chunk(
-        [&](int64_t begin, int64_t end, int64_t first) { samples(begin, end, first, h, grad, grad_h); },
-        [&](int64_t first, int64_t last) {
-          if (needs_C() || grad_N) cells(first, last, collected.data());
-        });
-    if (problem.shared && needs_C() && B > 0) {
-      for (int64_t c = 0; c < m; ++c) field_gradients(c, collected.data() + c * n, problem.C + c * n, 0);
+    rows_b.resize(B * n), rows_w.resize(grad_w ? B * m : 0), tau_parts.resize(B), scale_parts.resize(B);
+    const std::optional<Fields<T>> common = shared_field(problem);
+    const bool collects = problem.shared && (grad_v || grad_G);
+    // X and Y of a chunk stay near the caches; every thread gets a few samples.
+    constexpr int64_t elements = int64_t(1) << 18;
+    chunk = std::min(B, std::max<int64_t>(elements / (m * n + 1), 4 * ts::get_num_threads()));
+    if (needs_C()) X = std::make_unique<Scratch<T>>(chunk * m * n);
+    if (grad_N) Y = std::make_unique<Scratch<T>>(chunk * m * n);
+    std::vector<T> collected(collects ? m * n : 0, T(0));
+    for (int64_t first = 0; first < B; first += chunk) {
+      const int64_t last = std::min(B, first + chunk);
+      problem.for_samples(first, last, [&](int64_t begin, int64_t end) {
+        samples(common ? &*common : nullptr, begin, end, first, h, grad, grad_h);
+      });
+      if (grad_N || grad_G || collects) cells(first, last, collects ? collected.data() : nullptr);
     }
-    if (grad_N) {
-      for (int64_t c = 0; c < m; ++c) problem.rows.scale(grad_N + c * n, problem.half_w[c], problem.root.data(), n);
-    }
+    if (collects && B > 0) collected_gradients(collected.data());
+    for (int64_t i = 0; grad_w && i < B; ++i) problem.rows.add(grad_w, T(1), rows_w.data() + i * m, m);
+    for (int64_t c = 0; grad_N && c < m; ++c)
+      problem.rows.scale(grad_N + c * n, problem.half_w[c], problem.root.data(), n);
   }
 };
 
@@ -351,14 +395,9 @@ Gradients field_flow_backward(const Tensor& grad_, const Tensor& h_, const Tenso
                          data(grad_v, v_bit),
                          data(grad_w, w_bit),
                          data(grad_N, N_bit),
-                         data(grad_G, G_bit),
-                         {},
-                         {},
-                         {},
-                         {},
-                         {}};
-    if (needs == 1 << h_bit) {
-      backward.state_only(grad.const_data_ptr<T>(), data(grad_h, h_bit));
+                         data(grad_G, G_bit)};
+    if (needs == 1 << h_bit) {  // the flow of -S with the same e
+      flow_states(backward.problem, T(-1), grad.const_data_ptr<T>(), data(grad_h, h_bit), static_cast<T*>(nullptr));
       return 0;
     }
     backward.run(h.const_data_ptr<T>(), grad.const_data_ptr<T>(), data(grad_h, h_bit));

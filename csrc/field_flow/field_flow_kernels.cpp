@@ -1,7 +1,7 @@
 // field_flow, one sample or one cell at a time. Dimensions: m cells, n nodes, d components of the field.
 //
 // A term of the series costs one pass over the rows of N and C: a row is loaded once for its two products with y and
-// its two contributions to S y. Four rows share the loads of y and of the sum. Sums run in one fixed order.
+// its two contributions to S y. A few rows share the loads of y and of the sum. Sums run in one fixed order.
 #include "field_flow/field_flow_kernels.h"
 
 #include "common/rows.h"
@@ -11,6 +11,8 @@ namespace vfrnn {
 namespace VFRNN_ISA {
 namespace {
 
+constexpr int rows_at_once = vector_registers == 32 ? 8 : 4;
+
 // R rows of S y: with a_c = N_c.y and g_c = C_c.y, out += (w_c / 2) (g_c N_c - a_c C_c). Where they are asked for,
 // sigma a_c and -sigma g_c go to coef_C and coef_N.
 template <class T, int R>
@@ -18,17 +20,19 @@ inline void add_rows(const T* N, const T* C, const T* half_w, const T* y, int64_
                      T* out) {
   constexpr int L = lanes<T>;
   const int64_t whole = n - n % L;
-  Vec<T> sum_a[R] = {}, sum_g[R] = {};
+  Vec<T> sums[2 * R] = {};  // N_c.y, then C_c.y
   for (int64_t j = 0; j < whole; j += L) {
     const Vec<T> yj = load(y + j);
     for (int c = 0; c < R; ++c) {
-      sum_a[c] += load(N + c * n + j) * yj;
-      sum_g[c] += load(C + c * n + j) * yj;
+      sums[c] += load(N + c * n + j) * yj;
+      sums[R + c] += load(C + c * n + j) * yj;
     }
   }
+  T totals[2 * R];
+  sum_each<T, 2 * R>(sums, totals);
   T on_N[R], on_C[R];
   for (int c = 0; c < R; ++c) {
-    T a = sum_lanes<T>(sum_a[c]), g = sum_lanes<T>(sum_g[c]);
+    T a = totals[c], g = totals[R + c];
     for (int64_t j = whole; j < n; ++j) {
       a += N[c * n + j] * y[j];
       g += C[c * n + j] * y[j];
@@ -60,9 +64,9 @@ void apply_generator(const Flow<T>& flow, const T* y, T sigma, T* coef_C, T* coe
   const int64_t m = flow.m, n = flow.n;
   for (int64_t j = 0; j < n; ++j) out[j] = 0;
   int64_t c = 0;
-  for (; c + 4 <= m; c += 4) {
-    add_rows<T, 4>(flow.N + c * n, flow.C + c * n, flow.half_w + c, y, n, sigma, coef_C ? coef_C + c : nullptr,
-                   coef_N ? coef_N + c : nullptr, out);
+  for (; c + rows_at_once <= m; c += rows_at_once) {
+    add_rows<T, rows_at_once>(flow.N + c * n, flow.C + c * n, flow.half_w + c, y, n, sigma,
+                              coef_C ? coef_C + c : nullptr, coef_N ? coef_N + c : nullptr, out);
   }
   for (; c < m; ++c) {
     add_rows<T, 1>(flow.N + c * n, flow.C + c * n, flow.half_w + c, y, n, sigma, coef_C ? coef_C + c : nullptr,

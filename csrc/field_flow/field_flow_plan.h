@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/matmul.h"
+#include "common/scratch.h"
 #include "common/tensors.h"
 
 namespace vfrnn {
@@ -36,30 +38,24 @@ double column_row_norm(const T* A, int64_t rows, int64_t cols) {
   return std::sqrt(largest_row * *std::max_element(columns.begin(), columns.end()));
 }
 
-template <class T>
-double frobenius(const Tensor& t) {
-  const T* x = t.const_data_ptr<T>();
-  double sum = 0;
-  for (int64_t j = 0; j < t.numel(); ++j) sum += double(x[j]) * double(x[j]);
-  return std::sqrt(sum);
-}
-
 // ||A||_2^2 = ||(A^T A)^2||_2^(1/2) <= ||(A^T A)^2||_F^(1/2), with the smaller of A^T A and A A^T
 template <class T>
-double gram_norm(const Tensor& A) {
-  const bool wide = A.size(0) < A.size(1);
-  const int64_t size = wide ? A.size(0) : A.size(1);
-  const Tensor transposed = ts::transpose(A, 0, 1);
-  Tensor gram = empty_tensor(A, {size, size}), square = empty_tensor(A, {size, size});
-  gemm(gram, wide ? A : transposed, wide ? transposed : A);
-  gemm(square, gram, gram);
-  return std::sqrt(std::sqrt(frobenius<T>(square)));
+double gram_norm(const T* A, int64_t rows, int64_t columns) {
+  const bool wide = rows < columns;
+  const int64_t size = wide ? rows : columns;
+  const Operand<T> plain{A, columns, 1}, transposed{A, 1, columns};
+  const Scratch<T> gram(size * size), square(size * size);
+  matmul<T>(gram.get(), wide ? plain : transposed, wide ? transposed : plain, size, wide ? columns : rows, size);
+  matmul<T>(square.get(), {gram.get(), size, 1}, {gram.get(), size, 1}, size, size, size);
+  double sum = 0;
+  for (int64_t j = 0; j < size * size; ++j) sum += double(square.get()[j]) * double(square.get()[j]);
+  return std::sqrt(std::sqrt(std::sqrt(sum)));
 }
 
 // Substeps that certainly suffice, from ||S|| <= ||W^1/2 N B^-1/2|| max_c |v_c| ||W^1/2 G B^-1/2||. r = b^-1/2.
 template <class T>
 int64_t plan_substeps(const T* N, const T* G, const T* v, const T* w, const T* r, double dt, int64_t fields, int64_t m,
-                      int64_t d, int64_t n, int64_t order, const Tensor& like) {
+                      int64_t d, int64_t n, int64_t order) {
   constexpr double most = 10000;
   double speed = 0;
   for (int64_t c = 0; c < fields * m; ++c) {
@@ -69,8 +65,8 @@ int64_t plan_substeps(const T* N, const T* G, const T* v, const T* w, const T* r
   }
   speed = std::sqrt(speed);
   if (speed == 0 || dt == 0) return 1;
-  Tensor averages = empty_tensor(like, {m, n}), gradients = empty_tensor(like, {m * d, n});
-  T *A = averages.mutable_data_ptr<T>(), *D = gradients.mutable_data_ptr<T>();
+  const Scratch<T> averages(m * n), gradients(m * d * n);
+  T *A = averages.get(), *D = gradients.get();
   for (int64_t c = 0; c < m; ++c) {
     const T root = std::sqrt(w[c]);
     for (int64_t j = 0; j < n; ++j) A[c * n + j] = N[c * n + j] * root * r[j];
@@ -84,7 +80,7 @@ int64_t plan_substeps(const T* N, const T* G, const T* v, const T* w, const T* r
   double bound = rest * norm_G;
   if (bound > limit && std::isfinite(norm_G)) {
     for (int64_t k = 0; k < m * d * n; ++k) D[k] = T(D[k] / norm_G);  // so that no power overflows
-    bound *= std::min(1.0, gram_norm<T>(gradients));
+    bound *= std::min(1.0, gram_norm(D, m * d, n));
   }
   require(std::isfinite(bound), "v, N and G must be finite and of moderate size: the bound on |dt| ||S|| is ", bound);
   require(bound <= most * limit, "v is too large: |dt| ||S|| may reach ", bound,

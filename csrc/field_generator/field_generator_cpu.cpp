@@ -36,7 +36,7 @@ inline int64_t cells_per_task(int64_t d, int64_t n) {
 template <class T>
 void contract_cell(const T* G, const T* v, T w, int64_t d, int64_t n, T* scaled, T* out) {
   for (int64_t k = 0; k < d; ++k) scaled[k] = w * v[k];
-  mesh_kernels<T>().contract(G, scaled, nullptr, d, n, out);
+  mesh_kernels<T>().contract(G, scaled, 0, nullptr, d, n, 1, out, 0);
 }
 
 // The lower triangle and the diagonal of a skew-symmetric matrix from its upper triangle, tile by tile: a column of
@@ -201,17 +201,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> field_generator_backward(
       const T* Gp = G.const_data_ptr<T>();
       T* gG = needed(grad_G_bit) ? grad_G.mutable_data_ptr<T>() : nullptr;
       ts::parallel_for(0, m, cells_per_task(d, n), [&](int64_t begin, int64_t end) {
-        std::vector<T> scaled(d);
+        std::vector<T> scaled(d), on_v(d);
         for (int64_t c = begin; c < end; ++c) {
           T* ac = a + c * n;
+          const T *Gc = Gp + c * d * n, *vc = vp + c * d;
           for (int64_t j = 0; j < n; ++j) ac[j] += q[j];
-          if (flux) contract_cell(Gp + c * d * n, vp + c * d, wp[c], d, n, scaled.data(), flux + c * n);
+          if (flux) contract_cell(Gc, vc, wp[c], d, n, scaled.data(), flux + c * n);
+          if (gw || gv) rows.contract_adjoint(Gc, ac, T(1), d, n, on_v.data());
           for (int64_t l = 0; l < d; ++l) {
-            const int64_t row = (c * d + l) * n;
-            const T x = gw || gv ? rows.dot(ac, Gp + row, n) : T(0);
-            if (gw) gw[c] += vp[c * d + l] * x;
-            if (gv) gv[c * d + l] = wp[c] * x;
-            if (gG) (k == 0 ? rows.set : rows.add)(gG + row, wp[c] * vp[c * d + l], ac, n);
+            if (gw) gw[c] += vc[l] * on_v[l];
+            if (gv) gv[c * d + l] = wp[c] * on_v[l];
+            if (gG) (k == 0 ? rows.set : rows.add)(gG + (c * d + l) * n, wp[c] * vc[l], ac, n);
           }
         }
       });

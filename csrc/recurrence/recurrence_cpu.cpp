@@ -1,6 +1,6 @@
 // recurrence on the CPU: h_t = act(M h_{t-1} + U x_t + c). Packs the weights once per pass, splits the batch once for
-// all T over the framework's threads, or the state where there are more threads than samples, and adds partial sums in a
-// fixed order. The loop over time is in recurrence_kernels.cpp.
+// all T over the framework's threads, or the state where there are more threads than samples, and adds partial sums in
+// a fixed order. The loop over time is in recurrence_kernels.cpp.
 #include <sys/mman.h>
 
 #include <algorithm>

@@ -289,11 +289,9 @@ void backward(const BackwardProblem<T>& b, int64_t begin, int64_t end, const Sha
 
 const RecurrenceKernels recurrence_kernels{
     {panel_width<float>, forward_state<float>, forward_workspace<float>, backward_state<float>,
-     backward_workspace<float>, sums_size<float>, forward<float>,
-     backward<float>},
+     backward_workspace<float>, sums_size<float>, forward<float>, backward<float>},
     {panel_width<double>, forward_state<double>, forward_workspace<double>, backward_state<double>,
-     backward_workspace<double>, sums_size<double>, forward<double>,
-     backward<double>},
+     backward_workspace<double>, sums_size<double>, forward<double>, backward<double>},
 };
 
 }  // namespace VFRNN_ISA

@@ -56,9 +56,8 @@ void for_rows(int64_t rows, int64_t n, const F& f) {
 // out = c R (x + sign x^T) R with R = diag(r), the identity where r is null; out may be x.
 template <class T>
 void project(T* out, const T* x, const T* r, T c, T sign, int64_t n) {
-  for_rows(pair_tiles(n), n, [&](int64_t begin, int64_t end) {
-    skew_expm_kernels<T>().project(out, x, r, c, sign, n, begin, end);
-  });
+  for_rows(pair_tiles(n), n,
+           [&](int64_t begin, int64_t end) { skew_expm_kernels<T>().project(out, x, r, c, sign, n, begin, end); });
 }
 
 // How many matrices of size n the forward keeps per matrix of the batch: the plan (its first entry is s), the powers

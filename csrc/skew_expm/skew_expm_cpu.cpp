@@ -256,9 +256,7 @@ class SkewExpm {
       kernels_.combine(inputs, outputs, in, coefficients, out, begin * n_, end * n_);
     });
   }
-  void project(T* out, const T* x, T scale, T sign) {
-    vfrnn::project<T>(out, x, nullptr, scale, sign, n_);
-  }
+  void project(T* out, const T* x, T scale, T sign) { vfrnn::project<T>(out, x, nullptr, scale, sign, n_); }
 
   int64_t n_, nn_;
   const SkewExpmKernels<T>& kernels_;
