@@ -61,9 +61,14 @@ class KernelSpec:
             [self.kernel.__name__, *sorted(set(types)), *constants, f"w{self.num_warps}", f"s{self.num_stages}"]
         )
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the compiler. Multiply-adds may be fused: said here, because Triton's default will change."""
+        return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
+
     def launch(self, grid: Sequence[int], *arguments: Any) -> None:
         """Runs the kernel on the current stream; `arguments` in the order of the signature."""
-        self.kernel[tuple(grid)](*arguments, **self.constexprs, num_warps=self.num_warps, num_stages=self.num_stages)
+        self.kernel[tuple(grid)](*arguments, **self.constexprs, **self.options)
 
 
 def triton_type(dtype: torch.dtype) -> Any:
@@ -133,5 +138,4 @@ def compile_spec(spec: KernelSpec, arch: int) -> Any:
         if signature[name].startswith("*") or name in spec.divisible
     }
     source = ASTSource(fn=spec.kernel, signature=signature, constexprs=dict(spec.constexprs), attrs=attributes)
-    options = {"num_warps": spec.num_warps, "num_stages": spec.num_stages}
-    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=spec.options)
