@@ -28,7 +28,7 @@ from vfrnn_kernels.triton_runtime import KernelSpec, cdiv, next_power_of_2, poin
 BB = 16
 #: Widest input that the resident kernel multiplies itself: one slab of a tensor-core product.
 FUSED_INPUT = 16
-SMALLEST_N = 32
+SMALLEST_N = 64
 #: Tile of the step kernels: samples, units, depth.
 STEP_TILE = (32, 32, 32)
 ROWS_PER_SUM = 1024
