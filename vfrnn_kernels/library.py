@@ -16,6 +16,9 @@ from torch import Tensor
 
 Tensors = tuple[Tensor, ...]
 
+#: Every op that has Triton kernels.
+OPS = ("skew_expm", "field_generator", "strang_step", "field_flow", "recurrence")
+
 _library = torch.library.Library("vfrnn_kernels", "FRAGMENT")
 
 

@@ -14,15 +14,16 @@ import triton.language as tl
 @triton.jit
 def _tanh(z):
     # Near 0, where 1 - 2 / (exp(2 |z|) + 1) cancels, the odd minimax polynomial of Cephes' tanhf (2 units in the last
-    # place on |z| < 0.625).
-    square = z * z
+    # place on |z| < 0.625). Each formula only gets arguments that do not overflow in it; beyond 10 tanh rounds to 1.
+    size = tl.abs(z)
+    near = tl.where(size < 0.625, z, 0.0)
+    square = near * near
     p = -5.70498872745e-3 * square + 2.06390887954e-2
     p = p * square - 5.37397155531e-2
     p = p * square + 1.33314422036e-1
     p = p * square - 3.33332819422e-1
-    size = tl.abs(z)
-    far = 1 - 2 / (tl.exp(2 * size) + 1)
-    return tl.where(size < 0.625, z + z * square * p, tl.where(z < 0, -far, far))
+    far = 1 - 2 / (tl.exp(2 * tl.where(size > 10, 10.0, size)) + 1)
+    return tl.where(size < 0.625, near + near * square * p, tl.where(z < 0, -far, far))
 
 
 @triton.jit
