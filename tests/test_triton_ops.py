@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tests.cases import non_contiguous, random_mesh, relative_error, skew_matrix
 from vfrnn_kernels import field_flow, field_generator, recurrence, skew_expm, strang_step
+from vfrnn_kernels.library import triton_kernels
 from vfrnn_kernels.loader import TRITON_INTERPRETED, TRITON_MISSING
 from vfrnn_kernels.recurrence import ACTIVATIONS
 
@@ -24,8 +25,14 @@ pytestmark = pytest.mark.skipif(
 DEVICE = "cuda" if GPU else "cpu"
 SIZES = (1, 2, 17, 64, 128, 190, 257) if GPU else (1, 2, 17, 37)
 LOW = (torch.float16, torch.bfloat16) if GPU else (torch.float16,)
-#: An n for which M is not resident, so that the recurrence goes step by step.
-STEP_N = 130
+#: An n for which M is not resident, so that the recurrence goes step by step: in the interpreter, made so.
+STEP_N = 257 if GPU else 37
+
+
+@pytest.fixture(autouse=True)
+def _small_residents(monkeypatch):
+    if not GPU:
+        monkeypatch.setattr(triton_kernels("recurrence"), "resident_limit", lambda dtype: STEP_N - 1)
 
 
 class Case:

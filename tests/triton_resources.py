@@ -64,7 +64,7 @@ def check(arch: int, ops: list[str], write: bool) -> list[str]:
     recorded = {(row["op"], row["configuration"]): row for row in read_table() if is_of(row, version, arch)}
     rows, wrong = [], []
     for op in ops:
-        for spec in triton_kernels(op).specs(arch):
+        for spec in triton_kernels(op).specs():
             registers, stack, shared = resources(spec, arch)
             values = (version, arch, op, spec.name, registers, stack, shared)
             row = dict(zip(COLUMNS, map(str, values), strict=True))

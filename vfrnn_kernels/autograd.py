@@ -61,6 +61,7 @@ def differentiable(
     outputs: int,
     saved: int = 0,
     triton_saved: int = 0,
+    triton_fake: Callable[..., Any] | None = None,
 ) -> dict[str, Callable[..., Tensors]]:
     """The op as one differentiable function per backend, each `(*tensors, *constants) -> results`.
 
@@ -73,14 +74,13 @@ def differentiable(
         inputs: how many of the arguments are tensors (an optional one may be None).
         outputs: how many results are differentiable.
         saved: how many further results the library op returns, kept for its backward.
-        triton_saved: the same of the Triton kernels. If there are any, `<name>/triton_kernels.py` has a `saved_like`,
-            `(*tensors, *constants) -> empty tensors` of their shapes.
+        triton_saved, triton_fake: the same of the Triton kernels, where it differs.
     """
     if CPU_LIBRARY_MISSING is None:
         torch.library.register_fake(f"vfrnn_kernels::{name}")(fake)
         torch.library.register_fake(f"vfrnn_kernels::{name}_backward")(backward_fake(outputs, inputs))
 
-    define_triton_ops(name, arguments, fake, inputs, outputs, triton_saved)
+    define_triton_ops(name, arguments, triton_fake or fake, inputs, outputs, triton_saved)
 
     def plain_backward(*args: Any) -> Gradients:
         return reference_backward(*args[:-1])

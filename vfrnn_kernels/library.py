@@ -39,8 +39,7 @@ def define_triton_ops(op: str, arguments: str, fake: Callable[..., Any], inputs:
 
     def forward_fake(*args: Any) -> Tensors:
         found = fake(*args)
-        found = found[:outputs] if isinstance(found, tuple) else (found,)
-        return (*found, *triton_kernels(op).saved_like(*args)) if saved else tuple(found)
+        return found if isinstance(found, tuple) else (found,)
 
     def adjoint(*args: Any) -> Tensors:
         tensors, needs = args[outputs : outputs + inputs], args[-1]

@@ -8,6 +8,7 @@ warmed up and compiled ahead of time by the tests, which hold its registers and 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,11 +56,12 @@ class KernelSpec:
     @property
     def name(self) -> str:
         """The kernel and its configuration in words: the key of the table of resources."""
-        types = [self.signature[key][1:] for key in self.signature if self.signature[key].startswith("*")]
-        constants = [f"{key}={value}" for key, value in self.constexprs.items()]
-        return " ".join(
-            [self.kernel.__name__, *sorted(set(types)), *constants, f"w{self.num_warps}", f"s{self.num_stages}"]
-        )
+        types = [kind[1:] for kind in self.signature.values() if kind.startswith("*")]
+        runs = [(kind, len(list(run))) for kind, run in itertools.groupby(types)]
+        words = [self.kernel.__name__, *(kind if count == 1 else f"{count}x{kind}" for kind, count in runs)]
+        words += [f"{key}={value}" for key, value in self.constexprs.items()]
+        words += [f"{name}%16=0" for name in self.divisible]
+        return " ".join([*words, f"w{self.num_warps}", f"s{self.num_stages}"])
 
     @property
     def options(self) -> dict[str, Any]:

@@ -10,6 +10,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+MODRELU = tl.constexpr(0)
+TANH = tl.constexpr(1)
+RELU = tl.constexpr(2)
+IDENTITY = tl.constexpr(3)
+
 
 @triton.jit
 def _tanh(z):
@@ -26,32 +31,32 @@ def _tanh(z):
     return tl.where(size < 0.625, near + near * square * p, tl.where(z < 0, -far, far))
 
 
+# The activation is a run-time number: all threads take the same branch, which costs a step next to nothing, and one
+# kernel to compile replaces four. Comparisons are written so that a NaN takes the branch that keeps it.
 @triton.jit
-def _activate(z, beta, ACTIVATION: tl.constexpr):
-    # Comparisons are written so that a NaN takes the branch that keeps it.
-    if ACTIVATION == "tanh":
-        return _tanh(z)
-    elif ACTIVATION == "relu":
-        return tl.where(z <= 0, 0.0, z)
-    elif ACTIVATION == "modrelu":
+def _activate(z, beta, activation):
+    h = z
+    if activation == TANH:
+        h = _tanh(z)
+    elif activation == RELU:
+        h = tl.where(z <= 0, 0.0, z)
+    elif activation == MODRELU:
         modulus = tl.abs(z) + beta
-        h = tl.where(z < 0, -modulus, modulus)
-        return tl.where((modulus <= 0) | (z == 0), 0.0, h)
-    else:
-        return z
+        h = tl.where((modulus <= 0) | (z == 0), 0.0, tl.where(z < 0, -modulus, modulus))
+    return h
 
 
 @triton.jit
-def _activate_vjp(a, h, ACTIVATION: tl.constexpr):
+def _activate_vjp(a, h, activation):
     # act'(z) a, from h = act(z) alone (the table of README.md).
-    if ACTIVATION == "tanh":
-        return a * (1 - h * h)
-    elif ACTIVATION == "relu":
-        return tl.where(h > 0, a, 0.0)
-    elif ACTIVATION == "modrelu":
-        return tl.where(h != 0, a, 0.0)
-    else:
-        return a
+    delta = a
+    if activation == TANH:
+        delta = a * (1 - h * h)
+    elif activation == RELU:
+        delta = tl.where(h > 0, a, 0.0)
+    elif activation == MODRELU:
+        delta = tl.where(h != 0, a, 0.0)
+    return delta
 
 
 @triton.jit
@@ -65,14 +70,14 @@ def _times(h, matrix, z, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
     return z
 
 
-@triton.jit(do_not_specialize=["T", "B", "i", "x_step", "x_row"])
+@triton.jit(do_not_specialize=["T", "B", "i", "x_step", "x_row", "activation"])
 def recurrence_fwd_kernel(
     x_ptr,  # (T, B, i), strides x_step, x_row, 1; not read if I == 0
     U_ptr,  # (n, i)
     c_ptr,  # (n,)
     M_ptr,  # (n, n)
     h0_ptr,  # (B, n)
-    beta_ptr,  # (n,)
+    beta_ptr,  # (n,), of modrelu; for the others any n numbers
     hs_ptr,  # (T, B, n); if I == 0 it holds U x_t + c
     T,
     B,
@@ -80,10 +85,10 @@ def recurrence_fwd_kernel(
     i,
     x_step,
     x_row,
+    activation,
     N: tl.constexpr,
     I: tl.constexpr,
     BB: tl.constexpr,
-    ACTIVATION: tl.constexpr,
     SPLIT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -94,9 +99,7 @@ def recurrence_fwd_kernel(
     square = (units < n)[:, None] & (units < n)[None, :]
     Mt = tl.load(M_ptr + units[None, :] * n + units[:, None], mask=square, other=0.0)  # (k, j) = M[j, k]
     h = tl.load(h0_ptr + tile, mask=inside, other=0.0).to(tl.float32)
-    beta = tl.zeros((1, N), tl.float32)
-    if ACTIVATION == "modrelu":
-        beta = tl.load(beta_ptr + units, mask=units < n, other=0.0).to(tl.float32)[None, :]
+    beta = tl.load(beta_ptr + units, mask=units < n, other=0.0).to(tl.float32)[None, :]
     # What step t + 1 starts from is loaded during step t: its way from memory is off the chain of products.
     # Step by step a scalar moves on; the offsets within a step are 32-bit, which saves registers.
     if I > 0:
@@ -122,13 +125,13 @@ def recurrence_fwd_kernel(
         z = now.to(tl.float32)
         if I > 0:
             z = tl.dot(now, Ut, acc=tl.broadcast_to(c, (BB, N)), input_precision=PRECISION)
-        h = _activate(_times(h, Mt, z, SPLIT, PRECISION), beta, ACTIVATION)
+        h = _activate(_times(h, Mt, z, SPLIT, PRECISION), beta, activation)
         tl.store(hs_ptr + tile, h.to(hs_ptr.dtype.element_ty), mask=inside)
         hs_ptr += B * n
 
 
 # (2): delta_t = act'(h_t) (g_t + M^T delta_{t+1}), t = T .. 1; at the end grad_h0 = M^T delta_1, in rows delta_1 M.
-@triton.jit(do_not_specialize=["T", "B", "grad_step", "grad_row"])
+@triton.jit(do_not_specialize=["T", "B", "grad_step", "grad_row", "activation"])
 def recurrence_bwd_kernel(
     grad_ptr,  # g (T, B, n), strides grad_step, grad_row, 1
     M_ptr,  # (n, n)
@@ -140,9 +143,9 @@ def recurrence_bwd_kernel(
     n,
     grad_step,
     grad_row,
+    activation,
     N: tl.constexpr,
     BB: tl.constexpr,
-    ACTIVATION: tl.constexpr,
     SPLIT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -169,7 +172,7 @@ def recurrence_bwd_kernel(
         hs_ptr -= step
         grad_ahead = tl.load(grad_ptr + offsets, mask=inside & more, other=0.0)
         h_ahead = tl.load(hs_ptr + tile, mask=inside & more, other=0.0)
-        delta = _activate_vjp(a, h, ACTIVATION)
+        delta = _activate_vjp(a, h, activation)
         tl.store(delta_ptr + tile, delta.to(delta_ptr.dtype.element_ty), mask=inside)
         delta_ptr -= step
         carried = _times(delta, M, tl.zeros((BB, N), tl.float32), SPLIT, PRECISION)
@@ -178,21 +181,21 @@ def recurrence_bwd_kernel(
 
 # One step of all samples, forward: h_t = act(h_{t-1} M^T + z), z = U x_t + c found in h_t's place. The adjoint, with
 # BACKWARD: delta_t = act'(h_t) (delta_{t+1} M + g_t).
-@triton.jit(do_not_specialize=["B"])
+@triton.jit(do_not_specialize=["B", "activation"])
 def recurrence_step_kernel(
     from_ptr,  # (B, n): h_{t-1}, or delta_{t+1}
     M_ptr,  # (n, n)
     start_ptr,  # (B, n): z, or g_t
     h_ptr,  # (B, n): h_t, read by the adjoint
-    beta_ptr,  # (n,)
+    beta_ptr,  # (n,), of modrelu; for the others any n numbers
     to_ptr,  # (B, n): h_t, or delta_t
     B,
     n,
+    activation,
     BB: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
     BACKWARD: tl.constexpr,
-    ACTIVATION: tl.constexpr,
     SPLIT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -214,12 +217,10 @@ def recurrence_step_kernel(
         z = _times(state, matrix, z, SPLIT, PRECISION)
     if BACKWARD:
         h = tl.load(h_ptr + tile, mask=inside, other=0.0).to(tl.float32)
-        result = _activate_vjp(z, h, ACTIVATION)
+        result = _activate_vjp(z, h, activation)
     else:
-        beta = tl.zeros((1, BN), tl.float32)
-        if ACTIVATION == "modrelu":
-            beta = tl.load(beta_ptr + units, mask=units < n, other=0.0).to(tl.float32)[None, :]
-        result = _activate(z, beta, ACTIVATION)
+        beta = tl.load(beta_ptr + units, mask=units < n, other=0.0).to(tl.float32)[None, :]
+        result = _activate(z, beta, activation)
     tl.store(to_ptr + tile, result.to(to_ptr.dtype.element_ty), mask=inside)
 
 

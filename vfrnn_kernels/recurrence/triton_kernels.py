@@ -34,7 +34,8 @@ STEP_TILE = (32, 32, 32)
 ROWS_PER_SUM = 1024
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-ACTIVATIONS = ("modrelu", "tanh", "relu", "identity")
+#: The numbers of the activations in triton_device.py.
+ACTIVATIONS = {"modrelu": 0, "tanh": 1, "relu": 2, "identity": 3}
 
 
 def resident_limit(dtype: torch.dtype) -> int:
@@ -55,22 +56,26 @@ def _block(n: int) -> int:
     return max(SMALLEST_N, next_power_of_2(n))
 
 
-def forward_spec(n: int, fused: bool, activation: str, dtype: torch.dtype, state: torch.dtype) -> KernelSpec:
+def forward_spec(n: int, fused: bool, dtype: torch.dtype, state: torch.dtype) -> KernelSpec:
     """The resident forward kernel of an n up to the limit."""
     P, H, N = pointer(dtype), pointer(state), _block(n)
     signature = {"x_ptr": P, "U_ptr": P, "c_ptr": H, "M_ptr": P, "h0_ptr": H, "beta_ptr": H, "hs_ptr": H}
-    signature |= dict.fromkeys(("T", "B", "n", "i", "x_step", "x_row"), "i32")
-    constants = {"N": N, "I": FUSED_INPUT if fused else 0, "BB": BB, "ACTIVATION": activation}
-    return KernelSpec(recurrence_fwd_kernel, signature, {**constants, **_numerics(dtype, state)}, num_warps=_warps(N))
+    signature |= dict.fromkeys(("T", "B", "n", "i", "x_step", "x_row", "activation"), "i32")
+    constants = {"N": N, "I": FUSED_INPUT if fused else 0, "BB": BB, **_numerics(dtype, state)}
+    return KernelSpec(recurrence_fwd_kernel, signature, constants, num_warps=_warps(N), divisible=_divisible(n))
 
 
-def backward_spec(n: int, activation: str, dtype: torch.dtype, state: torch.dtype) -> KernelSpec:
+def backward_spec(n: int, dtype: torch.dtype, state: torch.dtype) -> KernelSpec:
     """The resident backward kernel of an n up to the limit."""
     P, H, N = pointer(dtype), pointer(state), _block(n)
     signature = {"grad_ptr": H, "M_ptr": P, "hs_ptr": H, "delta_ptr": P, "grad_h0_ptr": H}
-    signature |= dict.fromkeys(("T", "B", "n", "grad_step", "grad_row"), "i32")
-    constants = {"N": N, "BB": BB, "ACTIVATION": activation, **_numerics(dtype, state)}
-    return KernelSpec(recurrence_bwd_kernel, signature, constants, num_warps=_warps(N))
+    signature |= dict.fromkeys(("T", "B", "n", "grad_step", "grad_row", "activation"), "i32")
+    constants = {"N": N, "BB": BB, **_numerics(dtype, state)}
+    return KernelSpec(recurrence_bwd_kernel, signature, constants, num_warps=_warps(N), divisible=_divisible(n))
+
+
+def _divisible(n: int) -> tuple[str, ...]:
+    return ("n",) if n % 16 == 0 else ()
 
 
 def _warps(N: int) -> int:
@@ -78,44 +83,39 @@ def _warps(N: int) -> int:
     return 8 if N >= 128 else 4
 
 
-def step_spec(backward: bool, activation: str, dtype: torch.dtype, state: torch.dtype) -> KernelSpec:
+def step_spec(n: int, backward: bool, dtype: torch.dtype, state: torch.dtype) -> KernelSpec:
     """The kernel of one step, forward or backward, of any n."""
     P, H = pointer(dtype), pointer(state)
-    signature = {
-        "from_ptr": P if backward else H,
-        "M_ptr": P,
-        "start_ptr": H,
-        "h_ptr": H,
-        "beta_ptr": H,
-        "to_ptr": P if backward else H,
-        "B": "i32",
-        "n": "i32",
-    }
-    constants = dict(zip(("BB", "BN", "BK"), STEP_TILE, strict=True))
-    constants |= {"BACKWARD": backward, "ACTIVATION": activation}
-    numerics = _numerics(dtype, state) | ({"SPLIT": False} if backward else {})
-    return KernelSpec(recurrence_step_kernel, signature, {**constants, **numerics}, num_warps=4, num_stages=3)
+    signature = {"from_ptr": P if backward else H, "M_ptr": P, "start_ptr": H, "h_ptr": H, "beta_ptr": H}
+    signature |= {"to_ptr": P if backward else H, "B": "i32", "n": "i32", "activation": "i32"}
+    constants: dict[str, object] = dict(zip(("BB", "BN", "BK"), STEP_TILE, strict=True))
+    constants |= {"BACKWARD": backward, **_numerics(dtype, state)}
+    if backward:
+        constants["SPLIT"] = False  # delta is kept in the dtype of M
+    return KernelSpec(recurrence_step_kernel, signature, constants, 4, num_stages=3, divisible=_divisible(n))
 
 
-def sums_spec(dtype: torch.dtype, state: torch.dtype) -> KernelSpec:
+def sums_spec(n: int, dtype: torch.dtype, state: torch.dtype) -> KernelSpec:
     """The kernel of the sums over steps and samples."""
     signature = {"delta_ptr": pointer(dtype), "hs_ptr": pointer(state), "sums_ptr": "*fp32", "rows": "i32", "n": "i32"}
-    return KernelSpec(recurrence_sums_kernel, signature, {"ROWS": ROWS_PER_SUM, "BR": 32, "BN": 64}, num_warps=4)
+    constants = {"ROWS": ROWS_PER_SUM, "BR": 32, "BN": 64}
+    return KernelSpec(recurrence_sums_kernel, signature, constants, divisible=_divisible(n))
 
 
-def specs(arch: int) -> Iterator[KernelSpec]:
+def specs() -> Iterator[KernelSpec]:
     """Every kernel x configuration that the op can launch; the same for all architectures."""
     for dtype in DTYPES:
-        for state in {dtype: None, torch.float32: None}:
-            yield sums_spec(dtype, state)
-            for activation in ACTIVATIONS:
-                yield step_spec(False, activation, dtype, state)
-                yield step_spec(True, activation, dtype, state)
+        for state in dict.fromkeys((dtype, torch.float32)):
+            for odd in (0, 1):
+                n = resident_limit(dtype) + 16 - odd
+                yield sums_spec(n, dtype, state)
+                yield step_spec(n, False, dtype, state)
+                yield step_spec(n, True, dtype, state)
                 N = SMALLEST_N
                 while N <= resident_limit(dtype):
-                    yield forward_spec(N, True, activation, dtype, state)
-                    yield forward_spec(N, False, activation, dtype, state)
-                    yield backward_spec(N, activation, dtype, state)
+                    yield forward_spec(N - odd, True, dtype, state)
+                    yield forward_spec(N - odd, False, dtype, state)
+                    yield backward_spec(N - odd, dtype, state)
                     N *= 2
 
 
@@ -125,6 +125,7 @@ def recurrence(
     """hs (T, B, n), of the dtype of h0."""
     T, B, i = x.shape
     n = M.shape[0]
+    act = ACTIVATIONS[activation]
     hs = h0.new_empty(T, B, n)
     if hs.numel() == 0:
         return (hs,)
@@ -139,16 +140,16 @@ def recurrence(
         _multiply_input(x, U, c, hs)
         c = unread
     if resident:
-        spec = forward_spec(n, fused, activation, M.dtype, h0.dtype)
-        spec.launch((cdiv(B, BB),), x, U, c, M, h0, beta, hs, T, B, n, i, x.stride(0), x.stride(1))
+        spec = forward_spec(n, fused, M.dtype, h0.dtype)
+        spec.launch((cdiv(B, BB),), x, U, c, M, h0, beta, hs, T, B, n, i, x.stride(0), x.stride(1), act)
         return (hs,)
-    spec = step_spec(False, activation, M.dtype, h0.dtype)
+    spec = step_spec(n, False, M.dtype, h0.dtype)
 
     def step(h: Tensor, weights: Sequence[Tensor], operands: Sequence[Tensor]) -> None:
         (matrix, shift), (h_t,) = weights, operands
-        spec.launch(_step_grid(B, n), h, matrix, h_t, h_t, shift, h_t, B, n)
+        spec.launch(_step_grid(B, n), h, matrix, h_t, h_t, shift, h_t, B, n, act)
 
-    run_steps(spec.name, step, h0, (M, beta), (hs,), reverse=False)
+    run_steps((spec.name, act), step, h0, (M, beta), (hs,), reverse=False)
     return (hs,)
 
 
@@ -223,27 +224,28 @@ def recurrence_backward(
 def _deltas(grad_hs: Tensor, M: Tensor, h0: Tensor, hs: Tensor, activation: str) -> tuple[Tensor, Tensor]:
     """delta (T, B, n), of the dtype of M, and grad_h0 (B, n)."""
     T, B, n = hs.shape
+    act = ACTIVATIONS[activation]
     delta = M.new_empty(T, B, n)
     if _is_resident(B, n, M.dtype):
         grad_hs, grad_h0 = _with_adjacent_entries(grad_hs), h0.new_empty(B, n)
-        spec = backward_spec(n, activation, M.dtype, h0.dtype)
+        spec = backward_spec(n, M.dtype, h0.dtype)
         strides = (grad_hs.stride(0), grad_hs.stride(1))
-        spec.launch((cdiv(B, BB),), grad_hs, M, hs, delta, grad_h0, T, B, n, *strides)
+        spec.launch((cdiv(B, BB),), grad_hs, M, hs, delta, grad_h0, T, B, n, *strides, act)
         return delta, grad_h0
-    spec = step_spec(True, activation, M.dtype, h0.dtype)
+    spec = step_spec(n, True, M.dtype, h0.dtype)
 
     def step(after: Tensor, weights: Sequence[Tensor], operands: Sequence[Tensor]) -> None:
         (matrix,), (grad, h, delta_t) = weights, operands
-        spec.launch(_step_grid(B, n), after, matrix, grad, h, h, delta_t, B, n)
+        spec.launch(_step_grid(B, n), after, matrix, grad, h, h, delta_t, B, n, act)
 
-    run_steps(spec.name, step, M.new_zeros(B, n), (M,), (grad_hs.contiguous(), hs, delta), reverse=True)
+    run_steps((spec.name, act), step, M.new_zeros(B, n), (M,), (grad_hs.contiguous(), hs, delta), reverse=True)
     return delta, (delta[0] @ M).to(h0.dtype)
 
 
 def _sums(delta: Tensor, hs: Tensor) -> Tensor:
     """The sums over all rows of delta and of sign(h) delta, (2, n) in float32."""
     count, n = delta.shape
-    spec = sums_spec(delta.dtype, hs.dtype)
+    spec = sums_spec(n, delta.dtype, hs.dtype)
     programs = cdiv(count, ROWS_PER_SUM)
     sums = torch.empty(programs, 2, n, dtype=torch.float32, device=delta.device)
     spec.launch((cdiv(n, spec.constexprs["BN"]), programs), delta, hs, sums, count, n)

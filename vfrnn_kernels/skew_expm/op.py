@@ -100,6 +100,14 @@ def _fake(S: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
     return S.new_empty(K, n, n), S.new_empty(K, saved_matrices(S.dtype), n, n)
 
 
+def _triton_fake(S: Tensor, dt: Tensor) -> tuple[Tensor, ...]:
+    from vfrnn_kernels.skew_expm.triton_kernels import saved_shapes
+
+    K, n, _ = S.shape
+    matrices, squarings = saved_shapes(K, n, S.dtype)
+    return S.new_empty(K, n, n), S.new_empty(matrices), S.new_empty(squarings, dtype=torch.int32)
+
+
 _functions = differentiable(
     "skew_expm",
     arguments="Tensor S, Tensor dt",
@@ -109,4 +117,6 @@ _functions = differentiable(
     inputs=2,
     outputs=1,
     saved=1,
+    triton_saved=2,
+    triton_fake=_triton_fake,
 )

@@ -78,6 +78,14 @@ def _fake(S: Tensor, delta: Tensor, dt: Tensor, substeps: int) -> tuple[Tensor, 
     return S.new_empty(K, n, n), S.new_empty(K, n, n), S.new_empty(K, saved_matrices(S.dtype), n, n)
 
 
+def _triton_fake(S: Tensor, delta: Tensor, dt: Tensor, substeps: int) -> tuple[Tensor, ...]:
+    from vfrnn_kernels.skew_expm.triton_kernels import saved_shapes
+
+    K, n, _ = S.shape
+    matrices, squarings = saved_shapes(K, n, S.dtype)
+    return S.new_empty(K, n, n), S.new_empty(K, n, n), S.new_empty(matrices), S.new_empty(squarings, dtype=torch.int32)
+
+
 _functions = differentiable(
     "strang_step",
     arguments="Tensor S, Tensor delta, Tensor dt, int substeps",
@@ -87,4 +95,6 @@ _functions = differentiable(
     inputs=3,
     outputs=1,
     saved=2,
+    triton_saved=3,
+    triton_fake=_triton_fake,
 )
