@@ -14,6 +14,7 @@ MODRELU = tl.constexpr(0)
 TANH = tl.constexpr(1)
 RELU = tl.constexpr(2)
 IDENTITY = tl.constexpr(3)
+RUN_TIME = tl.constexpr(-1)
 
 
 @triton.jit
@@ -31,8 +32,9 @@ def _tanh(z):
     return tl.where(size < 0.625, near + near * square * p, tl.where(z < 0, -far, far))
 
 
-# The activation is a run-time number: all threads take the same branch, which costs a step next to nothing, and one
-# kernel to compile replaces four. Comparisons are written so that a NaN takes the branch that keeps it.
+# The activation is a run-time number where registers allow: all threads take the same branch, which costs a step next
+# to nothing, and one kernel to compile replaces four. Where M takes most of the registers, ACTIVATION is the number, else
+# it is RUN_TIME. Comparisons are written so that a NaN takes the branch that keeps it.
 @triton.jit
 def _activate(z, beta, activation):
     h = z
@@ -89,9 +91,11 @@ def recurrence_fwd_kernel(
     N: tl.constexpr,
     I: tl.constexpr,
     BB: tl.constexpr,
+    ACTIVATION: tl.constexpr,
     SPLIT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
+    kind = activation if ACTIVATION == RUN_TIME else ACTIVATION
     rows = tl.program_id(0) * BB + tl.arange(0, BB)
     units = tl.arange(0, N)
     inside = (rows < B)[:, None] & (units < n)[None, :]
@@ -125,7 +129,7 @@ def recurrence_fwd_kernel(
         z = now.to(tl.float32)
         if I > 0:
             z = tl.dot(now, Ut, acc=tl.broadcast_to(c, (BB, N)), input_precision=PRECISION)
-        h = _activate(_times(h, Mt, z, SPLIT, PRECISION), beta, activation)
+        h = _activate(_times(h, Mt, z, SPLIT, PRECISION), beta, kind)
         tl.store(hs_ptr + tile, h.to(hs_ptr.dtype.element_ty), mask=inside)
         hs_ptr += B * n
 
@@ -146,9 +150,11 @@ def recurrence_bwd_kernel(
     activation,
     N: tl.constexpr,
     BB: tl.constexpr,
+    ACTIVATION: tl.constexpr,
     SPLIT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
+    kind = activation if ACTIVATION == RUN_TIME else ACTIVATION
     rows = tl.program_id(0) * BB + tl.arange(0, BB)
     units = tl.arange(0, N)
     inside = (rows < B)[:, None] & (units < n)[None, :]
@@ -172,7 +178,7 @@ def recurrence_bwd_kernel(
         hs_ptr -= step
         grad_ahead = tl.load(grad_ptr + offsets, mask=inside & more, other=0.0)
         h_ahead = tl.load(hs_ptr + tile, mask=inside & more, other=0.0)
-        delta = _activate_vjp(a, h, activation)
+        delta = _activate_vjp(a, h, kind)
         tl.store(delta_ptr + tile, delta.to(delta_ptr.dtype.element_ty), mask=inside)
         delta_ptr -= step
         carried = _times(delta, M, tl.zeros((BB, N), tl.float32), SPLIT, PRECISION)

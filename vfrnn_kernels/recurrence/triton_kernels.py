@@ -36,6 +36,7 @@ ROWS_PER_SUM = 1024
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 #: The numbers of the activations in triton_device.py.
 ACTIVATIONS = {"modrelu": 0, "tanh": 1, "relu": 2, "identity": 3}
+RUN_TIME = -1
 
 
 def resident_limit(dtype: torch.dtype) -> int:
@@ -56,22 +57,32 @@ def _block(n: int) -> int:
     return max(SMALLEST_N, next_power_of_2(n))
 
 
-def forward_spec(n: int, fused: bool, dtype: torch.dtype, state: torch.dtype) -> KernelSpec:
+def forward_spec(n: int, fused: bool, activation: int, dtype: torch.dtype, state: torch.dtype) -> KernelSpec:
     """The resident forward kernel of an n up to the limit."""
     P, H, N = pointer(dtype), pointer(state), _block(n)
     signature = {"x_ptr": P, "U_ptr": P, "c_ptr": H, "M_ptr": P, "h0_ptr": H, "beta_ptr": H, "hs_ptr": H}
     signature |= dict.fromkeys(("T", "B", "n", "i", "x_step", "x_row", "activation"), "i32")
-    constants = {"N": N, "I": FUSED_INPUT if fused else 0, "BB": BB, **_numerics(dtype, state)}
+    constants = {"N": N, "I": FUSED_INPUT if fused else 0, "BB": BB, "ACTIVATION": _compiled(N, activation, dtype)}
+    constants |= _numerics(dtype, state)
     return KernelSpec(recurrence_fwd_kernel, signature, constants, num_warps=_warps(N), divisible=_divisible(n))
 
 
-def backward_spec(n: int, dtype: torch.dtype, state: torch.dtype) -> KernelSpec:
+def backward_spec(n: int, activation: int, dtype: torch.dtype, state: torch.dtype) -> KernelSpec:
     """The resident backward kernel of an n up to the limit."""
     P, H, N = pointer(dtype), pointer(state), _block(n)
     signature = {"grad_ptr": H, "M_ptr": P, "hs_ptr": H, "delta_ptr": P, "grad_h0_ptr": H}
     signature |= dict.fromkeys(("T", "B", "n", "grad_step", "grad_row", "activation"), "i32")
-    constants = {"N": N, "BB": BB, **_numerics(dtype, state)}
+    constants = {"N": N, "BB": BB, "ACTIVATION": _compiled(N, activation, dtype), **_numerics(dtype, state)}
     return KernelSpec(recurrence_bwd_kernel, signature, constants, num_warps=_warps(N), divisible=_divisible(n))
+
+
+def _compiled(N: int, activation: int, dtype: torch.dtype) -> int:
+    return activation if _is_crowded(N, dtype) else RUN_TIME
+
+
+def _is_crowded(N: int, dtype: torch.dtype) -> bool:
+    # Three TensorFloat32 products keep M as two numbers: 128 registers of a thread, and h takes nearly as many.
+    return dtype == torch.float32 and N == 128
 
 
 def _divisible(n: int) -> tuple[str, ...]:
@@ -113,9 +124,10 @@ def specs() -> Iterator[KernelSpec]:
                 yield step_spec(n, True, dtype, state)
                 N = SMALLEST_N
                 while N <= resident_limit(dtype):
-                    yield forward_spec(N - odd, True, dtype, state)
-                    yield forward_spec(N - odd, False, dtype, state)
-                    yield backward_spec(N - odd, dtype, state)
+                    for activation in ACTIVATIONS.values() if _is_crowded(N, dtype) else (RUN_TIME,):
+                        yield forward_spec(N - odd, True, activation, dtype, state)
+                        yield forward_spec(N - odd, False, activation, dtype, state)
+                        yield backward_spec(N - odd, activation, dtype, state)
                     N *= 2
 
 
@@ -140,7 +152,7 @@ def recurrence(
         _multiply_input(x, U, c, hs)
         c = unread
     if resident:
-        spec = forward_spec(n, fused, M.dtype, h0.dtype)
+        spec = forward_spec(n, fused, act, M.dtype, h0.dtype)
         spec.launch((cdiv(B, BB),), x, U, c, M, h0, beta, hs, T, B, n, i, x.stride(0), x.stride(1), act)
         return (hs,)
     spec = step_spec(n, False, M.dtype, h0.dtype)
@@ -228,7 +240,7 @@ def _deltas(grad_hs: Tensor, M: Tensor, h0: Tensor, hs: Tensor, activation: str)
     delta = M.new_empty(T, B, n)
     if _is_resident(B, n, M.dtype):
         grad_hs, grad_h0 = _with_adjacent_entries(grad_hs), h0.new_empty(B, n)
-        spec = backward_spec(n, M.dtype, h0.dtype)
+        spec = backward_spec(n, act, M.dtype, h0.dtype)
         strides = (grad_hs.stride(0), grad_hs.stride(1))
         spec.launch((cdiv(B, BB),), grad_hs, M, hs, delta, grad_h0, T, B, n, *strides, act)
         return delta, grad_h0
