@@ -10,7 +10,7 @@ return at once. Kernels: `triton_forward.py`, `triton_backward.py`; one tile of 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,10 +45,18 @@ class Plan:
 
 @functools.cache
 def plan(n: int) -> Plan:
-    """The plan for n x n matrices: small tiles keep more processors busy, large ones read less."""
+    """The plan for n x n matrices: small tiles keep more processors busy, large ones read less.
+
+    A depth of 16, not 32, and 32 as the least block: what fits the registers on every architecture.
+    """
     if n <= LARGEST_WHOLE:
-        return Plan(True, block_size(n, 32), 16, 4 if n <= 32 else 8, 1)
-    return Plan(False, 32, 32, 4, 3) if n <= 256 else Plan(False, 64, 32, 4, 3)
+        return Plan(True, block_size(n, 32), 16, 8, 1)
+    return Plan(False, 32 if n <= 256 else 64, 16, 4, 3)
+
+
+def far(plan: Plan) -> Plan:
+    """The plan of the squarings that one program per matrix makes, beside a plan of tiles."""
+    return replace(plan, num_warps=8, num_stages=1)
 
 
 PLANS = tuple(plan(n) for n in (32, 64, 256, 512))
@@ -78,7 +86,7 @@ def specs(scaled: bool = False) -> list[KernelSpec]:
                     for kernel in (whole_fwd_kernel, whole_bwd_kernel)
                 ]
                 continue
-            found += [configuration(kernel, plan, divisible) for kernel in (far_fwd_kernel, far_bwd_kernel)]
+            found += [configuration(kernel, far(plan), divisible) for kernel in (far_fwd_kernel, far_bwd_kernel)]
             found += [_stage(tiled_fwd_kernel, plan, divisible, scaled, *stage) for stage in FORWARD + POLISH]
             backward = (("cotangent", True), *LEVEL_BACKWARD, *BACKWARD)
             found += [_stage(tiled_bwd_kernel, plan, divisible, scaled, *stage) for stage in backward]
@@ -155,7 +163,7 @@ def forward(
             launch(stage, half)
         for level in range(LEVELS):
             launch(*FORWARD[-1], level)
-        configuration(far_fwd_kernel, chosen, divisible).launch((K,), matrices, scratch, squarings, n)
+        configuration(far_fwd_kernel, far(chosen), divisible).launch((K,), matrices, scratch, squarings, n)
         for stage, half in POLISH:
             launch(stage, half)
     return Q, M, matrices, squarings
@@ -200,7 +208,7 @@ def backward(
                 for level in range(LEVELS):
                     for stage, half in LEVEL_BACKWARD:
                         launch(stage, half, level)
-                configuration(far_bwd_kernel, chosen, divisible).launch((K,), matrices, squarings, scratch, n)
+                configuration(far_bwd_kernel, far(chosen), divisible).launch((K,), matrices, squarings, scratch, n)
                 for stage, half in BACKWARD:
                     launch(stage, half)
     return grad_S if needs & 1 else None, pairings.sum(-1) if needs & 2 else None
