@@ -14,14 +14,17 @@ import torch
 from torch import Tensor
 
 
+def autocasts(device: str) -> bool:
+    """Whether autocast is on for this type of device."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def autocast_dtype(value: Any) -> torch.dtype | None:
     """The dtype that autocast asks for on the device of this tensor, None where it is off."""
     if not isinstance(value, Tensor):
         return None
     kind = value.device.type
-    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
-        return None
-    return torch.get_autocast_dtype(kind)
+    return torch.get_autocast_dtype(kind) if autocasts(kind) else None
 
 
 def converted(dtype: torch.dtype, *values: Any) -> tuple[Any, ...]:

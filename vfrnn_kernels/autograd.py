@@ -10,6 +10,7 @@ trace.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from vfrnn_kernels.autocast import autocasts
 from vfrnn_kernels.library import backward_fake, define_triton_ops
 from vfrnn_kernels.loader import CPU_LIBRARY_MISSING
 
@@ -107,11 +109,27 @@ def _apply(key: str, *args: Any) -> Tensors:
     ):
         return _KERNELS[key].forward(*args)
     # What autocast asks for is done by the ops (autocast.py); the products inside them keep their dtype.
-    device = next(arg for arg in args if isinstance(arg, Tensor)).device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    device = args[0].device.type
+    if autocasts(device):
         with torch.autocast(device, enabled=False):
             return KernelFunction.apply(key, *args)
     return KernelFunction.apply(key, *args)
+
+
+class _AsGiven(inspect.Signature):
+    """Of a function without defaults. `Function.apply` binds its arguments to the signature of `forward` on every call,
+    to find them; the general way to do so takes longer than a small kernel."""
+
+    def bind(self, *args: Any, **kwargs: Any) -> Any:
+        return _Arguments(args, kwargs)
+
+
+class _Arguments:
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.args, self.kwargs = args, kwargs
+
+    def apply_defaults(self) -> None:
+        pass
 
 
 class KernelFunction(Function):
@@ -192,6 +210,10 @@ class KernelBackward(Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensors, tuple[int, ...]]:
         return _one_by_one(KernelBackward, info.batch_size, in_dims, args)
+
+
+for _function in (KernelFunction, KernelBackward):
+    _function.forward.__signature__ = _AsGiven()  # type: ignore[attr-defined]
 
 
 def _one_by_one(

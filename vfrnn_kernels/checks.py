@@ -104,6 +104,20 @@ def as_number_tensor(name: str, value: object, like: Tensor) -> Tensor:
     return torch.full((), float(value), dtype=like.dtype, device=like.device)
 
 
+def as_batch(tensor: Tensor, batch: Sequence[int], *rest: int) -> Tensor:
+    """The tensor, which broadcasts to (*batch, *rest), with one batch dimension. Nothing is done where nothing changes:
+    every view that is differentiated costs as much as a small kernel."""
+    shape = (*batch, *rest)
+    if tensor.shape != shape:
+        tensor = tensor.expand(shape)
+    return tensor if len(batch) == 1 else tensor.reshape(math.prod(batch), *rest)
+
+
+def from_batch(tensor: Tensor, batch: Sequence[int]) -> Tensor:
+    """A result with one batch dimension in the shape of the batch."""
+    return tensor if len(batch) == 1 else tensor.reshape(*batch, *tensor.shape[1:])
+
+
 def check_mesh(b: Tensor, w: Tensor, N: Tensor | None, G: Tensor | None) -> None:
     """The tensors of a mesh fit each other; without N and G it is the complete mesh.
 

@@ -83,28 +83,28 @@ def select_backend(
     first = next(tensor for tensor in tensors if tensor is not None)
     device, dtype = first.device, dtype or first.dtype
     source = "backend"
-    if requested is None and os.environ.get("VFRNN_BACKEND"):
-        requested, source = os.environ["VFRNN_BACKEND"], "VFRNN_BACKEND"
+    if requested is None:
+        requested, source = os.environ.get("VFRNN_BACKEND") or None, "VFRNN_BACKEND"
     if requested is not None:
         backend = get_backend(requested, argument=source)
         reason = refusal(backend, op, device, dtype)
         if reason is not None:
             raise RuntimeError(f"{op}: backend {requested!r} (from {source}) cannot serve this call: {reason}")
         return backend.name
-    if device.type in ("cpu", "meta"):
-        # The interpreter serves who names it.
-        candidates = [backend for backend in BACKENDS if backend.name != "triton"]
-    else:
-        candidates = [backend for backend in BACKENDS if backend.name != "reference"]
-    reasons = {backend.name: refusal(backend, op, device, dtype) for backend in candidates}
-    for name, reason in reasons.items():
+    # The interpreter, and the reference on a GPU, serve who names them.
+    left_out = "triton" if device.type in ("cpu", "meta") else "reference"
+    reasons = []
+    for backend in BACKENDS:
+        if backend.name == left_out:
+            continue
+        reason = refusal(backend, op, device, dtype)
         if reason is None:
-            if name == "reference" and CPU_LIBRARY_MISSING is not None:
+            if backend.name == "reference" and CPU_LIBRARY_MISSING is not None:
                 _warn_uncompiled(CPU_LIBRARY_MISSING)
-            return name
+            return backend.name
+        reasons.append(f"{backend.name}: {reason}")
     raise RuntimeError(
-        f"{op}: no compiled backend serves {dtype} on {device} "
-        f"({'; '.join(f'{name}: {reason}' for name, reason in reasons.items())}); "
+        f"{op}: no compiled backend serves {dtype} on {device} ({'; '.join(reasons)}); "
         "ask for backend='reference' (plain PyTorch, slow)"
     )
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import check_mesh, check_rank, check_shape, check_tensor
+from vfrnn_kernels.checks import as_batch, check_mesh, check_rank, check_shape, check_tensor, from_batch
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.field_generator.reference import field_generator_backward_reference, field_generator_reference
 
@@ -52,8 +50,8 @@ def field_generator(
     check_shape("v", v, "(..., m, d)", (*v.shape[:-2], m, d), m=m, d=d)
     function = _functions[select_backend("field_generator", backend, (v,))]
     batch = v.shape[:-2]
-    S, delta = function(b, w, N, G, v.reshape(math.prod(batch), m, d) if len(batch) != 1 else v)
-    return S.reshape(*batch, *S.shape[1:]), delta.reshape(*batch, *delta.shape[1:])
+    S, delta = function(b, w, N, G, as_batch(v, batch, m, d))
+    return from_batch(S, batch), from_batch(delta, batch)
 
 
 def _fake(b: Tensor, w: Tensor, N: Tensor | None, G: Tensor | None, v: Tensor) -> tuple[Tensor, Tensor]:

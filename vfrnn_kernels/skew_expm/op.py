@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import as_number_tensor, check_rank, check_tensor
+from vfrnn_kernels.checks import as_batch, as_number_tensor, check_rank, check_tensor, from_batch
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.skew_expm.coefficients import scheme
 from vfrnn_kernels.skew_expm.reference import skew_expm_backward_reference, skew_expm_reference
@@ -48,8 +48,7 @@ def skew_expm(S: Tensor, dt: float | Tensor = 1.0, *, backend: str | None = None
     batch = torch.broadcast_shapes(S.shape[:-2], dt.shape) if dt.dim() else S.shape[:-2]
     function = _functions[select_backend("skew_expm", backend, (S,))]
     n = S.shape[-1]
-    Q = function(S.expand(*batch, n, n).reshape(-1, n, n), dt.expand(batch).reshape(-1))[0]
-    return Q.reshape(*batch, n, n)
+    return from_batch(function(as_batch(S, batch, n, n), as_batch(dt, batch))[0], batch)
 
 
 def check_generator_argument(S: Tensor) -> None:

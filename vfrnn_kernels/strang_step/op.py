@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import check_positive_int, check_rank, check_tensor
+from vfrnn_kernels.checks import as_batch, check_positive_int, check_rank, check_tensor, from_batch
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.skew_expm.op import as_times, check_broadcast, check_generator_argument, saved_matrices
 from vfrnn_kernels.strang_step.reference import strang_step_backward_reference, strang_step_reference
@@ -64,13 +64,8 @@ def strang_step(
             f"dt must broadcast with the batch shape of delta, {tuple(delta.shape[:-1])}, got {tuple(dt.shape)}"
         ) from None
     function = _functions[select_backend("strang_step", backend, (S,))]
-    M = function(
-        S.expand(*batch, n, n).reshape(-1, n, n),
-        delta.expand(*batch, n).reshape(-1, n),
-        dt.expand(batch).reshape(-1),
-        substeps,
-    )[0]
-    return M.reshape(*batch, n, n)
+    M = function(as_batch(S, batch, n, n), as_batch(delta, batch, n), as_batch(dt, batch), substeps)[0]
+    return from_batch(M, batch)
 
 
 def _fake(S: Tensor, delta: Tensor, dt: Tensor, substeps: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -93,7 +93,10 @@ def strang_step(S: Tensor, delta: Tensor, dt: Tensor, substeps: int) -> tuple[Te
     """
     if S.dtype != torch.float32:
         M = strang_step(S.float(), delta.float(), dt.float(), substeps)[0].to(S.dtype)
-        empty = [S.new_empty(shape, dtype=torch.float32) for shape in ((0, *S.shape[1:]), saved_shapes(*S.shape[:2], S.dtype)[0])]
+        empty = [
+            S.new_empty(shape, dtype=torch.float32)
+            for shape in ((0, *S.shape[1:]), saved_shapes(*S.shape[:2], S.dtype)[0])
+        ]
         return M, *empty, torch.empty(0, dtype=torch.int32, device=S.device)
     return _forward(S, delta, dt, substeps, plan(S.shape[-1]))
 
