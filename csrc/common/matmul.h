@@ -7,6 +7,7 @@
 #include "common/isa.h"
 #include "common/matmul_kernels.h"
 #include "common/scratch.h"
+#include "common/team.h"
 #include "common/tensors.h"
 
 namespace vfrnn {
@@ -28,19 +29,17 @@ struct Operand {
 };
 
 // out (rows, columns), row-major, = a b or += a b for a (rows, depth) and b (depth, columns), which out must not
-// overlap. The bits do not depend on the number of threads. May be called inside a parallel region.
+// overlap. The bits do not depend on the number of threads.
 template <class T>
-void matmul(T* out, const Operand<T>& a, const Operand<T>& b, int64_t rows, int64_t depth, int64_t columns,
-            bool accumulate = false) {
-  // Multiply-adds that are worth another thread; blocks of rows that a thread can take, of which there are several
-  // for every thread so that all end together.
-  constexpr int64_t work_per_thread = 100000, blocks_per_thread = 4, least_rows = 24;
+void matmul(const Team& team, T* out, const Operand<T>& a, const Operand<T>& b, int64_t rows, int64_t depth,
+            int64_t columns, bool accumulate = false) {
+  // Blocks of rows that a thread can take, a few for every thread so that all end together.
+  constexpr int64_t blocks_per_thread = 4, least_rows = 24;
   const MatmulKernels<T>& kernel = matmul_kernels<T>();
-  const int64_t W = kernel.panel_width, panels = (columns + W - 1) / W, threads = ts::get_num_threads();
+  const int64_t W = kernel.panel_width, panels = (columns + W - 1) / W, threads = team.members();
   const int64_t wanted = (blocks_per_thread * threads + panels - 1) / panels;
   const int64_t blocks = threads == 1 ? 1 : std::clamp<int64_t>(wanted, 1, 1 + (rows - 1) / least_rows);
-  const int64_t tasks = panels * blocks, work_of_task = rows * depth * columns / tasks;
-  ts::parallel_for(0, tasks, 1 + work_per_thread / (work_of_task + 1), [&](int64_t begin, int64_t end) {
+  team.split(panels * blocks, [&](int64_t begin, int64_t end) {
     const Scratch<T> panel(depth * W);
     int64_t packed = -1;
     for (int64_t task = begin; task < end; ++task) {
@@ -52,6 +51,12 @@ void matmul(T* out, const Operand<T>& a, const Operand<T>& b, int64_t rows, int6
                       panel.get(), last - first, depth);
     }
   });
+}
+template <class T>
+void matmul(T* out, const Operand<T>& a, const Operand<T>& b, int64_t rows, int64_t depth, int64_t columns,
+            bool accumulate = false) {
+  Team::run(Team::members_for(rows * depth * columns),
+            [&](const Team& team) { matmul(team, out, a, b, rows, depth, columns, accumulate); });
 }
 
 }  // namespace vfrnn

@@ -79,8 +79,11 @@ void general_forward(const T* N, const T* b, const T* w, const T* G, const T* v,
   });
   negative_column_sums(wvG, m, n, delta);
   for (int64_t j = 0; j < n; ++j) delta[j] /= b[j];
-  matmul<T>(H, {N, 1, n}, {wvG, n, 1}, n, m, n);
-  project<T>(S, H, inverse_square_roots(b, n).data(), T(0.5), T(-1), n);
+  const std::vector<T> r = inverse_square_roots(b, n);
+  Team::run(Team::members_for(n * m * n), [&](const Team& team) {
+    matmul<T>(team, H, {N, 1, n}, {wvG, n, 1}, n, m, n);
+    project<T>(team, S, H, r.data(), T(0.5), T(-1), n);
+  });
 }
 
 template <class T>
@@ -178,7 +181,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> field_generator_backward(
       const T* vp = v.const_data_ptr<T>() + k * m * d;
       T* gv = needed(grad_v_bit) ? grad_v.mutable_data_ptr<T>() + k * m * d : nullptr;
       T* gw = needed(grad_w_bit) ? grad_w.mutable_data_ptr<T>() : nullptr;
-      project<T>(Rp, gS, r.data(), T(0.5), T(-1), n);
+      Team::run(Team::members_for(n * n),
+                [&](const Team& team) { project<T>(team, Rp, gS, r.data(), T(0.5), T(-1), n); });
       for (int64_t j = 0; j < n; ++j) q[j] = -gd[j] / bp[j];
       if (needed(grad_b_bit)) {
         add_grad_b(Rp, r.data(), gd, Sc.const_data_ptr<T>() + k * n * n, deltac.const_data_ptr<T>() + k * n, bp, n,

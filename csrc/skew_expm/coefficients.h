@@ -9,13 +9,14 @@ inline constexpr int polish_from = 2;
 // r powers; `shape` is 1, s_1, ..., s_(r-1); p, q belong to the powers 1..r and f to the powers 0..r.
 struct SkewExpmScheme {
   int r;
-  double theta, al, e;
+  double theta, theta_polished, al, e;
   double shape[4], p[4], q[4], f[5];
 };
 
 inline constexpr SkewExpmScheme scheme_f12 = {
     3,
     2.5,
+    3.1417,
     1.72903307062861382447e-9,
     0.000212716863484804916408,
     {1.0, 5.88940670445074986194, 61.0058907047110013813},
@@ -25,6 +26,7 @@ inline constexpr SkewExpmScheme scheme_f12 = {
 
 inline constexpr SkewExpmScheme scheme_f16 = {
     4,
+    1.591,
     1.591,
     4.60598435796950641586e-14,
     1.59756795204443155483e-6,

@@ -20,44 +20,40 @@ class Products {
     const T* p;
     bool transposed = false;
   };
-  explicit Products(int64_t n) : n_(n) {}
+  Products(const Team& team, int64_t n) : team_(team), n_(n) {}
   // out = a b, which must not overlap out
-  void set(T* out, Factor a, Factor b) const { matmul(out, view(a), view(b), n_, n_, n_); }
+  void set(T* out, Factor a, Factor b) const { matmul(team_, out, view(a), view(b), n_, n_, n_); }
   // out += a b
-  void add(T* out, Factor a, Factor b) const { matmul(out, view(a), view(b), n_, n_, n_, true); }
+  void add(T* out, Factor a, Factor b) const { matmul(team_, out, view(a), view(b), n_, n_, n_, true); }
 
  private:
   Operand<T> view(Factor a) const { return a.transposed ? Operand<T>{a.p, 1, n_} : Operand<T>{a.p, n_, 1}; }
 
+  const Team& team_;
   int64_t n_;
 };
 
-// f(begin, end) over a batch of K matrices of size n: small matrices are split among threads, large ones follow each
-// other, each of their products and passes being split. What f throws must not leave a parallel region.
-template <class F>
-void for_batch(int64_t K, int64_t n, const F& f) {
-  if (n <= small_matrix) {
-    ts::parallel_for(0, K, 1 + (int64_t(1) << 17) / (n * n * n), f);
+// f(team, begin, end, scratch) over a batch of K matrices of size n, with memory for `count` numbers that a team shares:
+// each thread takes matrices of its own, or all go through one matrix after the other where those are few and large.
+// What f throws must not leave a parallel region.
+template <class T, class F>
+void for_batch(int64_t K, int64_t n, int64_t count, const F& f) {
+  if (n <= small_matrix || K >= 4 * ts::get_num_threads()) {
+    ts::parallel_for(0, K, 1 + (int64_t(1) << 17) / (n * n * n), [&](int64_t begin, int64_t end) {
+      const Scratch<T> scratch(count);
+      f(Team(), begin, end, scratch.get());
+    });
   } else {
-    f(int64_t(0), K);
-  }
-}
-
-// Rows of a large matrix on all threads, of a small one on this.
-template <class F>
-void for_rows(int64_t rows, int64_t n, const F& f) {
-  if (n <= small_matrix) {
-    f(int64_t(0), rows);
-  } else {
-    ts::parallel_for(0, rows, 1 + 32768 / (n * (rows < n ? pair_tile : 1)), f);
+    const Scratch<T> scratch(count);
+    Team::run(Team::members_for(n * n * n), [&](const Team& team) { f(team, int64_t(0), K, scratch.get()); });
   }
 }
 
 // out = c R (x + sign x^T) R with R = diag(r), the identity where r is null; out may be x.
 template <class T>
-void project(T* out, const T* x, const T* r, T c, T sign, int64_t n) {
-  for_rows(pair_tiles(n), n,
-           [&](int64_t begin, int64_t end) { skew_expm_kernels<T>().project(out, x, r, c, sign, n, begin, end); });
+void project(const Team& team, T* out, const T* x, const T* r, T c, T sign, int64_t n) {
+  team.split(pair_tiles(n),
+             [&](int64_t begin, int64_t end) { skew_expm_kernels<T>().project(out, x, r, c, sign, n, begin, end); });
 }
 
 // How many matrices of size n the forward keeps per matrix of the batch: the plan (its first entry is s), the powers

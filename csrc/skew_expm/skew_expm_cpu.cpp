@@ -55,14 +55,31 @@ void raise(const Verdict<T>& verdict) {
           std::ldexp(skew_expm_scheme<T>.theta, max_squarings), ", but its norm may be ", verdict.value);
 }
 
-// exp of one matrix after the other, with the scratch of one thread.
+// <x, y> in a fixed order.
+template <class T>
+double inner(const T* x, const T* y, int64_t count) {
+  double sums[8] = {};
+  int64_t k = 0;
+  for (; k + 8 <= count; k += 8) {
+    for (int l = 0; l < 8; ++l) sums[l] += double(x[k + l]) * y[k + l];
+  }
+  for (; k < count; ++k) sums[0] += double(x[k]) * y[k];
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+// exp of one matrix after the other, by one thread of a team. What the team shares is in `scratch`, and every thread
+// decides from that alone, so that all decide the same.
 template <class T>
 class SkewExpm {
  public:
-  SkewExpm(int64_t n, int64_t scratch)
-      : n_(n), nn_(n * n), kernels_(skew_expm_kernels<T>()), mm_(n), scratch_(scratch * n * n) {}
+  SkewExpm(const Team& team, int64_t n, T* scratch)
+      : n_(n), nn_(n * n), kernels_(skew_expm_kernels<T>()), team_(team), mm_(team, n), scratch_(scratch) {}
 
-  static constexpr int64_t forward_scratch = 3, gradient_scratch = 9;
+  static int64_t forward_scratch(int64_t n) { return 3 * n * n + std::max(6 * n, 3 * pair_tiles(n)); }
+  // The squared matrices that are not saved are made again.
+  static int64_t gradient_scratch(int64_t n, int64_t most_squarings) {
+    return (9 + std::max<int64_t>(0, most_squarings - saved_levels)) * n * n;
+  }
 
   Verdict<T> forward(const T* S, T dt, T* Q, T* saved) {
     T *A = buffer(0), *left = buffer(1), *right = buffer(2);
@@ -73,13 +90,9 @@ class SkewExpm {
     mm_.set(power(saved, 3), {A}, {powers[1]});
     if (c.r == 4) mm_.set(power(saved, 4), {powers[1]}, {powers[1]});
 
-    double bound = norm_bound(powers[c.r - 1], c.r);
-    if (c.r == 3) bound = std::min(bound, norm_bound(powers[1], 2));  // A^4 has the smaller bound in both norms
-    const double ratio = bound / c.theta;
-    if (!(ratio <= std::ldexp(1.0, max_squarings))) return {Verdict<T>::too_large, T(bound)};
-    const int s = ratio > 1 ? int(std::ceil(std::log2(ratio))) : 0;
-    std::fill(saved, saved + nn_, T(0));
-    saved[0] = T(s);
+    const double bound = norm_bound(powers);
+    if (!(bound <= std::ldexp(c.theta, max_squarings))) return {Verdict<T>::too_large, T(bound)};
+    const int s = squarings(bound);
 
     T *W = left, *Y = matrix_Y(saved);
     T coefficients[4 * 5];
@@ -91,8 +104,11 @@ class SkewExpm {
     const T* in[5] = {Y, powers[0], powers[1], powers[2], powers[3]};
     T* out[3] = {left, right, Q0};
     factors(s, coefficients);
-    combine(c.r + 1, 3, in, coefficients, out);
-    for (int64_t i = 0; i < n_; ++i) Q0[i * n_ + i] += T(c.f[0]);
+    combine(c.r + 1, 3, in, coefficients, out, [&](int64_t begin, int64_t end) {
+      add_to_diagonal(Q0, T(c.f[0]), begin, end);
+      std::fill(saved + begin * n_, saved + end * n_, T(0));
+      if (begin == 0) saved[0] = T(s);
+    });
     mm_.add(Q0, {left}, {right});
     square(Q0, s, Q, saved);
     return verdict;
@@ -146,14 +162,10 @@ class SkewExpm {
     project(grad_S, grad_1, scale / 2, -1);
   }
 
-  void reserve_levels(int64_t count) {
-    if (count > 0) levels_ = std::make_unique<Scratch<T>>(count * nn_);
-  }
-
  private:
   static constexpr const SkewExpmScheme& c = skew_expm_scheme<T>;
 
-  T* buffer(int64_t k) const { return scratch_.get() + k * nn_; }
+  T* buffer(int64_t k) const { return scratch_ + k * nn_; }
   // The layout of `saved` (saved_matrices): plan, A^2 .. A^r, Y, the first levels.
   template <class P>
   P* power(P* saved, int j) const {
@@ -182,9 +194,8 @@ class SkewExpm {
 
   Verdict<T> make_generator(const T* S, T dt, T* A) {
     const int64_t tiles = pair_tiles(n_);
-    std::vector<T> found(3 * tiles);
-    T *largest = found.data(), *defect = largest + tiles, *finite = defect + tiles;
-    for_rows(tiles, n_, [&](int64_t begin, int64_t end) {
+    T *largest = buffer(3), *defect = largest + tiles, *finite = defect + tiles;
+    team_.split(tiles, [&](int64_t begin, int64_t end) {
       kernels_.generator(A, S, dt / 2, n_, begin, end, largest, defect, finite);
     });
     T large = 0, wrong = 0, nan = 0;
@@ -197,17 +208,51 @@ class SkewExpm {
     return {};
   }
 
-  // ||A||_2 <= min(||A^j||_inf, ||A^j||_F / sqrt 2)^(1/j): the eigenvalues of A come in pairs of one magnitude. The
-  // squares of a row add up to at most ||A||_2^(2 j), which for every norm that is served is below the largest float.
-  double norm_bound(const T* power, int j) {
-    norms_.resize(2 * n_);
-    T *magnitudes = norms_.data(), *squares = magnitudes + n_;
-    for_rows(n_, n_,
-             [&](int64_t begin, int64_t end) { kernels_.row_norms(power, n_, begin, end, magnitudes, squares); });
-    double largest = 0, sum = 0;
-    for (int64_t i = 0; i < n_; ++i) largest = std::max<double>(largest, magnitudes[i]), sum += squares[i];
-    if (!std::isfinite(sum)) return std::numeric_limits<double>::infinity();
-    return std::pow(std::min(largest, std::sqrt(sum / 2)), 1.0 / j);
+  // An upper bound on ||A||_2, the least of ||A^j||_inf^(1/j), j = r - 1 and r, and of the bound from the Frobenius norms of
+  // A^(r-2), A^(r-1), A^r. The squares of a row of A^j add up to at most ||A||_2^(2 j), which for every norm that is
+  // served is below the largest float.
+  double norm_bound(const T* const* powers) {
+    constexpr int first = c.r - 2;  // A^1 needs no pass: its moment is -tr A^2
+    T* const rows = buffer(3);      // of three powers: the sums of magnitudes, then of squares
+    team_.split(n_, [&](int64_t begin, int64_t end) {
+      for (int p = first == 1; p < 3; ++p) {
+        kernels_.row_norms(powers[first - 1 + p], n_, begin, end, rows + 2 * p * n_, rows + (2 * p + 1) * n_);
+      }
+    });
+    double largest[3] = {}, moments[3] = {};
+    for (int64_t i = 0; i < n_; ++i) {
+      for (int p = first == 1; p < 3; ++p) {
+        largest[p] = std::max<double>(largest[p], rows[2 * p * n_ + i]);
+        moments[p] += rows[(2 * p + 1) * n_ + i];
+      }
+      if (first == 1) moments[0] -= powers[1][i * n_ + i];
+    }
+    if (!std::isfinite(moments[1]) || !std::isfinite(moments[2])) return std::numeric_limits<double>::infinity();
+    const double of_rows = std::min(std::pow(largest[1], 1.0 / (c.r - 1)), std::pow(largest[2], 1.0 / c.r));
+    return std::min(of_rows, moment_bound(moments[0] / 2, moments[1] / 2, moments[2] / 2));
+  }
+
+  // The largest x = omega^2 that the moments sum x^j, j = r - 2, r - 1, r, of the eigenvalues +-i omega leave room for:
+  // x^k (upper - 2 middle x + lower x^2) <= D (README.md), k = r - 2, by Newton's method from beyond the root.
+  static double moment_bound(double lower, double middle, double upper) {
+    constexpr int k = c.r - 2;
+    const double mean = middle / lower, determinant = std::max(0.0, lower * upper - middle * middle);
+    const double D = determinant + 1e-6 * lower * upper;  // rounding in A^j must not lower it
+    double x = std::pow(upper, 1.0 / c.r);
+    for (int step = 0; step < 8; ++step) {
+      const double offset = x - mean, quadratic = lower * offset * offset + D / lower, power = k == 1 ? x : x * x;
+      const double slope = (k == 1 ? 1 : 2 * x) * quadratic + 2 * power * lower * offset;
+      if (!(slope > 0)) break;
+      x -= (power * quadratic - D) / slope;
+    }
+    return lower > 0 ? std::sqrt(x) : 0;
+  }
+
+  // The least s with ||A||_2 <= theta 2^s; theta is larger where the result is polished.
+  static int squarings(double bound) {
+    const auto least = [=](double theta) { return bound > theta ? int(std::ceil(std::log2(bound / theta))) : 0; };
+    const int s = least(c.theta);
+    return s < polish_from ? s : std::max(polish_from, least(c.theta_polished));
   }
 
   // Q = Q0^(2^s), with a Newton-Schulz step Q + Q (I - Q^T Q)/2 at the end of two or more squarings.
@@ -224,9 +269,10 @@ class SkewExpm {
     mm_.set(drift, {X, true}, {X});
     const T minus_half = T(-0.5);
     const T* in = drift;
-    combine(1, 1, &in, &minus_half, &drift);
-    for (int64_t i = 0; i < n_; ++i) drift[i * n_ + i] += T(0.5);
-    std::memcpy(Q, X, sizeof(T) * nn_);
+    combine(1, 1, &in, &minus_half, &drift, [&](int64_t begin, int64_t end) {
+      add_to_diagonal(drift, T(0.5), begin, end);
+      std::copy(X + begin * n_, X + end * n_, Q + begin * n_);
+    });
     mm_.add(Q, {X}, {drift});
   }
 
@@ -238,7 +284,7 @@ class SkewExpm {
         X[k] = level(saved, k);
         continue;
       }
-      T* made = levels_->get() + (k - saved_levels) * nn_;
+      T* made = buffer(9 + k - saved_levels);
       mm_.set(made, {X[k - 1]}, {X[k - 1]});
       X[k] = made;
     }
@@ -251,32 +297,28 @@ class SkewExpm {
     return G;
   }
 
-  void combine(int inputs, int outputs, const T* const* in, const T* coefficients, T* const* out) {
-    for_rows(n_, n_, [&](int64_t begin, int64_t end) {
+  // The kernel of that name, then more(begin, end) on the same rows.
+  template <class F>
+  void combine(int inputs, int outputs, const T* const* in, const T* coefficients, T* const* out, const F& more) {
+    team_.split(n_, [&](int64_t begin, int64_t end) {
       kernels_.combine(inputs, outputs, in, coefficients, out, begin * n_, end * n_);
+      more(begin, end);
     });
   }
-  void project(T* out, const T* x, T scale, T sign) { vfrnn::project<T>(out, x, nullptr, scale, sign, n_); }
+  void combine(int inputs, int outputs, const T* const* in, const T* coefficients, T* const* out) {
+    combine(inputs, outputs, in, coefficients, out, [](int64_t, int64_t) {});
+  }
+  void add_to_diagonal(T* X, T value, int64_t begin, int64_t end) const {
+    for (int64_t i = begin; i < end; ++i) X[i * n_ + i] += value;
+  }
+  void project(T* out, const T* x, T scale, T sign) { vfrnn::project<T>(team_, out, x, nullptr, scale, sign, n_); }
 
   int64_t n_, nn_;
   const SkewExpmKernels<T>& kernels_;
+  const Team& team_;
   Products<T> mm_;
-  Scratch<T> scratch_;
-  std::unique_ptr<Scratch<T>> levels_;
-  std::vector<T> norms_;
+  T* scratch_;
 };
-
-// <x, y> in a fixed order.
-template <class T>
-double inner(const T* x, const T* y, int64_t count) {
-  double sums[8] = {};
-  int64_t k = 0;
-  for (; k + 8 <= count; k += 8) {
-    for (int l = 0; l < 8; ++l) sums[l] += double(x[k + l]) * y[k + l];
-  }
-  for (; k < count; ++k) sums[0] += double(x[k]) * y[k];
-  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
-}
 
 }  // namespace
 
@@ -284,10 +326,11 @@ template <class T>
 void skew_expm_forward(const T* S, const T* dt, int64_t K, int64_t n, T* Q, T* saved) {
   const int64_t nn = n * n;
   std::vector<Verdict<T>> verdicts(K);
-  for_batch(K, n, [&](int64_t begin, int64_t end) {
-    SkewExpm<T> expm(n, SkewExpm<T>::forward_scratch);
+  for_batch<T>(K, n, SkewExpm<T>::forward_scratch(n), [&](const Team& team, int64_t begin, int64_t end, T* scratch) {
+    SkewExpm<T> expm(team, n, scratch);
     for (int64_t k = begin; k < end; ++k) {
-      verdicts[k] = expm.forward(S + k * nn, dt[k], Q + k * nn, saved + k * nn * saved_matrices<T>);
+      const Verdict<T> verdict = expm.forward(S + k * nn, dt[k], Q + k * nn, saved + k * nn * saved_matrices<T>);
+      team.alone([&] { verdicts[k] = verdict; });
     }
   });
   for (const auto& verdict : verdicts) raise(verdict);
@@ -297,24 +340,25 @@ template <class T>
 void skew_expm_gradient(const T* grad_Q, const T* S, const T* dt, const T* saved, int64_t K, int64_t n, T* grad_S,
                         T* grad_dt) {
   const int64_t nn = n * n, stride = nn * saved_matrices<T>;
+  T most = 0;
   for (int64_t k = 0; k < K; ++k) {
     const T s = saved[k * stride];
     require(s >= 0 && s <= max_squarings, "saved must be what skew_expm returned, but it asks for ", s, " squarings");
+    most = std::max(most, s);
   }
-  for_batch(K, n, [&](int64_t begin, int64_t end) {
-    SkewExpm<T> expm(n, SkewExpm<T>::gradient_scratch);
-    T most = 0;
-    for (int64_t k = begin; k < end; ++k) most = std::max(most, saved[k * stride]);
-    expm.reserve_levels(int64_t(most) - saved_levels);
+  const int64_t count = SkewExpm<T>::gradient_scratch(n, int64_t(most));
+  for_batch<T>(K, n, count, [&](const Team& team, int64_t begin, int64_t end, T* scratch) {
+    SkewExpm<T> expm(team, n, scratch);
     for (int64_t k = begin; k < end; ++k) {
       T* gradient = grad_S + k * nn;
       const T* Sk = S + k * nn;
       // dt A^-1 of a generator that is zero is no number: <grad_A, S> is taken before grad_S = dt grad_A is scaled.
       expm.gradient(grad_Q + k * nn, Sk, dt[k], saved + k * stride, gradient, grad_dt ? T(1) : dt[k]);
-      if (grad_dt) {
+      if (!grad_dt) continue;
+      team.alone([&] {
         grad_dt[k] = T(inner(gradient, Sk, nn));
         for (int64_t j = 0; j < nn; ++j) gradient[j] *= dt[k];
-      }
+      });
     }
   });
 }

@@ -1,8 +1,8 @@
 // strang_step on the CPU: M = (diag(e) Q diag(e))^k with e = exp(-dt delta / (4 k)), Q = exp(dt S / k).
 // Derivation: vfrnn_kernels/strang_step/README.md. The exponential is that of skew_expm.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <tuple>
 #include <vector>
 
@@ -37,18 +37,25 @@ int64_t power_count(const std::vector<bool>& digits) {
   return count;
 }
 
-// Powers M1, ..., M1^k, one after the other, for one matrix after the other.
+// Powers M1, ..., M1^k, one after the other, for one matrix after the other, by one thread of a team; `scratch` is the
+// team's.
 template <class T>
 class StrangStep {
  public:
-  StrangStep(int64_t n, int64_t substeps, int64_t scratch)
+  StrangStep(const Team& team, int64_t n, int64_t substeps, T* scratch)
       : n_(n),
         nn_(n * n),
         substeps_(substeps),
         digits_(later_digits(substeps)),
         e_(n),
-        mm_(n),
-        scratch_((power_count(digits_) + scratch) * n * n) {}
+        team_(team),
+        mm_(team, n),
+        scratch_(scratch) {}
+
+  static int64_t forward_scratch(int64_t n, int64_t substeps) { return power_count(later_digits(substeps)) * n * n; }
+  static int64_t gradient_scratch(int64_t n, int64_t substeps) {
+    return (power_count(later_digits(substeps)) + 3) * n * n;
+  }
 
   void forward(const T* Q, const T* delta, T dt, T* M) {
     const int64_t count = power_count(digits_);
@@ -71,19 +78,19 @@ class StrangStep {
       raise(count - 1, nullptr);
       G = through_powers(G, count);
     }
-    kernels_.row_and_column_sums(G, M1, n_, grad_log_e);
+    team_.alone([&] { kernels_.row_and_column_sums(G, M1, n_, grad_log_e); });
     scale(G, grad_Q);
   }
 
  private:
-  T* buffer(int64_t k) const { return scratch_.get() + k * nn_; }
+  T* buffer(int64_t k) const { return scratch_ + k * nn_; }
 
   void exponentiate(const T* delta, T dt) {
     const T quarter = dt / T(substeps_) / 4;
     for (int64_t i = 0; i < n_; ++i) e_[i] = std::exp(-quarter * delta[i]);
   }
   void scale(const T* X, T* out) {
-    for_rows(n_, n_, [&](int64_t begin, int64_t end) { kernels_.scale(X, e_.data(), n_, begin, end, out); });
+    team_.split(n_, [&](int64_t begin, int64_t end) { kernels_.scale(X, e_.data(), n_, begin, end, out); });
   }
   void first_power(const T* Q, const T* delta, T dt, T* M1) {
     exponentiate(delta, dt);
@@ -107,7 +114,7 @@ class StrangStep {
   // P = X X gives X the gradient G X^T + X^T G; P = X M1 gives X the gradient G M1^T and M1 the gradient X^T G.
   const T* through_powers(const T* G, int64_t count) {
     T *grad_M1 = buffer(count), *const spare[2] = {buffer(count + 1), buffer(count + 2)};
-    std::memset(grad_M1, 0, sizeof(T) * nn_);
+    team_.split(nn_, [&](int64_t begin, int64_t end) { std::fill(grad_M1 + begin, grad_M1 + end, T(0)); });
     int turn = 0;
     int64_t next = count - 2;
     for (auto one = digits_.rbegin(); one != digits_.rend(); ++one) {
@@ -123,7 +130,9 @@ class StrangStep {
       mm_.add(grad_X, {X, true}, {G});
       G = grad_X;
     }
-    for (int64_t j = 0; j < nn_; ++j) grad_M1[j] += G[j];
+    team_.split(nn_, [&](int64_t begin, int64_t end) {
+      for (int64_t j = begin; j < end; ++j) grad_M1[j] += G[j];
+    });
     return grad_M1;
   }
 
@@ -131,8 +140,9 @@ class StrangStep {
   std::vector<bool> digits_;
   std::vector<T> e_;
   const StrangStepKernels<T>& kernels_ = kernels<T>();
+  const Team& team_;
   Products<T> mm_;
-  Scratch<T> scratch_;
+  T* scratch_;
 };
 
 template <class T>
@@ -156,8 +166,9 @@ std::tuple<Tensor, Tensor, Tensor> strang_step(const Tensor& S_, const Tensor& d
     T *q = Q.mutable_data_ptr<T>(), *out = M.mutable_data_ptr<T>();
     const T *d = delta.const_data_ptr<T>(), *times = dt.const_data_ptr<T>();
     skew_expm_forward(S.const_data_ptr<T>(), step.data(), K, n, q, saved.mutable_data_ptr<T>());
-    for_batch(K, n, [&](int64_t begin, int64_t end) {
-      StrangStep<T> strang(n, substeps, 0);
+    const int64_t count = StrangStep<T>::forward_scratch(n, substeps);
+    for_batch<T>(K, n, count, [&](const Team& team, int64_t begin, int64_t end, T* scratch) {
+      StrangStep<T> strang(team, n, substeps, scratch);
       for (int64_t k = begin; k < end; ++k) strang.forward(q + k * n * n, d + k * n, times[k], out + k * n * n);
     });
     return std::tuple(M, Q, saved);
@@ -180,8 +191,9 @@ std::tuple<Tensor, Tensor, Tensor> strang_step_backward(const Tensor& grad_M_, c
             *m = M.const_data_ptr<T>();
     T *gS = grad_S.mutable_data_ptr<T>(), *gd = grad_delta.mutable_data_ptr<T>();
     T* gt = needed(grad_dt_bit) ? grad_dt.mutable_data_ptr<T>() : nullptr;
-    for_batch(K, n, [&](int64_t begin, int64_t end) {
-      StrangStep<T> strang(n, substeps, 3);
+    const int64_t count = StrangStep<T>::gradient_scratch(n, substeps);
+    for_batch<T>(K, n, count, [&](const Team& team, int64_t begin, int64_t end, T* scratch) {
+      StrangStep<T> strang(team, n, substeps, scratch);
       for (int64_t k = begin; k < end; ++k) {
         const int64_t at = k * n * n;
         strang.gradient(G + at, q + at, m + at, d + k * n, dt.const_data_ptr<T>()[k], gS + at, gd + k * n);

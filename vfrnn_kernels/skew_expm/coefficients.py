@@ -23,9 +23,10 @@ POLISH_FROM = 2
 
 @dataclass(frozen=True)
 class Scheme:
-    """One polynomial; `theta` is the largest spectral norm it serves."""
+    """One polynomial; `theta` is the largest spectral norm it serves, `theta_polished` where a polishing step follows."""
 
     theta: float
+    theta_polished: float
     shape: tuple[float, ...]  # 1, s_1, ..., s_(r-1)
     al: float
     e: float
@@ -39,9 +40,11 @@ class Scheme:
 
 
 #: Degree 12, maximal error 9.5e-8. Fitted up to 3.1417; there the factors amplify rounding (|Q^T Q - I| of 4e-6 and a
-#: gradient to 6e-6 on flat spectra), at 2.5 less than half as much.
+#: gradient to 6e-6 on flat spectra), at 2.5 less than half as much. Polishing restores the orthogonality, and norms that
+#: large have a gradient of that accuracy anyway.
 F12 = Scheme(
     theta=2.5,
+    theta_polished=3.1417,
     shape=(
         1.0,
         5.88940670445074986194,
@@ -70,6 +73,7 @@ F12 = Scheme(
 #: Degree 16, maximal error 1.1e-16 up to theta.
 F16 = Scheme(
     theta=1.591,
+    theta_polished=1.591,
     shape=(
         1.0,
         7.97908208758208766697,

@@ -114,17 +114,32 @@ def exponential_gradient(G: Tensor, x: Exponential) -> Tensor:
 
 
 def squarings(powers: list[Tensor], c: Scheme) -> Tensor:
-    """s (K,), the least with ||A||_2 <= theta 2^s that is seen from the powers of A; not finite where they are not.
+    """s (K,), the least with ||A||_2 <= theta 2^s that is seen from the powers of A; not finite where they are not."""
+    of_rows = [powers[j - 1].detach().abs().sum(-1).amax(-1).double() ** (1 / j) for j in (c.r - 1, c.r)]
+    bound = torch.minimum(torch.minimum(*of_rows), moment_bound(powers, c.r))
+    s = torch.log2(bound / c.theta).ceil().clamp_min(0)
+    polished = torch.log2(bound / c.theta_polished).ceil().clamp_min(POLISH_FROM)
+    return torch.where((s < POLISH_FROM) | ~(s <= MAX_SQUARINGS), s, polished).to(powers[0].dtype)
 
-    The eigenvalues of A come in pairs +-i omega, so ||A^j||_2^2 is at most half of ||A^j||_F^2.
+
+def moment_bound(powers: list[Tensor], r: int) -> Tensor:
+    """An upper bound on ||A||_2 (K,), in float64, from the Frobenius norms of A^(r-2), A^(r-1) and A^r.
+
+    The eigenvalues of A come in pairs +-i omega. The largest of the x = omega^2, each with weight x^k, k = r - 2, is
+    where the Christoffel function of these weights is at least its weight x^k: with the moments m_j = sum of x^j,
+
+        x^k (m_r - 2 m_(r-1) x + m_(r-2) x^2) <= D = m_(r-2) m_r - m_(r-1)^2.
     """
-    bounds = []
-    for j in (2, c.r):
-        power = powers[j - 1].detach()
-        largest = power.abs().amax((-2, -1)).clamp_min(torch.finfo(power.dtype).tiny)
-        frobenius = largest * (power / largest[:, None, None]).square().sum((-2, -1)).sqrt()  # without overflow
-        bounds.append(torch.minimum(power.abs().sum(-1).amax(-1), frobenius / math.sqrt(2)) ** (1 / j))
-    return torch.log2(torch.minimum(*bounds) / c.theta).ceil().clamp_min(0)
+    lower, middle, upper = (power.detach().double().square().sum((-2, -1)) / 2 for power in powers[r - 3 :])
+    k = r - 2
+    D = (lower * upper - middle * middle).clamp_min(0) + 1e-6 * lower * upper  # rounding in A^j must not lower it
+    x = upper ** (1 / r)  # beyond the root, where the cubic or quartic is convex: Newton's method falls towards it
+    for _ in range(8):
+        offset = x - middle / lower
+        value = x**k * (lower * offset * offset + D / lower) - D
+        slope = k * x ** (k - 1) * (lower * offset * offset + D / lower) + 2 * x**k * lower * offset
+        x = x - torch.where(slope > 0, value / slope, 0.0)
+    return x.sqrt()
 
 
 def count(s: Tensor) -> int:

@@ -1,0 +1,62 @@
+// Threads that go through one computation together, a part of every pass each, and wait for each other after it.
+//
+// A pass of a product of 100 x 100 matrices takes about as long as it takes to hand it to the framework's threads; so they
+// are called once for a whole sequence of passes and meet at a barrier instead.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "common/barrier.h"
+#include "common/tensors.h"
+
+namespace vfrnn {
+
+// What one thread of the team knows of it. It stands for the members first..last, more than one where the framework had
+// fewer threads to give. Nothing may be thrown while a team is at work.
+class Team {
+ public:
+  // A thread of its own
+  Team() : Team(0, 1, 1, nullptr) {}
+
+  // f(team) on up to `members` threads at the same time, once on each.
+  template <class F>
+  static void run(int64_t members, const F& f) {
+    if (members <= 1) return f(Team());
+    Barrier barrier(members);
+    ts::parallel_for(0, members, 1,
+                     [&](int64_t begin, int64_t end) { f(Team(begin, end, members, &barrier)); });
+  }
+  // Members that `work` multiply-adds in a pass are worth, at most a thread each.
+  static int64_t members_for(int64_t work) {
+    constexpr int64_t work_per_member = 100000;
+    return std::clamp<int64_t>(work / work_per_member, 1, ts::get_num_threads());
+  }
+
+  int64_t members() const { return members_; }
+  // f(begin, end) on the part of 0..count that is this thread's; all have done theirs when it returns.
+  template <class F>
+  void split(int64_t count, const F& f) const {
+    const int64_t begin = count * first_ / members_, end = count * last_ / members_;
+    if (begin < end) f(begin, end);
+    wait();
+  }
+  // f() on one thread; it has been done when this returns.
+  template <class F>
+  void alone(const F& f) const {
+    if (first_ == 0) f();
+    wait();
+  }
+
+ private:
+  Team(int64_t first, int64_t last, int64_t members, Barrier* barrier)
+      : first_(first), last_(last), members_(members), barrier_(barrier) {}
+  void wait() const {
+    if (barrier_) barrier_->wait(last_ - first_);
+  }
+
+  int64_t first_, last_, members_;
+  Barrier* barrier_;
+};
+
+}  // namespace vfrnn
