@@ -1,7 +1,7 @@
 // Threads that go through one computation together, a part of every pass each, and wait for each other after it.
 //
-// A pass of a product of 100 x 100 matrices takes about as long as it takes to hand it to the framework's threads; so they
-// are called once for a whole sequence of passes and meet at a barrier instead.
+// A pass of a product of 100 x 100 matrices takes about as long as it takes to hand it to the framework's threads; so
+// they are called once for a whole sequence of passes and meet at a barrier instead.
 #pragma once
 
 #include <algorithm>
@@ -24,8 +24,7 @@ class Team {
   static void run(int64_t members, const F& f) {
     if (members <= 1) return f(Team());
     Barrier barrier(members);
-    ts::parallel_for(0, members, 1,
-                     [&](int64_t begin, int64_t end) { f(Team(begin, end, members, &barrier)); });
+    ts::parallel_for(0, members, 1, [&](int64_t begin, int64_t end) { f(Team(begin, end, members, &barrier)); });
   }
   // Members that `work` multiply-adds in a pass are worth, at most a thread each.
   static int64_t members_for(int64_t work) {

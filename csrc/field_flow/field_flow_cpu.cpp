@@ -130,7 +130,7 @@ class Fields {
   // Fields whose C stay in the second cache together.
   static int64_t at_once(const Problem<T>& problem) {
     constexpr int64_t elements = int64_t(1) << 16;
-    return problem.shared ? 1 : std::clamp<int64_t>(elements / (problem.m * problem.n + 1), 1, 8);
+    return problem.shared ? 1 : std::clamp<int64_t>(elements / std::max<int64_t>(problem.m * problem.n, 1), 1, 8);
   }
   explicit Fields(const Problem<T>& problem)
       : problem_(problem),
@@ -257,13 +257,13 @@ struct Backward {
   bool needs_C() const { return needed(v_bit) || needed(w_bit) || needed(G_bit); }
   int64_t place(int64_t i, int64_t first) const { return (i - first) * problem.m * problem.n; }
 
-  // The gradients of the fields of the samples begin..end, from their X: those of w and v; X scaled for that of G. Cell
-  // by cell, since these few share G_c. A shared field is left to `cells`.
-  void field_gradients(int64_t begin, int64_t end, int64_t first, const Fields<T>& fields) {
+  // The gradients of the fields of the samples begin..end, from their X at xs: those of w and v; X scaled for that of
+  // G. Cell by cell, since these few share G_c. A shared field is left to `cells`.
+  void field_gradients(int64_t begin, int64_t end, T* xs, const Fields<T>& fields) {
     const auto& [n, m, d, rows] = std::tie(problem.n, problem.m, problem.d, problem.rows);
     for (int64_t c = 0; c < m; ++c) {
       for (int64_t i = begin; i < end; ++i) {
-        T* x = X->get() + place(i, first) + c * n;
+        T* x = xs + place(i, begin) + c * n;
         if (grad_w) rows_w[i * m + c] = rows.dot(x, fields.C(problem.shared ? 0 : i - begin) + c * n, n) / 2;
         if (problem.shared || !(grad_v || grad_G)) continue;
         rows.scale(x, problem.half_w[c], problem.root.data(), n);
@@ -282,6 +282,11 @@ struct Backward {
     const FlowTape<T> tape{memory.take(terms * n),   memory.take(on_C),  memory.take(on_N),
                            memory.take((k + 1) * n), memory.take(k * n), memory.take(3 * n)};
     T *own_h = memory.take(n), *grad_e = memory.take(n), *row = memory.take(n);
+    // Of sample i, in the chunk or, where nothing is summed over the chunk, with those few that started at `from`.
+    const Scratch<T> own_X(X || !on_C ? 0 : Fields<T>::at_once(problem) * m * n);
+    const auto xs = [&](int64_t i, int64_t from) {
+      return X ? X->get() + place(i, first) : own_X.get() + place(i, from);
+    };
     const auto sample = [&](const Fields<T>& fields, int64_t f, int64_t i) {
       const Flow<T> flow = fields.flow(f);
       const T *div = fields.div(f), *delta = fields.delta(f);
@@ -307,14 +312,14 @@ struct Backward {
       }
       tau_parts[i] = part, scale_parts[i] = scale_part;
       if (tape.coef_C) {
-        problem.kernel.outer_products(tape.coef_C, tape.vectors, row, terms, m, n, X->get() + place(i, first));
+        problem.kernel.outer_products(tape.coef_C, tape.vectors, row, terms, m, n, xs(i, i - f));
       }
       if (tape.coef_N) {
         problem.kernel.outer_products(tape.coef_N, tape.vectors, nullptr, terms, m, n, Y->get() + place(i, first));
       }
     };
     for_fields<T>(problem, common, begin, end, sample, [&](int64_t from, int64_t to, const Fields<T>& fields) {
-      if (X) field_gradients(from, to, first, fields);
+      if (tape.coef_C) field_gradients(from, to, xs(from, from), fields);
     });
   }
 
@@ -352,8 +357,10 @@ struct Backward {
     const bool collects = problem.shared && (grad_v || grad_G);
     // X and Y of a chunk stay near the caches; every thread gets a few samples.
     constexpr int64_t elements = int64_t(1) << 18;
-    chunk = std::min(B, std::max<int64_t>(elements / (m * n + 1), 4 * ts::get_num_threads()));
-    if (needs_C()) X = std::make_unique<Scratch<T>>(chunk * m * n);
+    const bool keeps_X = grad_G || problem.shared;
+    chunk = B;
+    if (keeps_X || grad_N) chunk = std::min(B, std::max<int64_t>(elements / (m * n + 1), 4 * ts::get_num_threads()));
+    if (needs_C() && keeps_X) X = std::make_unique<Scratch<T>>(chunk * m * n);
     if (grad_N) Y = std::make_unique<Scratch<T>>(chunk * m * n);
     std::vector<T> collected(collects ? m * n : 0, T(0));
     for (int64_t first = 0; first < B; first += chunk) {

@@ -50,8 +50,12 @@ inline void add_rows(const T* N, const T* C, const T* half_w, const T* y, int64_
         __builtin_prefetch(C + (R + c) * n + j);
       }
     }
-    for (int c = 0; c < R; ++c) sum += on_N[c] * load(N + c * n + j) + on_C[c] * load(C + c * n + j);
-    store<T>(out + j, sum);
+    Vec<T> other{};  // two chains of multiply-adds, for their latency
+    for (int c = 0; c < R; ++c) {
+      sum += on_N[c] * load(N + c * n + j);
+      other += on_C[c] * load(C + c * n + j);
+    }
+    store<T>(out + j, sum + other);
   }
   for (int64_t j = whole; j < n; ++j) {
     for (int c = 0; c < R; ++c) out[j] += on_N[c] * N[c * n + j] + on_C[c] * C[c * n + j];

@@ -33,9 +33,9 @@ class Products {
   int64_t n_;
 };
 
-// f(team, begin, end, scratch) over a batch of K matrices of size n, with memory for `count` numbers that a team shares:
-// each thread takes matrices of its own, or all go through one matrix after the other where those are few and large.
-// What f throws must not leave a parallel region.
+// f(team, begin, end, scratch) over a batch of K matrices of size n, with memory for `count` numbers that a team
+// shares: each thread takes matrices of its own, or all go through one matrix after the other where those are few and
+// large. What f throws must not leave a parallel region.
 template <class T, class F>
 void for_batch(int64_t K, int64_t n, int64_t count, const F& f) {
   if (n <= small_matrix || K >= 4 * ts::get_num_threads()) {

@@ -208,9 +208,9 @@ class SkewExpm {
     return {};
   }
 
-  // An upper bound on ||A||_2, the least of ||A^j||_inf^(1/j), j = r - 1 and r, and of the bound from the Frobenius norms of
-  // A^(r-2), A^(r-1), A^r. The squares of a row of A^j add up to at most ||A||_2^(2 j), which for every norm that is
-  // served is below the largest float.
+  // An upper bound on ||A||_2, the least of ||A^j||_inf^(1/j), j = r - 1 and r, and of the bound from the Frobenius
+  // norms of A^(r-2), A^(r-1), A^r. The squares of a row of A^j add up to at most ||A||_2^(2 j), which for every norm
+  // that is served is below the largest float.
   double norm_bound(const T* const* powers) {
     constexpr int first = c.r - 2;  // A^1 needs no pass: its moment is -tr A^2
     T* const rows = buffer(3);      // of three powers: the sums of magnitudes, then of squares
