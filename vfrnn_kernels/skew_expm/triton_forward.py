@@ -168,7 +168,11 @@ def whole_fwd_kernel(
     matrix = tl.program_id(0).to(tl.int64)
     area, tiles = n.to(tl.int64) * n, tl.cdiv(n, BLOCK)
     S, delta, dt = S_ptr + matrix * area, delta_ptr + matrix * n, tl.load(dt_ptr + matrix)
-    m, x, norms = matrices_ptr + matrix * _KEPT * area, scratch_ptr + matrix * 2 * area, norms_ptr + matrix * 2 * tiles * n
+    m, x, norms = (
+        matrices_ptr + matrix * _KEPT * area,
+        scratch_ptr + matrix * 2 * area,
+        norms_ptr + matrix * 2 * tiles * n,
+    )
     Q, M = Q_ptr + matrix * area, M_ptr + matrix * area
     _all_tiles_fwd("square", True, S, delta, dt, m, x, norms, 0, Q, M, n, 0, SCALED, BLOCK, DEPTH, PRECISION)
     _all_tiles_fwd("fourth", True, S, delta, dt, m, x, norms, 0, Q, M, n, 0, SCALED, BLOCK, DEPTH, PRECISION)
