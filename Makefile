@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-all test-isa test-wheel bench lint format clean
+.PHONY: demo build test test-all test-isa test-triton-aot test-wheel bench lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
 demo: build
@@ -16,9 +16,11 @@ build: $(VENV)/.built
 
 test: $(VENV)/.test-tools
 	$(BIN)/python -m pytest -q tests
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/test_triton_ops.py
 
-# What is slow or needs further tools: style and types, every instruction set, the wheel in an environment of its own.
-test-all: lint test-isa test-wheel
+# What is slow or needs further tools: style and types, every instruction set, the Triton kernels compiled for every
+# architecture, the wheel in an environment of its own.
+test-all: lint test-isa test-triton-aot test-wheel
 
 test-isa: $(VENV)/.test-tools
 	for isa in baseline avx2 avx512; do \
@@ -26,6 +28,12 @@ test-isa: $(VENV)/.test-tools
 	    echo "VFRNN_ISA=$$isa"; VFRNN_ISA=$$isa $(BIN)/python -m pytest -q tests/test_recurrence.py tests/test_skew_expm.py || exit 1; \
 	  else echo "VFRNN_ISA=$$isa: this CPU lacks it, skipped"; fi; \
 	done
+
+# Registers, spills and shared memory of every Triton kernel; the first time takes minutes, then Triton's cache has them.
+test-triton-aot: $(VENV)/.test-tools
+	@status=0; pids=; for arch in 80 90 100; do \
+	  $(BIN)/python -m tests.triton_resources $$arch & pids="$$pids $$!"; \
+	done; for pid in $$pids; do wait $$pid || status=1; done; exit $$status
 
 # The wheel, installed alone in a new environment, imported from an empty folder.
 test-wheel: $(VENV)/.test-tools

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from vfrnn_kernels.library import backward_fake, define_triton_ops
 from vfrnn_kernels.loader import CPU_LIBRARY_MISSING
 
 Tensors = tuple[Tensor, ...]
@@ -52,41 +53,51 @@ _KERNELS: dict[str, Kernels] = {}  # "<op>:<backend>"
 def differentiable(
     name: str,
     *,
+    arguments: str,
     reference: Callable[..., Tensors],
     reference_backward: Callable[..., Gradients],
     fake: Callable[..., Any],
     inputs: int,
     outputs: int,
     saved: int = 0,
+    triton_saved: int = 0,
+    triton_fake: Callable[..., Any] | None = None,
 ) -> dict[str, Callable[..., Tensors]]:
     """The op as one differentiable function per backend, each `(*tensors, *constants) -> results`.
 
     Args:
         name: of the library op; its backward is `<name>_backward` (convention: csrc/ops.cpp).
+        arguments: of the library op, as in its schema there.
         reference: the op in plain differentiable PyTorch, `(*tensors, *constants) -> outputs`.
         reference_backward: `(*grad_outputs, *tensors, *outputs, *constants) -> one gradient per tensor`.
         fake: shapes of the library op: the same call -> empty results, outputs and saved.
         inputs: how many of the arguments are tensors (an optional one may be None).
         outputs: how many results are differentiable.
         saved: how many further results the library op returns, kept for its backward.
+        triton_saved, triton_fake: the same of the Triton kernels, where it differs.
     """
     if CPU_LIBRARY_MISSING is None:
         torch.library.register_fake(f"vfrnn_kernels::{name}")(fake)
-        torch.library.register_fake(f"vfrnn_kernels::{name}_backward")(_backward_fake(outputs, inputs))
+        torch.library.register_fake(f"vfrnn_kernels::{name}_backward")(backward_fake(outputs, inputs))
 
-    def library(*args: Any) -> Tensors:
-        result = getattr(torch.ops.vfrnn_kernels, name)(*args)
-        return result if isinstance(result, tuple) else (result,)
-
-    def library_backward(*args: Any) -> Gradients:
-        return getattr(torch.ops.vfrnn_kernels, f"{name}_backward")(*args)
+    define_triton_ops(name, arguments, triton_fake or fake, inputs, outputs, triton_saved)
 
     def plain_backward(*args: Any) -> Gradients:
         return reference_backward(*args[:-1])
 
-    _KERNELS[f"{name}:cpu"] = Kernels(library, library_backward, reference, inputs, outputs, saved)
+    for backend, op, kept in (("cpu", name, saved), ("triton", f"{name}_triton", triton_saved)):
+        forward, backward = _library(op), _library(f"{op}_backward")
+        _KERNELS[f"{name}:{backend}"] = Kernels(forward, backward, reference, inputs, outputs, kept)
     _KERNELS[f"{name}:reference"] = Kernels(reference, plain_backward, reference, inputs, outputs, 0)
-    return {backend: functools.partial(_apply, f"{name}:{backend}") for backend in ("cpu", "reference")}
+    return {backend: functools.partial(_apply, f"{name}:{backend}") for backend in ("cpu", "triton", "reference")}
+
+
+def _library(op: str) -> Callable[..., Tensors]:
+    def call(*args: Any) -> Tensors:
+        result = getattr(torch.ops.vfrnn_kernels, op)(*args)
+        return result if isinstance(result, tuple) else (result,)
+
+    return call
 
 
 def _apply(key: str, *args: Any) -> Tensors:
@@ -95,18 +106,12 @@ def _apply(key: str, *args: Any) -> Tensors:
         torch.is_grad_enabled() and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
     ):
         return _KERNELS[key].forward(*args)
+    # What autocast asks for is done by the ops (autocast.py); the products inside them keep their dtype.
+    device = next(arg for arg in args if isinstance(arg, Tensor)).device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            return KernelFunction.apply(key, *args)
     return KernelFunction.apply(key, *args)
-
-
-def _backward_fake(outputs: int, inputs: int) -> Callable[..., Tensors]:
-    def fake(*args: Any) -> Tensors:
-        tensors, needs = args[outputs : outputs + inputs], args[-1]
-        return tuple(
-            tensor.new_empty(tensor.shape) if tensor is not None and needs >> k & 1 else args[0].new_empty(0)
-            for k, tensor in enumerate(tensors)
-        )
-
-    return fake
 
 
 class KernelFunction(Function):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import os
 from pathlib import Path
 
 import torch
@@ -24,6 +26,19 @@ def _load_cpu_library() -> str | None:
         return f"does not load: {error}"
     return None
 
+
+def _find_triton() -> str | None:
+    # Found, not imported: that takes a while, and only who uses it should wait.
+    if importlib.util.find_spec("triton") is None:
+        return "not installed: no package triton (`pip install triton`; a CUDA build of torch brings it)"
+    return None
+
+
+#: None when Triton is installed, else the reason why its kernels are not there.
+TRITON_MISSING: str | None = _find_triton()
+
+#: Whether Triton kernels run in Triton's interpreter, on CPU tensors: for tests, on a machine without a GPU.
+TRITON_INTERPRETED: bool = os.environ.get("TRITON_INTERPRET") == "1"
 
 #: None when the schemas and the CPU kernels are loaded, else the reason why they are not.
 CPU_LIBRARY_MISSING: str | None = _load_cpu_library()

@@ -8,6 +8,7 @@ warmed up and compiled ahead of time by the tests, which hold its registers and 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,15 +56,21 @@ class KernelSpec:
     @property
     def name(self) -> str:
         """The kernel and its configuration in words: the key of the table of resources."""
-        types = [self.signature[key][1:] for key in self.signature if self.signature[key].startswith("*")]
-        constants = [f"{key}={value}" for key, value in self.constexprs.items()]
-        return " ".join(
-            [self.kernel.__name__, *sorted(set(types)), *constants, f"w{self.num_warps}", f"s{self.num_stages}"]
-        )
+        types = [kind[1:] for kind in self.signature.values() if kind.startswith("*")]
+        runs = [(kind, len(list(run))) for kind, run in itertools.groupby(types)]
+        words = [self.kernel.__name__, *(kind if count == 1 else f"{count}x{kind}" for kind, count in runs)]
+        words += [f"{key}={value}" for key, value in self.constexprs.items()]
+        words += [f"{name}%16=0" for name in self.divisible]
+        return " ".join([*words, f"w{self.num_warps}", f"s{self.num_stages}"])
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the compiler. Multiply-adds may be fused: said here, because Triton's default will change."""
+        return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
 
     def launch(self, grid: Sequence[int], *arguments: Any) -> None:
         """Runs the kernel on the current stream; `arguments` in the order of the signature."""
-        self.kernel[tuple(grid)](*arguments, **self.constexprs, num_warps=self.num_warps, num_stages=self.num_stages)
+        self.kernel[tuple(grid)](*arguments, **self.constexprs, **self.options)
 
 
 def triton_type(dtype: torch.dtype) -> Any:
@@ -133,5 +140,4 @@ def compile_spec(spec: KernelSpec, arch: int) -> Any:
         if signature[name].startswith("*") or name in spec.divisible
     }
     source = ASTSource(fn=spec.kernel, signature=signature, constexprs=dict(spec.constexprs), attrs=attributes)
-    options = {"num_warps": spec.num_warps, "num_stages": spec.num_stages}
-    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=spec.options)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import torch
 from torch import Tensor
 
 import vfrnn
 import vfrnn_kernels as kernels
-from vfrnn_kernels.dispatch import BACKENDS, refusal
-from vfrnn_kernels.loader import CPU_LIBRARY_MISSING, PACKAGE, build_info
+from vfrnn_kernels.dispatch import BACKENDS
+from vfrnn_kernels.loader import CPU_LIBRARY_MISSING, PACKAGE, TRITON_INTERPRETED, build_info
 
 #: Largest relative error of a float32 result and of its gradients: 100 roundings of 2^-24, at the sizes used here.
 TOLERANCE = 100 * 2.0**-24
@@ -48,12 +49,28 @@ def backends() -> dict[str, str]:
     """Each backend of the table: "loaded" and from where, or why not."""
     lines = {}
     for backend in BACKENDS:
-        reason = refusal(backend, torch.device("cpu"), torch.float32)
-        where = f" from {PACKAGE / 'libvfrnn_cpu.so'}" if backend.name == "cpu" else " (plain PyTorch, any device)"
-        lines[backend.name] = f"loaded{where}" if reason is None else f"not loaded: {reason}"
-    for name in ("triton", "cuda"):
-        lines[name] = "not loaded: not part of this version"
+        reason = backend.missing
+        if reason is None and backend.name == "triton" and _device("triton") is None:
+            reason = f"no GPU is there for it (Triton {version('triton')} is installed)"
+        lines[backend.name] = f"loaded{_origin(backend.name)}" if reason is None else f"not loaded: {reason}"
+    lines["cuda"] = "not loaded: not part of this version"
     return lines
+
+
+def _origin(backend: str) -> str:
+    if backend == "cpu":
+        return f" from {PACKAGE / 'libvfrnn_cpu.so'}"
+    if backend == "triton":
+        where = "in the interpreter, on CPU tensors" if TRITON_INTERPRETED else "on CUDA tensors"
+        return f" with Triton {version('triton')}, {where}"
+    return " (plain PyTorch, any device)"
+
+
+def _device(backend: str) -> torch.device | None:
+    """Where the backend is checked, None if there is no such device."""
+    if backend == "triton" and not TRITON_INTERPRETED:
+        return torch.device("cuda") if torch.cuda.is_available() else None
+    return torch.device("cpu")
 
 
 def processor() -> dict[str, str]:
@@ -63,16 +80,16 @@ def processor() -> dict[str, str]:
 
 
 def self_checks() -> list[Check]:
-    """Every op on every backend that serves float32 on the CPU."""
-    usable = [b.name for b in BACKENDS if refusal(b, torch.device("cpu"), torch.float32) is None]
+    """Every op on every backend that serves float32 on a device of this machine."""
+    usable = [b.name for b in BACKENDS if b.missing is None and _device(b.name) is not None]
     return [_check(op, backend) for op in _CASES for backend in usable]
 
 
 def _check(op: str, backend: str) -> Check:
     tensors, call = _CASES[op]()
     exact = _run(call, [t.double() for t in tensors], "reference")
-    found = _run(call, tensors, backend)
-    errors = [_relative_error(a, b) for a, b in zip(found, exact, strict=True)]
+    found = _run(call, [t.to(_device(backend)) for t in tensors], backend)
+    errors = [_relative_error(a.cpu(), b) for a, b in zip(found, exact, strict=True)]
     gradients = errors[-len(tensors) :]
     return Check(op, backend, max(errors[: -len(tensors)]), max(gradients))
 
@@ -80,7 +97,7 @@ def _check(op: str, backend: str) -> Check:
 def _run(call: Callable[..., tuple[Tensor, ...]], tensors: list[Tensor], backend: str) -> list[Tensor]:
     leaves = [t.clone().requires_grad_() for t in tensors]
     outputs = call(*leaves, backend=backend)
-    weights = [torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output) for output in outputs]
+    weights = [torch.linspace(-1, 1, t.numel(), dtype=t.dtype).view_as(t).to(t.device) for t in outputs]
     return [*(output.detach() for output in outputs), *torch.autograd.grad(outputs, leaves, weights)]
 
 

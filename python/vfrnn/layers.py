@@ -71,7 +71,7 @@ class Recurrent(nn.Module):
         return recurrence(x, weight, self._bias(suffix), M, h0, self.nonlinearity, beta, backend=self.backend)  # type: ignore
 
     def _as_weights(self, name: str, value: Tensor) -> Tensor:
-        """The value in the dtype of the weights: checked, or under autocast converted (the recurrence keeps theirs)."""
+        """The value in the dtype of the weights: checked, or under autocast converted (the ops convert it further)."""
         dtype, device = getattr(self, "weight_ih" + self.suffixes[0]).dtype, value.device.type
         if value.dtype == dtype:
             return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
 from vfrnn_kernels.checks import as_scalar_tensor, check_mesh, check_positive_int, check_rank, check_shape, check_tensor
 from vfrnn_kernels.dispatch import select_backend
@@ -49,7 +50,7 @@ def field_flow(
         order: degree of p.
         substeps: k. None plans it from an upper bound on |dt| ||S||, which on another device than the CPU would
             cost a synchronisation and is refused. A number that is certainly too small is an error on the CPU.
-        backend: "cpu", "reference" or None (the first that serves the call).
+        backend: "cpu", "triton", "reference" or None (the first that serves the call).
 
     Returns:
         h' (B, n), of the dtype of h.
@@ -69,6 +70,7 @@ def field_flow(
         >>> [[round(x, 6) + 0.0 for x in row] for row in h.tolist()]
         [[0.0, -1.0]]
     """
+    h, v, b, w, N, G, dt, divergence_scale = in_float32(h, v, b, w, N, G, dt, divergence_scale)
     if N is None or G is None:
         raise ValueError("N and G must be given: on the complete mesh use strang_step, or pass its dense N and G")
     check_tensor("h", h)
@@ -101,6 +103,8 @@ def _fake(h: Tensor, *args: object) -> Tensor:
 
 _functions = differentiable(
     "field_flow",
+    arguments="Tensor h, Tensor v, Tensor b, Tensor w, Tensor N, Tensor G, "
+    "Tensor dt, Tensor divergence_scale, bool volume_preserving, int order, int substeps",
     reference=field_flow_reference,
     reference_backward=field_flow_backward_reference,
     fake=_fake,

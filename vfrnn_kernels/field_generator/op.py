@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor
 
+from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
 from vfrnn_kernels.checks import check_mesh, check_rank, check_shape, check_tensor
 from vfrnn_kernels.dispatch import select_backend
@@ -26,7 +27,7 @@ def field_generator(
             every pair i < j in the order of ``torch.triu_indices``, m = n (n - 1) / 2, d = 1.
         G: (m, d, n): gradient, `G 1 = 0`.
         v: (..., m, d): one field or a batch of fields.
-        backend: "cpu", "reference" or None (the first that serves the call).
+        backend: "cpu", "triton", "reference" or None (the first that serves the call).
 
     Returns:
         S (..., n, n), exactly skew-symmetric, and delta (..., n), both of the dtype of v.
@@ -43,6 +44,7 @@ def field_generator(
         >>> field_generator(b, w, None, None, v)[0].tolist()
         [[0.0, 1.0, 2.0], [-1.0, 0.0, 3.0], [-2.0, -3.0, 0.0]]
     """
+    b, w, N, G, v = in_float32(b, w, N, G, v)
     check_mesh(b, w, N, G)
     check_tensor("v", v, b, "b")
     m, d = w.shape[0], 1 if G is None else G.shape[1]
@@ -61,6 +63,7 @@ def _fake(b: Tensor, w: Tensor, N: Tensor | None, G: Tensor | None, v: Tensor) -
 
 _functions = differentiable(
     "field_generator",
+    arguments="Tensor b, Tensor w, Tensor? N, Tensor? G, Tensor v",
     reference=field_generator_reference,
     reference_backward=field_generator_backward_reference,
     fake=_fake,

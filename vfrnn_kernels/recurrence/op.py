@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
+from vfrnn_kernels.autocast import autocast_dtype, converted
 from vfrnn_kernels.autograd import differentiable
 from vfrnn_kernels.checks import check_choice, check_rank, check_shape, check_tensor
 from vfrnn_kernels.dispatch import select_backend
@@ -36,10 +38,11 @@ def recurrence(
         U: (n, i), input matrix.
         c: (n,) bias, or None for none.
         M: (n, n), transition matrix.
-        h0: (B, n), the state before the first step; None is zero.
+        h0: (B, n), the state before the first step; None is zero. Its dtype, with that of c, beta and hs, is the
+            dtype of x, or float32 beside x, U and M in 16 bits: products in 16 bits then keep a float32 state.
         activation: "modrelu", "tanh", "relu" or "identity".
         beta: (n,), the bias of modrelu's modulus; given exactly when the activation is "modrelu".
-        backend: "cpu", "reference" or None (the first that serves the call).
+        backend: "cpu", "triton", "reference" or None (the first that serves the call).
 
     Returns:
         hs (T, B, n). Its derivatives follow from hs alone: where modrelu or relu returned 0 the gradient is 0.
@@ -47,6 +50,8 @@ def recurrence(
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, device or shape, or is missing.
         RuntimeError: the backend cannot serve the call.
+
+    Under torch.autocast: autocast.py.
 
     Source: modrelu: Arjovsky et al. 2016 (arXiv 1511.06464).
 
@@ -56,6 +61,7 @@ def recurrence(
         >>> recurrence(x, U, None, M, activation="relu").flatten().tolist()
         [1.0, 3.0, 7.0]
     """
+    x, U, c, M, h0, beta = _autocast(x, U, c, M, h0, beta, backend)
     check_tensor("x", x)
     check_rank("x", x, "(T, B, i)", 3)
     B, i = x.shape[1:]
@@ -67,13 +73,15 @@ def recurrence(
     check_shape("M", M, "(n, n)", (n, n), n=n)
     check_tensor("U", U, x, "x")
     check_shape("U", U, "(n, i)", (n, i), n=n, i=i)
-    if c is not None:
-        check_tensor("c", c, x, "x")
-        check_shape("c", c, "(n,)", (n,), n=n)
     if h0 is None:
         h0 = x.new_zeros(B, n)
-    check_tensor("h0", h0, x, "x")
+    wide = isinstance(h0, Tensor) and h0.dtype == torch.float32 and x.dtype in (torch.float16, torch.bfloat16)
+    check_tensor("h0", h0, x.new_empty(0, dtype=torch.float32) if wide else x, "x")
     check_shape("h0", h0, "(B, n)", (B, n), B=B, n=n)
+    state, state_name = (h0, "h0") if wide else (x, "x")
+    if c is not None:
+        check_tensor("c", c, state, state_name)
+        check_shape("c", c, "(n,)", (n,), n=n)
     check_choice("activation", activation, ACTIVATIONS)
     if (beta is None) == (activation == "modrelu"):
         raise ValueError(
@@ -82,20 +90,37 @@ def recurrence(
             else f"beta must be None unless activation is 'modrelu', got a tensor with activation {activation!r}"
         )
     if beta is not None:
-        check_tensor("beta", beta, x, "x")
+        check_tensor("beta", beta, state, state_name)
         check_shape("beta", beta, "(n,)", (n,), n=n)
     function = _functions[select_backend("recurrence", backend, (x,))]
     return function(x, U, c, M, h0, beta, activation)[0]
 
 
+def _autocast(
+    x: Tensor, U: Tensor, c: Tensor | None, M: Tensor, h0: Tensor | None, beta: Tensor | None, backend: str | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None, Tensor | None]:
+    """The tensors in the dtypes that autocast gives them (the rule is in autocast.py)."""
+    dtype = autocast_dtype(x)
+    if dtype is None or x.dtype == torch.float64:
+        return x, U, c, M, h0, beta
+    if select_backend("recurrence", backend, (x,), torch.float32) != "triton":
+        dtype = torch.float32
+    if h0 is None and isinstance(M, Tensor) and x.dim() == 3 and M.dim() == 2:
+        h0 = x.new_zeros(x.shape[1], M.shape[0])
+    x, U, M = converted(dtype, x, U, M)
+    c, h0, beta = converted(torch.float32, c, h0, beta)
+    return x, U, c, M, h0, beta
+
+
 def _fake(
     x: Tensor, U: Tensor, c: Tensor | None, M: Tensor, h0: Tensor, beta: Tensor | None, activation: str
 ) -> Tensor:
-    return x.new_empty(x.shape[0], x.shape[1], M.shape[0])
+    return h0.new_empty(x.shape[0], x.shape[1], M.shape[0])
 
 
 _functions = differentiable(
     "recurrence",
+    arguments="Tensor x, Tensor U, Tensor? c, Tensor M, Tensor h0, Tensor? beta, str activation",
     reference=recurrence_reference,
     reference_backward=recurrence_backward_reference,
     fake=_fake,

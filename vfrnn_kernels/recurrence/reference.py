@@ -10,6 +10,7 @@ def recurrence_reference(
     x: Tensor, U: Tensor, c: Tensor | None, M: Tensor, h0: Tensor, beta: Tensor | None, activation: str
 ) -> tuple[Tensor]:
     """The states hs (T, B, n) of the inputs x (T, B, i), as a tuple of one."""
+    x, U, M = (t.to(h0.dtype) for t in (x, U, M))  # the state's dtype, which may be wider than that of the products
     h, hs = h0, []
     for x_t in x.unbind(0):
         z = h @ M.mT + x_t @ U.mT
@@ -44,6 +45,8 @@ def recurrence_backward_reference(
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor | None]:
     """Gradients of x, U, c, M, h0, beta by the hand-written rules of README.md."""
+    dtype = x.dtype
+    x, U, M = (t.to(h0.dtype) for t in (x, U, M))
     carried, deltas = torch.zeros_like(h0), []  # carried_t = M^T grad_z_{t+1}
     for grad_h, h in zip(reversed(grad_hs.unbind(0)), reversed(hs.unbind(0)), strict=True):
         delta = _multiply_by_derivative(grad_h + carried, h, activation)
@@ -56,7 +59,7 @@ def recurrence_backward_reference(
     grad_U = rows.mT @ x.flatten(0, 1)
     grad_c = None if c is None else rows.sum(0)
     grad_beta = None if beta is None else (hs.sign() * delta).sum((0, 1))
-    return delta @ U, grad_U, grad_c, grad_M, carried, grad_beta
+    return (delta @ U).to(dtype), grad_U.to(dtype), grad_c, grad_M.to(dtype), carried, grad_beta
 
 
 def _multiply_by_derivative(grad_h: Tensor, h: Tensor, activation: str) -> Tensor:

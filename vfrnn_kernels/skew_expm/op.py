@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
 from vfrnn_kernels.checks import as_number_tensor, check_rank, check_tensor
 from vfrnn_kernels.dispatch import select_backend
@@ -21,7 +22,7 @@ def skew_expm(S: Tensor, dt: float | Tensor = 1.0, *, backend: str | None = None
         S: (..., n, n), skew-symmetric up to rounding (its skew part is used), n >= 1.
         dt: a number, or a tensor that broadcasts with the batch shape of S: one generator (n, n) at many times (T,)
             gives (T, n, n). Of any sign.
-        backend: "cpu", "reference" or None (the first that serves the call).
+        backend: "cpu", "triton", "reference" or None (the first that serves the call).
 
     Returns:
         Q (..., n, n), of the batch shape that S and dt broadcast to, orthogonal to rounding. Its gradient with respect
@@ -41,6 +42,7 @@ def skew_expm(S: Tensor, dt: float | Tensor = 1.0, *, backend: str | None = None
         >>> skew_expm(S, math.pi / 2).round(decimals=3).abs().tolist()
         [[0.0, 1.0], [1.0, 0.0]]
     """
+    S, dt = in_float32(S, dt)
     check_generator_argument(S)
     dt = as_times("dt", dt, S)
     batch = torch.broadcast_shapes(S.shape[:-2], dt.shape) if dt.dim() else S.shape[:-2]
@@ -98,12 +100,23 @@ def _fake(S: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
     return S.new_empty(K, n, n), S.new_empty(K, saved_matrices(S.dtype), n, n)
 
 
+def _triton_fake(S: Tensor, dt: Tensor) -> tuple[Tensor, ...]:
+    from vfrnn_kernels.skew_expm.triton_kernels import saved_shapes
+
+    K, n, _ = S.shape
+    matrices, squarings = saved_shapes(K, n, S.dtype)
+    return S.new_empty(K, n, n), S.new_empty(matrices), S.new_empty(squarings, dtype=torch.int32)
+
+
 _functions = differentiable(
     "skew_expm",
+    arguments="Tensor S, Tensor dt",
     reference=skew_expm_reference,
     reference_backward=skew_expm_backward_reference,
     fake=_fake,
     inputs=2,
     outputs=1,
     saved=1,
+    triton_saved=2,
+    triton_fake=_triton_fake,
 )

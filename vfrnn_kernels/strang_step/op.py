@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
 from vfrnn_kernels.checks import check_positive_int, check_rank, check_tensor
 from vfrnn_kernels.dispatch import select_backend
@@ -27,7 +28,7 @@ def strang_step(
         delta: (..., n).
         dt: a number, or a tensor. The batch shapes of S, delta and dt broadcast.
         substeps: k >= 1.
-        backend: "cpu", "reference" or None (the first that serves the call).
+        backend: "cpu", "triton", "reference" or None (the first that serves the call).
 
     Returns:
         M (..., n, n), of the broadcast batch shape; det M = exp(-dt sum(delta) / 2), ||M||_2 <= exp(-dt min(delta) / 2)
@@ -46,6 +47,7 @@ def strang_step(
         >>> M.log().diagonal().tolist()
         [-1.0, 1.0]
     """
+    S, delta, dt = in_float32(S, delta, dt)
     check_generator_argument(S)
     check_tensor("delta", delta, S, "S")
     n = S.shape[-1]
@@ -76,12 +78,23 @@ def _fake(S: Tensor, delta: Tensor, dt: Tensor, substeps: int) -> tuple[Tensor, 
     return S.new_empty(K, n, n), S.new_empty(K, n, n), S.new_empty(K, saved_matrices(S.dtype), n, n)
 
 
+def _triton_fake(S: Tensor, delta: Tensor, dt: Tensor, substeps: int) -> tuple[Tensor, ...]:
+    from vfrnn_kernels.skew_expm.triton_kernels import saved_shapes
+
+    K, n, _ = S.shape
+    matrices, squarings = saved_shapes(K, n, S.dtype)
+    return S.new_empty(K, n, n), S.new_empty(K, n, n), S.new_empty(matrices), S.new_empty(squarings, dtype=torch.int32)
+
+
 _functions = differentiable(
     "strang_step",
+    arguments="Tensor S, Tensor delta, Tensor dt, int substeps",
     reference=strang_step_reference,
     reference_backward=strang_step_backward_reference,
     fake=_fake,
     inputs=3,
     outputs=1,
     saved=2,
+    triton_saved=3,
+    triton_fake=_triton_fake,
 )

@@ -73,7 +73,7 @@ def add_parser(commands: Any) -> None:
     model.add_argument("--dt", type=_positive_float, default=1.0, help="time step")
     model.add_argument("--substeps", type=_positive_int, default=1)
     model.add_argument("--volume-preserving", action="store_true")
-    model.add_argument("--backend", help="of our layers: cpu or reference")
+    model.add_argument("--backend", help="of our layers: cpu, triton or reference")
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=Path, help="folder of checkpoint, log and picture (runs/TASK-MODELS)")
     output.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in DIR exactly where it stopped")

@@ -1,0 +1,127 @@
+"""The backend "triton" on a machine that need not have a GPU: choice, refusals, launches, the commands around it."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import vfrnn_kernels.dispatch as dispatch
+from vfrnn.cli import main
+from vfrnn_kernels.dispatch import Backend, refusal, select_backend
+from vfrnn_kernels.library import OPS
+from vfrnn_kernels.loader import TRITON_INTERPRETED, TRITON_MISSING
+
+CUDA, CPU = torch.device("cuda"), torch.device("cpu")
+triton_backend = dispatch.get_backend("triton")
+
+needs_compiler = pytest.mark.skipif(
+    TRITON_MISSING is not None or TRITON_INTERPRETED, reason="needs Triton, and not its interpreter"
+)
+
+#: Run-time sizes that differ from call to call; n, m, d and i are those of a model and may select a kernel.
+VARYING = {"T", "B", "K", "rows", "count", "step", "x_step", "x_row", "grad_step", "grad_row"}
+
+
+def test_what_it_serves():
+    for op in OPS:
+        assert triton_backend.refuses(op, CUDA, torch.float32) is None
+        assert "got torch.float64" in triton_backend.refuses(op, CUDA, torch.float64)
+        refused = triton_backend.refuses(op, CUDA, torch.bfloat16)
+        assert (refused is None) == (op == "recurrence")
+    if not TRITON_INTERPRETED:
+        with pytest.raises(RuntimeError, match=r"backend 'triton' .* it serves CUDA tensors .* got cpu"):
+            select_backend("recurrence", "triton", [torch.zeros(1)])
+
+
+def test_it_is_the_choice_on_a_gpu(monkeypatch):
+    x = torch.empty(1, device="meta")
+    there = [Backend("triton", None, lambda op, device, dtype: None), dispatch.get_backend("reference")]
+    monkeypatch.setattr(dispatch, "BACKENDS", tuple(there))
+
+    class OnGpu:
+        device, dtype = CUDA, x.dtype
+
+    assert select_backend("recurrence", None, [OnGpu()]) == "triton"
+    absent = Backend("triton", "not installed: no package triton", there[0].refuses)
+    monkeypatch.setattr(dispatch, "BACKENDS", (absent, there[1]))
+    assert refusal(absent, "recurrence", CUDA, torch.float32) == "not installed: no package triton"
+    with pytest.raises(RuntimeError, match=r"no compiled backend serves .* on cuda .*not installed: no package triton"):
+        select_backend("recurrence", None, [OnGpu()])
+
+
+def test_the_environment_names_it(monkeypatch):
+    monkeypatch.setenv("VFRNN_BACKEND", "triton")
+    if TRITON_INTERPRETED:
+        assert select_backend("recurrence", None, [torch.zeros(1)]) == "triton"
+    else:
+        with pytest.raises(RuntimeError, match=r"backend 'triton' \(from VFRNN_BACKEND\) cannot serve this call"):
+            select_backend("recurrence", None, [torch.zeros(1)])
+
+
+def test_it_loads_at_its_first_use_only():
+    code = "import sys, vfrnn; print([name for name in sys.modules if name.split('.')[0] == 'triton'])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@needs_compiler
+@pytest.mark.parametrize("op", OPS)
+def test_batches_and_lengths_are_not_specialised(op):
+    from vfrnn_kernels.library import triton_kernels
+
+    specs = list(triton_kernels(op).specs())
+    names = [spec.name for spec in specs]
+    assert len(set(names)) == len(names)
+    for spec in specs:
+        arguments = {parameter.name: parameter for parameter in spec.kernel.params}
+        assert list(arguments) == [*spec.signature, *spec.constexprs]
+        for name, parameter in arguments.items():
+            assert name not in VARYING or parameter.do_not_specialize, f"{spec.name}: {name}"
+            assert name not in VARYING or name in spec.signature, f"{spec.name}: {name}"
+
+
+def test_warm_up_without_a_gpu_says_so(capsys):
+    if torch.cuda.is_available():
+        assert main(["warmup", "--hidden-size", "17", "--ops", "recurrence"]) == 0
+        assert "recurrence" in capsys.readouterr().out
+    else:
+        assert main(["warmup"]) == 1
+        assert "torch sees no GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("T", [1, 8, 75, 131])
+def test_chunks_of_steps(monkeypatch, T, reverse):
+    from vfrnn_kernels.recurrence import triton_graphs as graphs
+
+    def step(state, weights, operands):
+        torch.add(state * weights[0], operands[0], out=operands[1])
+
+    class StepGraph(graphs.StepGraph):
+        """Replays its steps one by one instead of through a recording."""
+
+        def __init__(self, step, length, state, weights, operands, reverse):
+            self.state, self.length, self.reverse = torch.zeros_like(state), length, reverse
+            self.weights = [torch.zeros_like(weight) for weight in weights]
+            self.operands = [operand.new_zeros(length, *operand.shape[1:]) for operand in operands]
+            self.graph = self
+
+        def replay(self):
+            before = self.state
+            for k in reversed(range(self.length)) if self.reverse else range(self.length):
+                step(before, self.weights, [operand[k] for operand in self.operands])
+                before = self.operands[-1][k]
+
+    monkeypatch.setattr(graphs, "_chunk_lengths", lambda state: (64, 8))
+    monkeypatch.setattr(graphs, "StepGraph", StepGraph)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: type("Stream", (), {"cuda_stream": 0}))
+    state, weight, z = torch.randn(2, 3), torch.tensor(0.5), torch.randn(T, 2, 3)
+    for _ in range(2):  # the second time with the graphs of the first
+        found = torch.empty(T, 2, 3)
+        graphs.run_steps("test", step, state, [weight], [z, found], reverse=reverse)
+        expected, h = torch.empty(T, 2, 3), state
+        for t in reversed(range(T)) if reverse else range(T):
+            h = expected[t] = h * weight + z[t]
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        weight = weight * 2
+    graphs._graphs.clear()
