@@ -1,8 +1,8 @@
 """field_flow on a GPU: the kernels of the flow and of its adjoint; triton_kernels.py launches them.
 
-A program takes one sample through all substeps and terms. Its field is contracted with the gradient once, C = v.G~, and
-a term is the sum (8) of README.md over the cells, on vectors of nodes that never leave the registers. RESIDENT: C and N~
-stay there too. Else they are made again for every term, a block of cells at a time, from N and G in the L2 cache.
+A program takes one sample through all substeps and terms. Its field is contracted with the gradient once, C = v.G~,
+and a term is the sum (8) of README.md over the cells, on vectors of nodes that never leave the registers. RESIDENT: C
+and N~ stay there too. Else they are made again for every term, a block of cells at a time, from N and G in L2.
 """
 
 from __future__ import annotations
@@ -200,7 +200,8 @@ def _add_outer(coef_ptr, vectors_ptr, row_ptr, out_ptr, terms, m, n, is_first, R
             j = first_node + tl.arange(0, BJ)
             place = cells.to(tl.int64)[:, None] * n + j[None, :]
             mask = (cells < m)[:, None] & (j < n)[None, :]
-            total = tl.load(out_ptr + place, mask=mask & (is_first == 0), other=0.0)
+            added = mask & (j < tl.where(is_first != 0, 0, n))[None, :]
+            total = tl.load(out_ptr + place, mask=added, other=0.0)
             if ROW:
                 total += tl.load(row_ptr + j, mask=j < n, other=0.0)[None, :]
             for first_term in range(0, terms, BT):
@@ -274,11 +275,12 @@ def field_flow_bwd_kernel(
         e = tl.exp(-0.25 * tau * delta)
         h = tl.load(h_ptr + sample * n + nodes, mask=inside, other=0.0)
         for s in range(k - 1):
-            tl.store(states_ptr + (s // segment) * n + nodes, h, mask=inside & (s % segment == 0))
+            tl.store(states_ptr + (s // segment) * n + nodes, h, mask=nodes < tl.where(s % segment == 0, n, 0))
             h = _substep(
                 h, e, tau, order, N, C, half_w, nodes, r, w_ptr, N_ptr, G_ptr, field_ptr, m, n, d, RESIDENT, BC
             )
-        tl.store(states_ptr + ((k - 1) // segment) * n + nodes, h, mask=inside & ((k - 1) % segment == 0))
+        last = k - 1
+        tl.store(states_ptr + (last // segment) * n + nodes, h, mask=nodes < tl.where(last % segment == 0, n, 0))
         tl.debug_barrier()
         g = tl.load(grad_ptr + sample * n + nodes, mask=inside, other=0.0)
         grad_e, series_b = tl.zeros_like(g), tl.zeros_like(g)

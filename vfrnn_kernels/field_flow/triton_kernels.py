@@ -1,8 +1,8 @@
 """field_flow on a GPU: which kernels run (configurations), forward and backward. Kernels: triton_device.py.
 
-Forward: the flow, one program per sample; before it the plan where substeps are planned, and the contraction of a field
-that all samples share. Backward: the adjoint of every sample, then sums over the samples, each by one program in a fixed
-order. The number of substeps is a tensor that the forward saves, so that both use the same one.
+Forward: the flow, one program per sample; before it the plan where substeps are planned, and the contraction of a
+field that all samples share. Backward: the adjoint of every sample, then sums over the samples, each by one program in
+a fixed order. The number of substeps is a tensor that the forward saves, so that both use the same one.
 """
 
 from __future__ import annotations

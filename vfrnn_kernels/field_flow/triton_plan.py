@@ -24,7 +24,7 @@ NORMS = 5  # rows and columns of W^1/2 N B^-1/2, of W^1/2 G B^-1/2, and |v_c|^2
 def inverse_root(b_ptr, nodes, n):
     """b^-1/2 of the nodes, 0 beyond the last; NaN where b is not positive."""
     b = tl.load(b_ptr + nodes, mask=nodes < n, other=1.0)
-    return tl.where(nodes < n, tl.where(b > 0, 1 / tl.sqrt_rn(b), float("nan")), 0.0)
+    return tl.where(nodes < n, 1 / tl.sqrt_rn(tl.where(b > 0, b, float("nan"))), 0.0)
 
 
 @triton.jit
@@ -121,7 +121,7 @@ def field_flow_gram_kernel(
     # A^T A, A = W^1/2 G B^-1/2 over the bound sqrt(||A||_1 ||A||_inf) on its norm: no power of it overflows
     i, j = tl.program_id(0) * BT + tl.arange(0, BT), tl.program_id(1) * BT + tl.arange(0, BT)
     norm = tl.sqrt_rn(_largest(norms_ptr, 2, parts, BF)) * tl.sqrt_rn(_largest(norms_ptr, 3, parts, BF))
-    inverse = tl.where(norm > 0, 1 / norm, 0.0)
+    inverse = 1 / tl.where(norm > 0, norm, 1.0)
     r_i, r_j = inverse_root(b_ptr, i, n) * inverse, inverse_root(b_ptr, j, n) * inverse
     gram = tl.zeros((BT, BT), tl.float32)
     for first in range(0, m * d, BT):

@@ -46,7 +46,7 @@ def _weights(w_ptr, cells, m):
 @triton.jit
 def _inverse_root(b_ptr, nodes, n):
     b = tl.load(b_ptr + nodes, mask=nodes < n, other=1.0)
-    return tl.where(b > 0, 1 / tl.sqrt_rn(b), float("nan"))
+    return 1 / tl.sqrt_rn(tl.where(b > 0, b, float("nan")))
 
 
 @triton.jit(do_not_specialize=["m", "n", "d"])
