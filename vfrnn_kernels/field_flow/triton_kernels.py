@@ -73,7 +73,7 @@ _MESH = _spec(field_flow_mesh_kernel, "b w v X Y grad_N grad_G", "fields slots m
 _SUM = _spec(field_flow_sum_kernel, "rows out", "rows columns", {"BR": 32, "BJ": 32})
 
 
-def specs(arch: int) -> Iterator[KernelSpec]:
+def specs() -> Iterator[KernelSpec]:
     """Every kernel x configuration that the op can launch; the same for all architectures."""
     yield from (*SPECS, _FOLD, _CELLS, _MESH, _SUM)
     block = SMALLEST_N

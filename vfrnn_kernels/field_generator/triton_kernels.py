@@ -325,7 +325,7 @@ def _complete_backward_spec() -> KernelSpec:
     return _spec(field_generator_complete_bwd_kernel, pointers, "K n", {"BI": ROWS, "BJ": COLUMNS})
 
 
-def specs(arch: int) -> Iterator[KernelSpec]:
+def specs() -> Iterator[KernelSpec]:
     """Every kernel x configuration that the op can launch; the same for all architectures."""
     for tile in (SMALL_TILE, LARGE_TILE):
         yield _forward_spec(tile)
