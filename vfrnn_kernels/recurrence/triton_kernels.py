@@ -62,7 +62,12 @@ def forward_spec(n: int, fused: bool, activation: int, dtype: torch.dtype, state
     P, H, N = pointer(dtype), pointer(state), _block(n)
     signature = {"x_ptr": P, "U_ptr": P, "c_ptr": H, "M_ptr": P, "h0_ptr": H, "beta_ptr": H, "hs_ptr": H}
     signature |= dict.fromkeys(("T", "B", "n", "i", "x_step", "x_row", "activation"), "i32")
-    constants = {"N": N, "I": FUSED_INPUT if fused else 0, "BB": BB, "ACTIVATION": _compiled(N, activation, dtype)}
+    constants: dict[str, object] = {
+        "N": N,
+        "I": FUSED_INPUT if fused else 0,
+        "BB": BB,
+        "ACTIVATION": _compiled(N, activation, dtype),
+    }
     constants |= _numerics(dtype, state)
     return KernelSpec(
         recurrence_fwd_kernel, signature, constants, num_warps=_warps(N, state != dtype), divisible=_divisible(n)
