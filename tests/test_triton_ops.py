@@ -118,6 +118,11 @@ CASES = {
 }
 
 
+def small_case(name: str, n: int) -> Case:
+    """One matrix instead of two: the interpreter's time is one program's after the other."""
+    return CASES[name](n, **({"K": 1} if name in ("skew_expm", "strang_step") else {}))
+
+
 def gradients(outputs, tensors, weights) -> list[Tensor | None]:
     present = [t for t in tensors if t is not None and t.requires_grad]
     return list(torch.autograd.grad(outputs, present, weights, allow_unused=True, materialize_grads=True))
@@ -143,11 +148,15 @@ def assert_right(case: Case, layout=lambda t: t) -> None:
         assert (gradient.shape, gradient.dtype) == (leaf.shape, leaf.dtype)
 
 
-@pytest.mark.parametrize("layout", [lambda t: t, non_contiguous], ids=["contiguous", "strided"])
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("name", CASES)
-def test_values_and_gradients(name, n, layout):
-    assert_right(CASES[name](n), layout)
+def test_values_and_gradients(name, n):
+    assert_right(CASES[name](n))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_non_contiguous(name):
+    assert_right(CASES[name](5), non_contiguous)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -185,7 +194,7 @@ def test_batches(name, K):
 @pytest.mark.parametrize("name", ["skew_expm", "strang_step"])
 @pytest.mark.parametrize("norm", [0.0, 0.05, 3.0, 10.0])
 def test_norms(name, norm):
-    assert_right(CASES[name](19, norm=norm))
+    assert_right(CASES[name](9, norm=norm))
 
 
 def test_field_flow_without_samples_and_without_divergence():
@@ -195,7 +204,7 @@ def test_field_flow_without_samples_and_without_divergence():
 
 @pytest.mark.parametrize("name", CASES)
 def test_only_what_is_needed(name):
-    case = CASES[name](11)
+    case = small_case(name, 11)
     leaves = case.leaves()
     outputs = case.run(leaves)
     weights = [torch.randn_like(output) for output in outputs]
@@ -210,7 +219,7 @@ def test_only_what_is_needed(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_bits_every_time(name):
-    case = CASES[name](21)
+    case = small_case(name, 21 if GPU else 7)
     leaves = case.leaves()
     outputs, again = case.run(leaves), case.run(leaves)
     weights = [torch.randn_like(output) for output in outputs]
@@ -225,7 +234,7 @@ def test_the_same_bits_every_time(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_compile(name):
-    case = CASES[name](5)
+    case = small_case(name, 5)
     leaves = case.leaves()
     present = [t for t in leaves if t is not None]
 
@@ -242,7 +251,7 @@ def test_compile(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_double_backward_and_vmap(name):
-    case = CASES[name](3)
+    case = small_case(name, 3)
     leaves = case.leaves()
     present = [t for t in leaves if t is not None]
 
@@ -270,7 +279,7 @@ def test_double_backward_and_vmap(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_opcheck(name):
-    case, op = CASES[name](5), name.split()[0]
+    case, op = small_case(name, 5), name.split()[0]
     library = getattr(torch.ops.vfrnn_kernels, f"{op}_triton")
     found = []
 

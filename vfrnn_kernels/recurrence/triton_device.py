@@ -33,7 +33,7 @@ def _tanh(z):
 
 
 # The activation is a run-time number where registers allow: all threads take the same branch, which costs a step next
-# to nothing, and one kernel to compile replaces four. Where M takes most of the registers, ACTIVATION is the number, else
+# to nothing, and one kernel to compile replaces four. Where M takes most registers, ACTIVATION is the number, else
 # it is RUN_TIME. Comparisons are written so that a NaN takes the branch that keeps it.
 @triton.jit
 def _activate(z, beta, activation):

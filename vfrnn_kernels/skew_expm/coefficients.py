@@ -117,8 +117,8 @@ class EvenOddScheme:
     k: tuple[float, float, float]
 
 
-#: Degree 9, maximal error 6e-8: for float32 kernels that compute one triangle of a symmetric product. The same form fits
-#: up to 1.5709 with an error of 2.3e-7, but its gradient is then wrong by 1.4e-5 at the end of the interval.
+#: Maximal error 6e-8: for float32 kernels that compute one triangle of a symmetric product. The same form fits up to
+#: 1.5709 with an error of 2.3e-7, but there its gradient is wrong by 1.4e-5 on flat spectra.
 E4 = EvenOddScheme(
     theta=1.347,
     a=60.12045606305529441573,

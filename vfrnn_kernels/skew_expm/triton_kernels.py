@@ -64,9 +64,10 @@ PLANS = tuple(plan(n) for n in (32, 64, 256, 512))
 
 @functools.cache
 def configuration(kernel: Any, plan: Plan, divisible: bool, **constexprs: Any) -> KernelSpec:
-    """A kernel under a plan. The names of its arguments tell their types: pointers end in _ptr, constants are capital."""
+    """A kernel under a plan. The names of its arguments tell their types: pointers end in _ptr."""
     names = kernel.arg_names
     constants = {"BLOCK": plan.block, "DEPTH": plan.depth, "PRECISION": PRECISION} | constexprs
+    constants = {name: value for name, value in constants.items() if name in names}
     signature = {
         name: "i32" if not name.endswith("_ptr") else "*i32" if name == "squarings_ptr" else "*fp32"
         for name in names
@@ -75,16 +76,23 @@ def configuration(kernel: Any, plan: Plan, divisible: bool, **constexprs: Any) -
     return KernelSpec(kernel, signature, constants, plan.num_warps, plan.num_stages, ("n",) if divisible else ())
 
 
-def specs(scaled: bool = False) -> list[KernelSpec]:
-    """Every kernel x configuration that skew_expm launches, or strang_step if `scaled`."""
+def specs() -> list[KernelSpec]:
+    """Every kernel x configuration that skew_expm launches."""
+    return _specs(scaled=False)
+
+
+def scaled_specs() -> list[KernelSpec]:
+    """Those that strang_step launches in place of them."""
+    return [spec for spec in _specs(scaled=True) if spec.constexprs.get("SCALED")]
+
+
+def _specs(scaled: bool) -> list[KernelSpec]:
     found = []
     for plan in PLANS:
         for divisible in (False, True):
             if plan.whole:
-                found += [
-                    configuration(kernel, plan, divisible, SCALED=scaled)
-                    for kernel in (whole_fwd_kernel, whole_bwd_kernel)
-                ]
+                kernels = whole_fwd_kernel, whole_bwd_kernel
+                found += [configuration(kernel, plan, divisible, SCALED=scaled) for kernel in kernels]
                 continue
             found += [configuration(kernel, far(plan), divisible) for kernel in (far_fwd_kernel, far_bwd_kernel)]
             found += [_stage(tiled_fwd_kernel, plan, divisible, scaled, *stage) for stage in FORWARD + POLISH]
@@ -93,12 +101,9 @@ def specs(scaled: bool = False) -> list[KernelSpec]:
     return found
 
 
-#: The stages in which diag(e) appears: the others are the same kernels for both ops.
-_SCALED_STAGES = ("odd", "squaring", "polish", "cotangent")
-
-
 def _stage(kernel: Any, plan: Plan, divisible: bool, scaled: bool, stage: str, half: bool) -> KernelSpec:
-    scaled = scaled and stage in _SCALED_STAGES and not (kernel is tiled_bwd_kernel and stage == "odd")
+    # where diag(e) appears; all else is the same for both ops
+    scaled = scaled and stage in (("odd", "squaring", "polish") if kernel is tiled_fwd_kernel else ("cotangent",))
     return configuration(kernel, plan, divisible, STAGE=stage, HALF=half, SCALED=scaled)
 
 
@@ -108,8 +113,7 @@ def skew_expm(S: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Half precisions compute in float32 and keep nothing.
     """
     if S.dtype != torch.float32:
-        Q, matrices, squarings = skew_expm(S.float(), dt.float())
-        return Q.to(S.dtype), matrices[:0].clone(), squarings[:0].clone()
+        return skew_expm(S.float(), dt.float())[0].to(S.dtype), *kept_of_half(S)
     Q, _, matrices, squarings = forward(S, None, dt)
     return Q, matrices, squarings
 
@@ -120,14 +124,20 @@ def skew_expm_backward(
     """grad_S = dt grad_A and grad_dt = <grad_A, S>; bits 0 and 1 of `needs` ask for them."""
     if S.dtype != torch.float32:
         wide = S.float(), dt.float()
-        grads = skew_expm_backward(grad_Q.float(), *wide, *skew_expm(*wide), needs)
-        return tuple(grad if grad is None else grad.to(S.dtype) for grad in grads)  # type: ignore[return-value]
+        grad_S, grad_dt = skew_expm_backward(grad_Q.float(), *wide, *skew_expm(*wide), needs)
+        return None if grad_S is None else grad_S.to(S.dtype), None if grad_dt is None else grad_dt.to(S.dtype)
     return backward(grad_Q, S, None, dt, Q, matrices, squarings, needs)
 
 
 def saved_shapes(K: int, n: int, dtype: torch.dtype) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of what the forward pass keeps: `matrices`, of float32, and `squarings`, of int32."""
+    """Shapes of what the forward pass keeps: `matrices`, of the dtype of S, and `squarings`, of int32."""
     return ((K, KEPT, n, n), (K,)) if dtype == torch.float32 else ((0, KEPT, n, n), (0,))
+
+
+def kept_of_half(S: Tensor) -> tuple[Tensor, Tensor]:
+    """What a call in half precision keeps: nothing, in those shapes."""
+    matrices, squarings = saved_shapes(S.shape[0], S.shape[1], S.dtype)
+    return S.new_empty(matrices), S.new_empty(squarings, dtype=torch.int32)
 
 
 def forward(

@@ -14,11 +14,9 @@ import triton.language as tl
 from torch import Tensor
 
 from vfrnn_kernels.skew_expm import triton_kernels as exponential
-from vfrnn_kernels.skew_expm.triton_kernels import PLANS, Plan, configuration, plan, saved_shapes
+from vfrnn_kernels.skew_expm.triton_kernels import PLANS, Plan, configuration, kept_of_half, plan
 from vfrnn_kernels.skew_expm.triton_tiles import half_step, load_tile, load_transposed, product, store_tile
 from vfrnn_kernels.triton_runtime import KernelSpec, cdiv, on_device_of
-
-__all__ = ["saved_shapes", "specs", "strang_step", "strang_step_backward"]
 
 
 @triton.jit
@@ -78,26 +76,22 @@ def _scaling(divisible: bool) -> KernelSpec:
 
 
 def specs() -> list[KernelSpec]:
-    """Every kernel x configuration that strang_step launches."""
-    found = exponential.specs(scaled=True)
-    for divisible in (False, True):
-        found.append(_scaling(divisible))
-        found += [configuration(product_kernel, plan, divisible, SUM=sum_) for plan in PLANS for sum_ in (False, True)]
+    """Every kernel x configuration that strang_step launches and skew_expm does not."""
+    found = exponential.scaled_specs()
+    found += [_scaling(divisible) for divisible in (False, True)]
+    for sum_ in (False, True):
+        found += [configuration(product_kernel, plan, divisible, SUM=sum_) for plan, divisible in PLANS]
     return found
 
 
-def strang_step(S: Tensor, delta: Tensor, dt: Tensor, substeps: int) -> tuple[Tensor, ...]:
+def strang_step(S: Tensor, delta: Tensor, dt: Tensor, substeps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """M of S (K, n, n), delta (K, n), dt (K,); kept: Q (K, n, n) and what skew_expm keeps.
 
-    Half precisions compute in float32 and keep nothing.
+    Half precisions compute in float32 and make everything again for the backward pass.
     """
     if S.dtype != torch.float32:
-        M = strang_step(S.float(), delta.float(), dt.float(), substeps)[0].to(S.dtype)
-        empty = [
-            S.new_empty(shape, dtype=torch.float32)
-            for shape in ((0, *S.shape[1:]), saved_shapes(*S.shape[:2], S.dtype)[0])
-        ]
-        return M, *empty, torch.empty(0, dtype=torch.int32, device=S.device)
+        M, Q, _, _ = strang_step(S.float(), delta.float(), dt.float(), substeps)
+        return M.to(S.dtype), Q.to(S.dtype), *kept_of_half(S)
     return _forward(S, delta, dt, substeps, plan(S.shape[-1]))
 
 
@@ -116,13 +110,16 @@ def strang_step_backward(
     """Gradients of S, delta and dt; bits 0 to 2 of `needs` ask for them."""
     if S.dtype != torch.float32:
         wide = S.float(), delta.float(), dt.float()
-        kept = strang_step(*wide, substeps)
-        grads = strang_step_backward(grad_M.float(), *wide, *kept, substeps, needs)  # type: ignore[misc, call-arg]
-        return tuple(None if grad is None else grad.to(S.dtype) for grad in grads)  # type: ignore[return-value]
+        _, Q, matrices, squarings = strang_step(*wide, substeps)
+        grads = _backward(grad_M.float(), *wide, Q, matrices, squarings, substeps, needs, plan(S.shape[-1]))
+        grad_S, grad_delta, grad_dt = (None if grad is None else grad.to(S.dtype) for grad in grads)
+        return grad_S, grad_delta, grad_dt
     return _backward(grad_M, S, delta, dt, Q, matrices, squarings, substeps, needs, plan(S.shape[-1]))
 
 
-def _forward(S: Tensor, delta: Tensor, dt: Tensor, substeps: int, chosen: Plan) -> tuple[Tensor, ...]:
+def _forward(
+    S: Tensor, delta: Tensor, dt: Tensor, substeps: int, chosen: Plan
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     step = dt / substeps if substeps > 1 else dt
     Q, M1, matrices, squarings = exponential.forward(S, delta, step, chosen)
     M = M1
