@@ -78,9 +78,9 @@ def _scaling(divisible: bool) -> KernelSpec:
 def specs() -> list[KernelSpec]:
     """Every kernel x configuration that strang_step launches and skew_expm does not."""
     found = exponential.scaled_specs()
-    for divisible in (False, True):
-        found.append(_scaling(divisible))
-        found += [configuration(product_kernel, plan, divisible, SUM=sum_) for plan in PLANS for sum_ in (False, True)]
+    found += [_scaling(divisible) for divisible in (False, True)]
+    for sum_ in (False, True):
+        found += [configuration(product_kernel, plan, divisible, SUM=sum_) for plan, divisible in PLANS]
     return found
 
 
