@@ -93,13 +93,20 @@ def _specs(scaled: bool) -> list[KernelSpec]:
     for plan, divisible in PLANS:
         if plan.whole:
             kernels = whole_fwd_kernel, whole_bwd_kernel
-            found += [configuration(kernel, plan, divisible, SCALED=scaled) for kernel in kernels]
+            found += [_whole(kernel, plan, divisible, scaled) for kernel in kernels]
             continue
         found += [configuration(kernel, far(plan), divisible) for kernel in (far_fwd_kernel, far_bwd_kernel)]
         found += [_stage(tiled_fwd_kernel, plan, divisible, scaled, *stage) for stage in FORWARD + POLISH]
         backward = (("cotangent", True), *LEVEL_BACKWARD, *BACKWARD)
         found += [_stage(tiled_bwd_kernel, plan, divisible, scaled, *stage) for stage in backward]
     return found
+
+
+def _whole(kernel: Any, plan: Plan, divisible: bool, scaled: bool) -> KernelSpec:
+    # the compiler keeps the small forward kernel in registers on sm_80 only when its loops are pipelined
+    if kernel is whole_fwd_kernel and plan.block == 32:
+        plan = replace(plan, num_stages=2)
+    return configuration(kernel, plan, divisible, SCALED=scaled)
 
 
 def _stage(kernel: Any, plan: Plan, divisible: bool, scaled: bool, stage: str, half: bool) -> KernelSpec:
@@ -162,7 +169,7 @@ def forward(
     arguments = (S, scaling, dt, matrices, scratch, norms, squarings, Q, target, n)
     with on_device_of(S):
         if chosen.whole:
-            configuration(whole_fwd_kernel, chosen, divisible, SCALED=scaled).launch((K,), *arguments)
+            _whole(whole_fwd_kernel, chosen, divisible, scaled).launch((K,), *arguments)
             return Q, M, matrices, squarings
         grids = {True: (K, tiles * (tiles + 1) // 2), False: (K, tiles * tiles)}
 
@@ -206,7 +213,7 @@ def backward(
     arguments = (grad, S, scaling, dt, Q, matrices, squarings, scratch, grad_S, pairings, n)
     with on_device_of(S):
         if chosen.whole:
-            configuration(whole_bwd_kernel, chosen, divisible, SCALED=scaled).launch((K,), *arguments)
+            _whole(whole_bwd_kernel, chosen, divisible, scaled).launch((K,), *arguments)
         else:
             grids = {True: (K, tiles * (tiles + 1) // 2), False: (K, tiles * tiles)}
 
