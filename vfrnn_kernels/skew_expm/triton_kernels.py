@@ -103,8 +103,8 @@ def _specs(scaled: bool) -> list[KernelSpec]:
 
 
 def _whole(kernel: Any, plan: Plan, divisible: bool, scaled: bool) -> KernelSpec:
-    # the compiler keeps the small forward kernel in registers on sm_80 only when its loops are pipelined
-    if kernel is whole_fwd_kernel and plan.block == 32:
+    # registers again: with aligned rows sm_80 needs the pipelined loops, without them sm_100 the plain ones
+    if kernel is whole_fwd_kernel and plan.block == 32 and divisible:
         plan = replace(plan, num_stages=2)
     return configuration(kernel, plan, divisible, SCALED=scaled)
 
