@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vfrnn_kernels.skew_expm.triton_backward import SCRATCH, far_bwd_kernel, tiled_bwd_kernel, whole_bwd_kernel
 from vfrnn_kernels.skew_expm.triton_forward import KEPT, LEVELS, far_fwd_kernel, tiled_fwd_kernel, whole_fwd_kernel
-from vfrnn_kernels.triton_runtime import KernelSpec, block_size, cdiv, on_device_of
+from vfrnn_kernels.triton_runtime import KernelSpec, cdiv, on_device_of
 
 #: Products by three TF32 products of split operands: as accurate as float32 (README.md), on the tensor cores.
 PRECISION = "tf32x3"
@@ -47,11 +47,12 @@ class Plan:
 def plan(n: int) -> Plan:
     """The plan for n x n matrices: small tiles keep more processors busy, large ones read less.
 
-    A depth of 16, not 32, and 32 as the least block: what fits the registers on every architecture.
+    A depth of 16, not 32, and 32 as the least block: what fits the registers on every architecture. So it is with the
+    blocks of 32 where rows do not start at multiples of 16 entries, and every entry has an address of its own.
     """
-    if n <= LARGEST_WHOLE:
-        return Plan(True, block_size(n, 32), 16, 8, 1)
-    return Plan(False, 32 if n <= 256 else 64, 16, 4, 3)
+    large = n > (32 if n <= LARGEST_WHOLE else 256) and n % 16 == 0
+    block = 64 if large else 32
+    return Plan(True, block, 16, 8, 1) if n <= LARGEST_WHOLE else Plan(False, block, 16, 4, 3)
 
 
 def far(plan: Plan) -> Plan:
@@ -59,7 +60,8 @@ def far(plan: Plan) -> Plan:
     return replace(plan, num_warps=8, num_stages=1)
 
 
-PLANS = tuple(plan(n) for n in (32, 64, 256, 512))
+#: Every plan, and whether n is then a multiple of 16.
+PLANS = tuple((plan(n), n % 16 == 0) for n in (17, 32, 64, 65, 80, 512))
 
 
 @functools.cache
@@ -88,17 +90,23 @@ def scaled_specs() -> list[KernelSpec]:
 
 def _specs(scaled: bool) -> list[KernelSpec]:
     found = []
-    for plan in PLANS:
-        for divisible in (False, True):
-            if plan.whole:
-                kernels = whole_fwd_kernel, whole_bwd_kernel
-                found += [configuration(kernel, plan, divisible, SCALED=scaled) for kernel in kernels]
-                continue
-            found += [configuration(kernel, far(plan), divisible) for kernel in (far_fwd_kernel, far_bwd_kernel)]
-            found += [_stage(tiled_fwd_kernel, plan, divisible, scaled, *stage) for stage in FORWARD + POLISH]
-            backward = (("cotangent", True), *LEVEL_BACKWARD, *BACKWARD)
-            found += [_stage(tiled_bwd_kernel, plan, divisible, scaled, *stage) for stage in backward]
+    for plan, divisible in PLANS:
+        if plan.whole:
+            kernels = whole_fwd_kernel, whole_bwd_kernel
+            found += [_whole(kernel, plan, divisible, scaled) for kernel in kernels]
+            continue
+        found += [configuration(kernel, far(plan), divisible) for kernel in (far_fwd_kernel, far_bwd_kernel)]
+        found += [_stage(tiled_fwd_kernel, plan, divisible, scaled, *stage) for stage in FORWARD + POLISH]
+        backward = (("cotangent", True), *LEVEL_BACKWARD, *BACKWARD)
+        found += [_stage(tiled_bwd_kernel, plan, divisible, scaled, *stage) for stage in backward]
     return found
+
+
+def _whole(kernel: Any, plan: Plan, divisible: bool, scaled: bool) -> KernelSpec:
+    # registers again: with aligned rows sm_80 needs the pipelined loops, without them sm_100 the plain ones
+    if kernel is whole_fwd_kernel and plan.block == 32 and divisible:
+        plan = replace(plan, num_stages=2)
+    return configuration(kernel, plan, divisible, SCALED=scaled)
 
 
 def _stage(kernel: Any, plan: Plan, divisible: bool, scaled: bool, stage: str, half: bool) -> KernelSpec:
@@ -161,7 +169,7 @@ def forward(
     arguments = (S, scaling, dt, matrices, scratch, norms, squarings, Q, target, n)
     with on_device_of(S):
         if chosen.whole:
-            configuration(whole_fwd_kernel, chosen, divisible, SCALED=scaled).launch((K,), *arguments)
+            _whole(whole_fwd_kernel, chosen, divisible, scaled).launch((K,), *arguments)
             return Q, M, matrices, squarings
         grids = {True: (K, tiles * (tiles + 1) // 2), False: (K, tiles * tiles)}
 
@@ -205,7 +213,7 @@ def backward(
     arguments = (grad, S, scaling, dt, Q, matrices, squarings, scratch, grad_S, pairings, n)
     with on_device_of(S):
         if chosen.whole:
-            configuration(whole_bwd_kernel, chosen, divisible, SCALED=scaled).launch((K,), *arguments)
+            _whole(whole_bwd_kernel, chosen, divisible, scaled).launch((K,), *arguments)
         else:
             grids = {True: (K, tiles * (tiles + 1) // 2), False: (K, tiles * tiles)}
 
