@@ -46,14 +46,14 @@ def _weights(w_ptr, cells, m):
 @triton.jit
 def _inverse_root(b_ptr, nodes, n):
     b = tl.load(b_ptr + nodes, mask=nodes < n, other=1.0)
-    return tl.where(b > 0, 1 / tl.sqrt_rn(b), float("nan"))
+    return 1 / tl.sqrt_rn(tl.where(b > 0, b, float("nan")))
 
 
 @triton.jit(do_not_specialize=["m", "n", "d"])
 def field_generator_fwd_kernel(
     b_ptr, w_ptr, N_ptr, G_ptr, v_ptr, S_ptr, delta_ptr, m, n, d, BT: tl.constexpr, BC: tl.constexpr
 ):
-    tile_i, tile_j, k = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    k, tile_i, tile_j = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     if tile_i > tile_j:
         return
     i, j = tile_i * BT + tl.arange(0, BT), tile_j * BT + tl.arange(0, BT)
@@ -113,11 +113,8 @@ def field_generator_products_kernel(
     BC: tl.constexpr,
 ):
     # One tile of A = N R + 1 q^T and, for MESH, of the field's share W [v] G R^T of grad_N: the two read the same R.
-    cells, j, k = (
-        tl.program_id(0) * BC + tl.arange(0, BC),
-        tl.program_id(1) * BT + tl.arange(0, BT),
-        tl.program_id(2).to(tl.int64),
-    )
+    k = tl.program_id(0).to(tl.int64)
+    cells, j = tl.program_id(1) * BC + tl.arange(0, BC), tl.program_id(2) * BT + tl.arange(0, BT)
     v_ptr += k * m * d
     w = _weights(w_ptr, cells, m)
     r_j = _inverse_root(b_ptr, j, n)
@@ -231,7 +228,7 @@ def _pair(i, j, n):
 
 @triton.jit(do_not_specialize=["n"])
 def field_generator_complete_fwd_kernel(b_ptr, w_ptr, v_ptr, S_ptr, delta_ptr, n, BI: tl.constexpr, BJ: tl.constexpr):
-    i, k = tl.program_id(0) * BI + tl.arange(0, BI), tl.program_id(1).to(tl.int64)
+    i, k = tl.program_id(1) * BI + tl.arange(0, BI), tl.program_id(0).to(tl.int64)
     m = tl.cast(n, tl.int64) * (n - 1) // 2
     r_i = _inverse_root(b_ptr, i, n)
     sums = tl.zeros((BI, BJ), tl.float32)
@@ -300,7 +297,13 @@ def _forward_spec(tile: int) -> KernelSpec:
 
 def _products_spec(tile: int, mesh: bool) -> KernelSpec:
     constants = {"MESH": mesh, "BT": tile, "BC": tile}
-    return _spec(field_generator_products_kernel, "grad_S grad_delta b w N G v A to_N", "m n d", constants)
+    return _spec(
+        field_generator_products_kernel,
+        "grad_S grad_delta b w N G v A to_N",
+        "m n d",
+        constants,
+        8 if tile == LARGE_TILE else 4,
+    )
 
 
 def _cells_spec(mesh: bool) -> KernelSpec:
@@ -322,8 +325,8 @@ def _complete_backward_spec() -> KernelSpec:
     return _spec(field_generator_complete_bwd_kernel, pointers, "K n", {"BI": ROWS, "BJ": COLUMNS})
 
 
-def specs(arch: int) -> Iterator[KernelSpec]:
-    """Every kernel x configuration that the op can launch; the same for all architectures."""
+def specs() -> Iterator[KernelSpec]:
+    """Every kernel x configuration that the op can launch."""
     for tile in (SMALL_TILE, LARGE_TILE):
         yield _forward_spec(tile)
         yield _products_spec(tile, False)
@@ -340,11 +343,11 @@ def field_generator(b: Tensor, w: Tensor, N: Tensor | None, G: Tensor | None, v:
     if delta.numel() == 0:
         return S, delta
     if N is None or G is None:
-        _complete_forward_spec().launch((cdiv(n, ROWS), K), b, w, v, S, delta, n)
+        _complete_forward_spec().launch((K, cdiv(n, ROWS)), b, w, v, S, delta, n)
         return S, delta
     spec = _forward_spec(_tile(n))
     tiles = cdiv(n, spec.constexprs["BT"])
-    spec.launch((tiles, tiles, K), b, w, N.contiguous(), G.contiguous(), v, S, delta, m, n, d)
+    spec.launch((K, tiles, tiles), b, w, N.contiguous(), G.contiguous(), v, S, delta, m, n, d)
     return S, delta
 
 
@@ -379,7 +382,7 @@ def field_generator_backward(
         shares = torch.empty_like(A) if mesh else A  # unread without `mesh`, like the two below
         grad_N, grad_G = (torch.empty_like(N), torch.empty_like(G)) if mesh else (N, G)
         spec = _products_spec(_tile(n), mesh)
-        grid_3 = cdiv(m, spec.constexprs["BC"]), cdiv(n, spec.constexprs["BT"]), K
+        grid_3 = K, cdiv(m, spec.constexprs["BC"]), cdiv(n, spec.constexprs["BT"])
         if A.numel():
             spec.launch(grid_3, grad_S, grad_delta, b, w, N, G, v, A, shares, m, n, d)
         spec = _cells_spec(mesh)

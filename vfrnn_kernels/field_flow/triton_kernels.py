@@ -1,0 +1,197 @@
+"""field_flow on a GPU: which kernels run (configurations), forward and backward. Kernels: triton_device.py,
+triton_plan.py, triton_sums.py.
+
+Forward: the flow, one program per sample; before it the plan where substeps are planned, and the contraction of a
+field that all samples share. Backward: the adjoint of every sample, then sums over the samples, each by one program in
+a fixed order. The number of substeps is a tensor that the forward saves, so that both use the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from vfrnn_kernels.field_flow.triton_device import field_flow_bwd_kernel, field_flow_fwd_kernel
+from vfrnn_kernels.field_flow.triton_plan import SPECS, contracted, describe, planned_count
+from vfrnn_kernels.field_flow.triton_sums import field_flow_cells_kernel, field_flow_mesh_kernel, field_flow_sum_kernel
+from vfrnn_kernels.triton_runtime import KernelSpec, block_size, cdiv
+
+#: Entries of C, and of N~, that one program keeps in its registers, or takes at a time from the L2 cache.
+SMALL, LARGE = 4096, 16384
+SMALLEST_N, LARGEST_RESIDENT_N, LARGEST_N = 64, 1024, 4096
+#: States that the backward keeps of a flow; with more substeps it computes those between them again.
+STATES = 32
+#: Programs of the backward, each with its own sum over samples, where all samples share a field.
+SLOTS = 256
+
+
+def _tile(resident: bool, entries: int, block: int) -> tuple[dict[str, int | bool], int]:
+    constants: dict[str, int | bool] = {"RESIDENT": resident, "BC": entries // block, "NB": block}
+    return constants, 8 if entries == LARGE or block >= 2048 else 4
+
+
+def _configuration(m: int, n: int) -> tuple[dict[str, int | bool], int]:
+    # The whole mesh in registers where it fits, else a block of cells at a time
+    block = block_size(n, SMALLEST_N)
+    if block > LARGEST_N:
+        raise ValueError(f"field_flow on Triton serves n up to {LARGEST_N}, got {n}: use strang_step")
+    for entries in (SMALL, LARGE):
+        if m * block <= entries and block <= LARGEST_RESIDENT_N:
+            return _tile(True, entries, block)
+    return _tile(False, SMALL, block)
+
+
+def _forward_spec(tile: tuple[dict[str, int | bool], int]) -> KernelSpec:
+    sizes = "m n d field_stride order volume_preserving direction"
+    return describe(field_flow_fwd_kernel, "h v b w N G dt scale count out", sizes, *tile)
+
+
+def _backward_spec(tile: tuple[dict[str, int | bool], int], mesh: bool) -> KernelSpec:
+    pointers = "grad h v b w N G dt scale count grad_h X Y row row_b parts states vectors coef_C coef_N"
+    constants, num_warps = tile
+    sizes = "B m n d field_stride order volume_preserving states"
+    return describe(field_flow_bwd_kernel, pointers, sizes, {"MESH": mesh, **constants}, num_warps)
+
+
+_CELLS = describe(field_flow_cells_kernel, "b w v G X grad_v part_w", "m n d", {"BC": 4, "BN": 128})
+_MESH = describe(field_flow_mesh_kernel, "b w v X Y grad_N grad_G", "fields slots n d", {"BF": 16, "BN": 128})
+_SUM = describe(field_flow_sum_kernel, "rows out", "rows columns", {"BR": 32, "BJ": 32})
+
+
+def specs() -> Iterator[KernelSpec]:
+    """Every kernel x configuration that the op can launch."""
+    yield from (*SPECS, _CELLS, _MESH, _SUM)
+    block = SMALLEST_N
+    while block <= LARGEST_N:
+        resident = [(True, SMALL), (True, LARGE)] if block <= LARGEST_RESIDENT_N else []
+        for is_resident, entries in (*resident, (False, SMALL)):
+            tile = _tile(is_resident, entries, block)
+            yield from (_forward_spec(tile), _backward_spec(tile, False), _backward_spec(tile, True))
+        block *= 2
+
+
+def saved_like(h: Tensor, *args: object) -> tuple[Tensor]:
+    """An empty tensor like the one that the forward saves: the number of substeps."""
+    return (h.new_empty(1, dtype=torch.int32),)
+
+
+def field_flow(
+    h: Tensor,
+    v: Tensor,
+    b: Tensor,
+    w: Tensor,
+    N: Tensor,
+    G: Tensor,
+    dt: Tensor,
+    divergence_scale: Tensor,
+    volume_preserving: bool,
+    order: int,
+    substeps: int,
+) -> tuple[Tensor, Tensor]:
+    """h' (B, n) and the number of substeps (1,). A value out of range, or a plan that finds no number, makes NaN."""
+    h, v, b, w, N, G = (t.contiguous() for t in (h, v, b, w, N, G))
+    if substeps or not h.numel():
+        count = torch.full((1,), max(substeps, 1), dtype=torch.int32, device=h.device)
+    else:
+        count = planned_count(v, b, w, N, G, dt, order)
+    v, G = _one_field_contracted(v, G)
+    return _flow(h, v, b, w, N, G, dt, divergence_scale, count, volume_preserving, order, 1), count
+
+
+def _one_field_contracted(v: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
+    return contracted(v, G) if v.shape[0] == 1 else (v, G)
+
+
+def _flow(
+    h: Tensor,
+    v: Tensor,
+    b: Tensor,
+    w: Tensor,
+    N: Tensor,
+    G: Tensor,
+    dt: Tensor,
+    scale: Tensor,
+    count: Tensor,
+    volume_preserving: bool,
+    order: int,
+    direction: int,
+) -> Tensor:
+    (B, n), (m, d) = h.shape, G.shape[:2]
+    out = torch.empty_like(h)
+    if out.numel():
+        stride = m * d if v.shape[0] > 1 else 0
+        spec = _forward_spec(_configuration(m, n))
+        tensors = (h, v, b, w, N, G, dt, scale, count, out)
+        spec.launch((B,), *tensors, m, n, d, stride, order, int(volume_preserving), direction)
+    return out
+
+
+def field_flow_backward(
+    grad: Tensor,
+    h: Tensor,
+    v: Tensor,
+    b: Tensor,
+    w: Tensor,
+    N: Tensor,
+    G: Tensor,
+    dt: Tensor,
+    divergence_scale: Tensor,
+    result: Tensor,
+    count: Tensor,
+    volume_preserving: bool,
+    order: int,
+    substeps: int,
+    needs: int,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of h, v, b, w, N, G, dt, divergence_scale; None where bit k of `needs` is not set for the k-th."""
+    wanted = [needs >> bit & 1 == 1 for bit in range(8)]
+    _, to_v, to_b, to_w, to_N, to_G, to_dt, to_scale = wanted
+    grad, h, v, b, w, N, G = (t.contiguous() for t in (grad, h, v, b, w, N, G))
+    if not h.numel():
+        tensors = (h, v, b, w, N, G, dt, divergence_scale)
+        return tuple(torch.zeros_like(t) if want else None for t, want in zip(tensors, wanted, strict=True))
+    field, gradient = _one_field_contracted(v, G)
+    if not any(wanted[1:]):  # the adjoint of the flow of S is the flow of -S
+        mesh_and_scalars = (field, b, w, N, gradient, dt, divergence_scale, count)
+        return (_flow(grad, *mesh_and_scalars, volume_preserving, order, -1), *[None] * 7)
+    (B, n), (m, d), fields = h.shape, G.shape[:2], v.shape[0]
+    mesh, slots = to_N or to_G, B if fields > 1 else min(B, SLOTS)
+    grad_h, row_b, parts = torch.empty_like(h), torch.empty_like(h), h.new_empty(B, 2)
+    states = min(substeps or STATES, STATES)
+    X = h.new_empty(slots, m, n)
+    Y = torch.empty_like(X) if mesh else X  # unread without `mesh`, like the coefficients below
+    row, kept = h.new_empty(slots, n), h.new_empty(slots, states, n)
+    vectors, coef_C = h.new_empty(slots, 2 * order, n), h.new_empty(slots, 2 * order, m)
+    coef_N = torch.empty_like(coef_C) if mesh else coef_C
+    axes = gradient.shape[1]
+    sizes = (B, m, n, axes, m * axes if fields > 1 else 0, order, int(volume_preserving), states)
+    flow_tensors = (grad, h, field, b, w, N, gradient, dt, divergence_scale, count)
+    buffers = (grad_h, X, Y, row, row_b, parts, kept, vectors, coef_C, coef_N)
+    _backward_spec(_configuration(m, n), mesh).launch((slots,), *flow_tensors, *buffers, *sizes)
+
+    grad_v, grad_b, grad_w = torch.empty_like(v), torch.empty_like(b), torch.empty_like(w)
+    grad_N, grad_G = (torch.empty_like(N), torch.empty_like(G)) if mesh else (N, G)
+    grad_scalars = h.new_empty(2)
+    if fields == 1 and slots > 1 and (to_v or to_w or to_G):
+        total = h.new_empty(1, m, n)
+        _sum_rows(X.view(slots, m * n), total)
+        X = total
+    if to_v or to_w:
+        part_w = grad_w if fields == 1 else h.new_empty(fields, m)
+        _CELLS.launch((fields, cdiv(m, 4)), b, w, v, G, X, grad_v, part_w, m, n, d)
+        if to_w and fields > 1:
+            _sum_rows(part_w, grad_w)
+    if mesh:
+        _MESH.launch((m, cdiv(n, 128), d + 1), b, w, v, X, Y, grad_N, grad_G, fields, slots, n, d)
+    if to_b:
+        _sum_rows(row_b, grad_b)
+    if to_dt or to_scale:
+        _sum_rows(parts, grad_scalars)
+    found = (grad_h, grad_v, grad_b, grad_w, grad_N, grad_G, grad_scalars[0].clone(), grad_scalars[1].clone())
+    return tuple(gradient if want else None for gradient, want in zip(found, wanted, strict=True))
+
+
+def _sum_rows(rows: Tensor, out: Tensor) -> None:
+    _SUM.launch((cdiv(rows.shape[1], 32),), rows, out, rows.shape[0], rows.shape[1])
