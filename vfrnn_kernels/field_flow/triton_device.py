@@ -14,16 +14,18 @@ from vfrnn_kernels.field_flow.triton_plan import inverse_root, weights
 
 
 @triton.jit
-def _load_cells(cells, nodes, r, w_ptr, N_ptr, G_ptr, v_ptr, m, n, d):
-    # Rows N~_c and C_c of a block of cells, and w_c / 2
-    mask = (cells < m)[:, None] & (nodes < n)[None, :]
-    N = tl.load(N_ptr + cells.to(tl.int64)[:, None] * n + nodes[None, :], mask=mask, other=0.0)
+def _load_cells(first, nodes, r, w_ptr, N_ptr, G_ptr, v_ptr, m, n, d, BC: tl.constexpr):
+    # Rows N~_c and C_c of a block of cells, and w_c / 2. Places in the block have 32 bits: there are many of them.
+    inner, base = tl.arange(0, BC), tl.cast(first, tl.int64)
+    is_cell = inner < m - first
+    mask = is_cell[:, None] & (nodes < n)[None, :]
+    N = tl.load(N_ptr + base * n + (inner[:, None] * n + nodes[None, :]), mask=mask, other=0.0)
     C = tl.zeros(mask.shape, tl.float32)
+    place = inner[:, None] * (d * n) + nodes[None, :]
     for k in range(d):
-        row = cells.to(tl.int64) * d + k
-        v = tl.load(v_ptr + row, mask=cells < m, other=0.0)
-        C += v[:, None] * tl.load(G_ptr + row[:, None] * n + nodes[None, :], mask=mask, other=0.0)
-    return N * r[None, :], C * r[None, :], weights(w_ptr, cells, m) * 0.5
+        v = tl.load(v_ptr + base * d + (inner * d + k), mask=is_cell, other=0.0)
+        C += v[:, None] * tl.load(G_ptr + (base * d + k) * n + place, mask=mask, other=0.0)
+    return N * r[None, :], C * r[None, :], weights(w_ptr, first + inner, m) * 0.5
 
 
 @triton.jit
@@ -68,7 +70,7 @@ def _generator(
     else:
         for first in range(0, m, BC):
             cells = first + tl.arange(0, BC)
-            rows_N, rows_C, w = _load_cells(cells, nodes, r, w_ptr, N_ptr, G_ptr, v_ptr, m, n, d)
+            rows_N, rows_C, w = _load_cells(first, nodes, r, w_ptr, N_ptr, G_ptr, v_ptr, m, n, d, BC)
             Sy = _add_cells(Sy, y, rows_N, rows_C, w, cells, m, coef_C_ptr, coef_N_ptr, sigma, KEEP_C, KEEP_N)
     return Sy
 
@@ -81,8 +83,7 @@ def _divergence(C, half_w, nodes, r, w_ptr, N_ptr, G_ptr, v_ptr, m, n, d, RESIDE
     else:
         total = tl.zeros_like(r)
         for first in range(0, m, BC):
-            cells = first + tl.arange(0, BC)
-            _, rows_C, w = _load_cells(cells, nodes, r, w_ptr, N_ptr, G_ptr, v_ptr, m, n, d)
+            _, rows_C, w = _load_cells(first, nodes, r, w_ptr, N_ptr, G_ptr, v_ptr, m, n, d, BC)
             total += tl.sum(w[:, None] * rows_C, 0)
     return -2 * r * total
 
@@ -178,7 +179,7 @@ def field_flow_fwd_kernel(
     nodes = tl.arange(0, NB)
     r = inverse_root(b_ptr, nodes, n)
     k, tau = _time_step(dt_ptr, count_ptr)
-    N, C, half_w = _load_cells(tl.arange(0, BC), nodes, r, w_ptr, N_ptr, G_ptr, v_ptr, m, n, d)
+    N, C, half_w = _load_cells(0, nodes, r, w_ptr, N_ptr, G_ptr, v_ptr, m, n, d, BC)
     div = _divergence(C, half_w, nodes, r, w_ptr, N_ptr, G_ptr, v_ptr, m, n, d, RESIDENT, BC)
     div = tl.where(volume_preserving != 0, _without_mean(div, nodes, n), div)
     e = tl.exp(-0.25 * tau * tl.load(scale_ptr) * div)
@@ -269,7 +270,7 @@ def field_flow_bwd_kernel(
     for sample_32 in range(tl.program_id(0), B, slots):
         sample = tl.cast(sample_32, tl.int64)
         field_ptr = v_ptr + sample * field_stride
-        N, C, half_w = _load_cells(tl.arange(0, BC), nodes, r, w_ptr, N_ptr, G_ptr, field_ptr, m, n, d)
+        N, C, half_w = _load_cells(0, nodes, r, w_ptr, N_ptr, G_ptr, field_ptr, m, n, d, BC)
         div = _divergence(C, half_w, nodes, r, w_ptr, N_ptr, G_ptr, field_ptr, m, n, d, RESIDENT, BC)
         delta = scale * tl.where(volume_preserving != 0, _without_mean(div, nodes, n), div)
         e = tl.exp(-0.25 * tau * delta)

@@ -18,41 +18,40 @@ from vfrnn_kernels.field_flow.triton_plan import SPECS, contracted, describe, pl
 from vfrnn_kernels.field_flow.triton_sums import field_flow_cells_kernel, field_flow_mesh_kernel, field_flow_sum_kernel
 from vfrnn_kernels.triton_runtime import KernelSpec, block_size, cdiv
 
-#: Entries of C, and of N~, that one program keeps in its registers, or takes at a time from the L2 cache.
-SMALL, LARGE = 4096, 16384
-SMALLEST_N, LARGEST_RESIDENT_N, LARGEST_N = 64, 1024, 4096
+#: Entries of C, and of N~, that a program keeps in its registers (forward; backward), or takes at a time from L2. Set by
+#: what does not spill with 8 warps.
+FORWARD_ENTRIES, BACKWARD_ENTRIES, TILE_ENTRIES = (4096, 8192), (4096,), 4096
+SMALLEST_N, LARGEST_RESIDENT_N, LARGEST_N = 64, 256, 4096
 #: States that the backward keeps of a flow; with more substeps it computes those between them again.
 STATES = 32
 #: Programs of the backward, each with its own sum over samples, where all samples share a field.
 SLOTS = 256
 
 
-def _tile(resident: bool, entries: int, block: int) -> tuple[dict[str, int | bool], int]:
-    constants: dict[str, int | bool] = {"RESIDENT": resident, "BC": entries // block, "NB": block}
-    return constants, 8 if entries == LARGE or block >= 2048 else 4
+def _tile(resident: bool, entries: int, block: int) -> dict[str, int | bool]:
+    return {"RESIDENT": resident, "BC": entries // block, "NB": block}
 
 
-def _configuration(m: int, n: int) -> tuple[dict[str, int | bool], int]:
+def _configuration(m: int, n: int, resident_entries: tuple[int, ...]) -> dict[str, int | bool]:
     # The whole mesh in registers where it fits, else a block of cells at a time
     block = block_size(n, SMALLEST_N)
     if block > LARGEST_N:
         raise ValueError(f"field_flow on Triton serves n up to {LARGEST_N}, got {n}: use strang_step")
-    for entries in (SMALL, LARGE):
+    for entries in resident_entries:
         if m * block <= entries and block <= LARGEST_RESIDENT_N:
             return _tile(True, entries, block)
-    return _tile(False, SMALL, block)
+    return _tile(False, TILE_ENTRIES, block)
 
 
-def _forward_spec(tile: tuple[dict[str, int | bool], int]) -> KernelSpec:
+def _forward_spec(tile: dict[str, int | bool]) -> KernelSpec:
     sizes = "m n d field_stride order volume_preserving direction"
-    return describe(field_flow_fwd_kernel, "h v b w N G dt scale count out", sizes, *tile)
+    return describe(field_flow_fwd_kernel, "h v b w N G dt scale count out", sizes, tile, 8)
 
 
-def _backward_spec(tile: tuple[dict[str, int | bool], int], mesh: bool) -> KernelSpec:
+def _backward_spec(tile: dict[str, int | bool], mesh: bool) -> KernelSpec:
     pointers = "grad h v b w N G dt scale count grad_h X Y row row_b parts states vectors coef_C coef_N"
-    constants, num_warps = tile
     sizes = "B m n d field_stride order volume_preserving states"
-    return describe(field_flow_bwd_kernel, pointers, sizes, {"MESH": mesh, **constants}, num_warps)
+    return describe(field_flow_bwd_kernel, pointers, sizes, {"MESH": mesh, **tile}, 8)
 
 
 _CELLS = describe(field_flow_cells_kernel, "b w v G X grad_v part_w", "m n d", {"BC": 4, "BN": 128})
@@ -65,10 +64,12 @@ def specs() -> Iterator[KernelSpec]:
     yield from (*SPECS, _CELLS, _MESH, _SUM)
     block = SMALLEST_N
     while block <= LARGEST_N:
-        resident = [(True, SMALL), (True, LARGE)] if block <= LARGEST_RESIDENT_N else []
-        for is_resident, entries in (*resident, (False, SMALL)):
-            tile = _tile(is_resident, entries, block)
-            yield from (_forward_spec(tile), _backward_spec(tile, False), _backward_spec(tile, True))
+        is_resident = block <= LARGEST_RESIDENT_N
+        tiled = _tile(False, TILE_ENTRIES, block)
+        for tile in (tiled, *(_tile(True, entries, block) for entries in FORWARD_ENTRIES if is_resident)):
+            yield _forward_spec(tile)
+        for tile in (tiled, *(_tile(True, entries, block) for entries in BACKWARD_ENTRIES if is_resident)):
+            yield from (_backward_spec(tile, False), _backward_spec(tile, True))
         block *= 2
 
 
@@ -122,7 +123,7 @@ def _flow(
     out = torch.empty_like(h)
     if out.numel():
         stride = m * d if v.shape[0] > 1 else 0
-        spec = _forward_spec(_configuration(m, n))
+        spec = _forward_spec(_configuration(m, n, FORWARD_ENTRIES))
         tensors = (h, v, b, w, N, G, dt, scale, count, out)
         spec.launch((B,), *tensors, m, n, d, stride, order, int(volume_preserving), direction)
     return out
@@ -169,7 +170,7 @@ def field_flow_backward(
     sizes = (B, m, n, axes, m * axes if fields > 1 else 0, order, int(volume_preserving), states)
     flow_tensors = (grad, h, field, b, w, N, gradient, dt, divergence_scale, count)
     buffers = (grad_h, X, Y, row, row_b, parts, kept, vectors, coef_C, coef_N)
-    _backward_spec(_configuration(m, n), mesh).launch((slots,), *flow_tensors, *buffers, *sizes)
+    _backward_spec(_configuration(m, n, BACKWARD_ENTRIES), mesh).launch((slots,), *flow_tensors, *buffers, *sizes)
 
     grad_v, grad_b, grad_w = torch.empty_like(v), torch.empty_like(b), torch.empty_like(w)
     grad_N, grad_G = (torch.empty_like(N), torch.empty_like(G)) if mesh else (N, G)
