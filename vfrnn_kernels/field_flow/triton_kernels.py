@@ -18,8 +18,8 @@ from vfrnn_kernels.field_flow.triton_plan import SPECS, contracted, describe, pl
 from vfrnn_kernels.field_flow.triton_sums import field_flow_cells_kernel, field_flow_mesh_kernel, field_flow_sum_kernel
 from vfrnn_kernels.triton_runtime import KernelSpec, block_size, cdiv
 
-#: Entries of C, and of N~, that a program keeps in its registers (forward; backward), or takes at a time from L2. Set by
-#: what does not spill with 8 warps.
+#: Entries of C, and of N~, that a program keeps in its registers (forward; backward), or takes at a time from L2: what
+#: does not spill with 8 warps.
 FORWARD_ENTRIES, BACKWARD_ENTRIES, TILE_ENTRIES = (4096, 8192), (4096,), 4096
 SMALLEST_N, LARGEST_RESIDENT_N, LARGEST_N = 64, 256, 4096
 #: States that the backward keeps of a flow; with more substeps it computes those between them again.
