@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vfrnn_kernels.autocast import in_float32
@@ -48,8 +49,9 @@ def field_flow(
         divergence_scale: a number or a tensor of shape () or (1,).
         volume_preserving: removes the mean of delta over the nodes.
         order: degree of p.
-        substeps: k. None plans it from an upper bound on |dt| ||S||, which on another device than the CPU would
-            cost a synchronisation and is refused. A number that is certainly too small is an error on the CPU.
+        substeps: k. None plans it from an upper bound on |dt| ||S||, which the reference refuses on another device
+            than the CPU, where it would cost a synchronisation. A number that is certainly too small is an error on
+            the CPU.
         backend: "cpu", "triton", "reference" or None (the first that serves the call).
 
     Returns:
@@ -93,12 +95,15 @@ def field_flow(
     if substeps is not None:
         check_positive_int("substeps", substeps)
     function = _functions[select_backend("field_flow", backend, (h,))]
-    (result,) = function(h, v, b, w, N, G, dt, divergence_scale, bool(volume_preserving), order, substeps or 0)
-    return result
+    return function(h, v, b, w, N, G, dt, divergence_scale, bool(volume_preserving), order, substeps or 0)[0]
 
 
 def _fake(h: Tensor, *args: object) -> Tensor:
     return h.new_empty(h.shape)
+
+
+def _triton_fake(h: Tensor, *args: object) -> tuple[Tensor, Tensor]:
+    return h.new_empty(h.shape), h.new_empty(1, dtype=torch.int32)  # h' and the number of substeps
 
 
 _functions = differentiable(
@@ -110,4 +115,6 @@ _functions = differentiable(
     fake=_fake,
     inputs=8,
     outputs=1,
+    triton_saved=1,
+    triton_fake=_triton_fake,
 )

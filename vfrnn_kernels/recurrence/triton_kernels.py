@@ -64,7 +64,9 @@ def forward_spec(n: int, fused: bool, activation: int, dtype: torch.dtype, state
     signature |= dict.fromkeys(("T", "B", "n", "i", "x_step", "x_row", "activation"), "i32")
     constants = {"N": N, "I": FUSED_INPUT if fused else 0, "BB": BB, "ACTIVATION": _compiled(N, activation, dtype)}
     constants |= _numerics(dtype, state)
-    return KernelSpec(recurrence_fwd_kernel, signature, constants, num_warps=_warps(N), divisible=_divisible(n))
+    return KernelSpec(
+        recurrence_fwd_kernel, signature, constants, num_warps=_warps(N, state != dtype), divisible=_divisible(n)
+    )
 
 
 def backward_spec(n: int, activation: int, dtype: torch.dtype, state: torch.dtype) -> KernelSpec:
@@ -73,7 +75,9 @@ def backward_spec(n: int, activation: int, dtype: torch.dtype, state: torch.dtyp
     signature = {"grad_ptr": H, "M_ptr": P, "hs_ptr": H, "delta_ptr": P, "grad_h0_ptr": H}
     signature |= dict.fromkeys(("T", "B", "n", "grad_step", "grad_row", "activation"), "i32")
     constants = {"N": N, "BB": BB, "ACTIVATION": _compiled(N, activation, dtype), **_numerics(dtype, state)}
-    return KernelSpec(recurrence_bwd_kernel, signature, constants, num_warps=_warps(N), divisible=_divisible(n))
+    return KernelSpec(
+        recurrence_bwd_kernel, signature, constants, num_warps=_warps(N, state != dtype), divisible=_divisible(n)
+    )
 
 
 def _compiled(N: int, activation: int, dtype: torch.dtype) -> int:
@@ -89,9 +93,9 @@ def _divisible(n: int) -> tuple[str, ...]:
     return ("n",) if n % 16 == 0 else ()
 
 
-def _warps(N: int) -> int:
-    # So many that a thread holds at most 128 registers of M.
-    return 8 if N >= 128 else 4
+def _warps(N: int, split: bool) -> int:
+    # So many that a thread holds at most 128 registers of M, and nothing spills (tests/triton_resources.py).
+    return 8 if N >= 128 or split else 4
 
 
 def step_spec(n: int, backward: bool, dtype: torch.dtype, state: torch.dtype) -> KernelSpec:

@@ -1,0 +1,224 @@
+"""skew_expm on a GPU through Triton: what is launched, in which order and configuration.
+
+Mathematics: README.md, "Triton". A *stage* is one product of all matrices of the batch. Up to n = 64 one program does
+all stages of a matrix, with a barrier of its threads between them: one launch. Above, a stage is a launch with a
+program for every tile, and those that a matrix does not need (its number of squarings is only known on the device)
+return at once. Kernels: `triton_forward.py`, `triton_backward.py`; one tile of one product: `triton_tiles.py`. With
+`delta` the same kernels are strang_step with one substep: M = diag(e) Q diag(e), e = exp(-dt delta / 4).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vfrnn_kernels.skew_expm.triton_backward import SCRATCH, far_bwd_kernel, tiled_bwd_kernel, whole_bwd_kernel
+from vfrnn_kernels.skew_expm.triton_forward import KEPT, LEVELS, far_fwd_kernel, tiled_fwd_kernel, whole_fwd_kernel
+from vfrnn_kernels.triton_runtime import KernelSpec, block_size, cdiv, on_device_of
+
+#: Products by three TF32 products of split operands: as accurate as float32 (README.md), on the tensor cores.
+PRECISION = "tf32x3"
+#: The largest matrix that one program serves.
+LARGEST_WHOLE = 64
+
+#: The stages in their order: (name, whether the result is symmetric or skew, so that one triangle of tiles is enough).
+FORWARD = (("square", True), ("fourth", True), ("even", True), ("odd", True), ("squaring", False))
+POLISH = (("drift", True), ("polish", False))
+LEVEL_BACKWARD = (("turn", False), ("turn back", True))
+BACKWARD = (("square", True), ("fourth", True), ("even", True), ("odd", True), ("gradient", True))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How matrices of one size are served: tiles of `block` squared, `depth` of the inner dimension at a step."""
+
+    whole: bool  # one program per matrix, not one per tile
+    block: int
+    depth: int
+    num_warps: int
+    num_stages: int
+
+
+@functools.cache
+def plan(n: int) -> Plan:
+    """The plan for n x n matrices: small tiles keep more processors busy, large ones read less.
+
+    A depth of 16, not 32, and 32 as the least block: what fits the registers on every architecture.
+    """
+    if n <= LARGEST_WHOLE:
+        return Plan(True, block_size(n, 32), 16, 8, 1)
+    return Plan(False, 32 if n <= 256 else 64, 16, 4, 3)
+
+
+def far(plan: Plan) -> Plan:
+    """The plan of the squarings that one program per matrix makes, beside a plan of tiles."""
+    return replace(plan, num_warps=8, num_stages=1)
+
+
+PLANS = tuple(plan(n) for n in (32, 64, 256, 512))
+
+
+@functools.cache
+def configuration(kernel: Any, plan: Plan, divisible: bool, **constexprs: Any) -> KernelSpec:
+    """A kernel under a plan. The names of its arguments tell their types: pointers end in _ptr."""
+    names = kernel.arg_names
+    constants = {"BLOCK": plan.block, "DEPTH": plan.depth, "PRECISION": PRECISION} | constexprs
+    constants = {name: value for name, value in constants.items() if name in names}
+    signature = {
+        name: "i32" if not name.endswith("_ptr") else "*i32" if name == "squarings_ptr" else "*fp32"
+        for name in names
+        if name not in constants
+    }
+    return KernelSpec(kernel, signature, constants, plan.num_warps, plan.num_stages, ("n",) if divisible else ())
+
+
+def specs() -> list[KernelSpec]:
+    """Every kernel x configuration that skew_expm launches."""
+    return _specs(scaled=False)
+
+
+def scaled_specs() -> list[KernelSpec]:
+    """Those that strang_step launches in place of them."""
+    return [spec for spec in _specs(scaled=True) if spec.constexprs.get("SCALED")]
+
+
+def _specs(scaled: bool) -> list[KernelSpec]:
+    found = []
+    for plan in PLANS:
+        for divisible in (False, True):
+            if plan.whole:
+                kernels = whole_fwd_kernel, whole_bwd_kernel
+                found += [configuration(kernel, plan, divisible, SCALED=scaled) for kernel in kernels]
+                continue
+            found += [configuration(kernel, far(plan), divisible) for kernel in (far_fwd_kernel, far_bwd_kernel)]
+            found += [_stage(tiled_fwd_kernel, plan, divisible, scaled, *stage) for stage in FORWARD + POLISH]
+            backward = (("cotangent", True), *LEVEL_BACKWARD, *BACKWARD)
+            found += [_stage(tiled_bwd_kernel, plan, divisible, scaled, *stage) for stage in backward]
+    return found
+
+
+def _stage(kernel: Any, plan: Plan, divisible: bool, scaled: bool, stage: str, half: bool) -> KernelSpec:
+    # where diag(e) appears; all else is the same for both ops
+    scaled = scaled and stage in (("odd", "squaring", "polish") if kernel is tiled_fwd_kernel else ("cotangent",))
+    return configuration(kernel, plan, divisible, STAGE=stage, HALF=half, SCALED=scaled)
+
+
+def skew_expm(S: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Q = exp(dt S) of S (K, n, n), dt (K,); kept: the matrices (K, 9, n, n) and numbers of squarings (K,).
+
+    Half precisions compute in float32 and keep nothing.
+    """
+    if S.dtype != torch.float32:
+        return skew_expm(S.float(), dt.float())[0].to(S.dtype), *kept_of_half(S)
+    Q, _, matrices, squarings = forward(S, None, dt)
+    return Q, matrices, squarings
+
+
+def skew_expm_backward(
+    grad_Q: Tensor, S: Tensor, dt: Tensor, Q: Tensor, matrices: Tensor, squarings: Tensor, needs: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """grad_S = dt grad_A and grad_dt = <grad_A, S>; bits 0 and 1 of `needs` ask for them."""
+    if S.dtype != torch.float32:
+        wide = S.float(), dt.float()
+        grad_S, grad_dt = skew_expm_backward(grad_Q.float(), *wide, *skew_expm(*wide), needs)
+        return None if grad_S is None else grad_S.to(S.dtype), None if grad_dt is None else grad_dt.to(S.dtype)
+    return backward(grad_Q, S, None, dt, Q, matrices, squarings, needs)
+
+
+def saved_shapes(K: int, n: int, dtype: torch.dtype) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of what the forward pass keeps: `matrices`, of the dtype of S, and `squarings`, of int32."""
+    return ((K, KEPT, n, n), (K,)) if dtype == torch.float32 else ((0, KEPT, n, n), (0,))
+
+
+def kept_of_half(S: Tensor) -> tuple[Tensor, Tensor]:
+    """What a call in half precision keeps: nothing, in those shapes."""
+    matrices, squarings = saved_shapes(S.shape[0], S.shape[1], S.dtype)
+    return S.new_empty(matrices), S.new_empty(squarings, dtype=torch.int32)
+
+
+def forward(
+    S: Tensor, delta: Tensor | None, dt: Tensor, plan_: Plan | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Q, M (empty without delta), and what is kept. No value is read on the host, no shape depends on one."""
+    S, dt = S.contiguous(), dt.contiguous()
+    K, n, _ = S.shape
+    chosen = plan_ or plan(n)
+    scaled = delta is not None
+    tiles = cdiv(n, chosen.block)
+    Q = torch.empty_like(S)
+    M = torch.empty_like(S) if scaled else S.new_empty(0)
+    matrices, scratch, norms = S.new_empty(K, KEPT, n, n), S.new_empty(K, 2, n, n), S.new_empty(K, 2, tiles, n)
+    squarings = torch.empty(K, dtype=torch.int32, device=S.device)
+    if K == 0:
+        return Q, M, matrices, squarings
+    divisible = n % 16 == 0
+    scaling = delta.contiguous() if delta is not None else dt
+    target = M if scaled else Q
+    arguments = (S, scaling, dt, matrices, scratch, norms, squarings, Q, target, n)
+    with on_device_of(S):
+        if chosen.whole:
+            configuration(whole_fwd_kernel, chosen, divisible, SCALED=scaled).launch((K,), *arguments)
+            return Q, M, matrices, squarings
+        grids = {True: (K, tiles * (tiles + 1) // 2), False: (K, tiles * tiles)}
+
+        def launch(stage: str, half: bool, level: int = 0) -> None:
+            spec = _stage(tiled_fwd_kernel, chosen, divisible, scaled, stage, half)
+            spec.launch(grids[half], *arguments, level)
+
+        for stage, half in FORWARD[:-1]:
+            launch(stage, half)
+        for level in range(LEVELS):
+            launch(*FORWARD[-1], level)
+        configuration(far_fwd_kernel, far(chosen), divisible).launch((K,), matrices, scratch, squarings, n)
+        for stage, half in POLISH:
+            launch(stage, half)
+    return Q, M, matrices, squarings
+
+
+def backward(
+    grad: Tensor,
+    S: Tensor,
+    delta: Tensor | None,
+    dt: Tensor,
+    Q: Tensor,
+    matrices: Tensor,
+    squarings: Tensor,
+    needs: int,
+    plan_: Plan | None = None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of S and of dt through the generator, from that of Q, or with `delta` from that of M."""
+    grad, S, dt = grad.contiguous(), S.contiguous(), dt.contiguous()
+    K, n, _ = S.shape
+    chosen = plan_ or plan(n)
+    scaled = delta is not None
+    tiles = cdiv(n, chosen.block)
+    grad_S, scratch = torch.empty_like(S), S.new_empty(K, SCRATCH, n, n)
+    pairings = S.new_empty(K, tiles * (tiles + 1) // 2)
+    if K == 0:
+        return grad_S, torch.empty_like(dt)
+    divisible = n % 16 == 0
+    scaling = delta.contiguous() if delta is not None else dt
+    arguments = (grad, S, scaling, dt, Q, matrices, squarings, scratch, grad_S, pairings, n)
+    with on_device_of(S):
+        if chosen.whole:
+            configuration(whole_bwd_kernel, chosen, divisible, SCALED=scaled).launch((K,), *arguments)
+        else:
+            grids = {True: (K, tiles * (tiles + 1) // 2), False: (K, tiles * tiles)}
+
+            def launch(stage: str, half: bool, level: int = 0) -> None:
+                spec = _stage(tiled_bwd_kernel, chosen, divisible, scaled, stage, half)
+                spec.launch(grids[half], *arguments, level)
+
+            launch("cotangent", True)
+            if needs & 1:
+                for level in range(LEVELS):
+                    for stage, half in LEVEL_BACKWARD:
+                        launch(stage, half, level)
+                configuration(far_bwd_kernel, far(chosen), divisible).launch((K,), matrices, squarings, scratch, n)
+                for stage, half in BACKWARD:
+                    launch(stage, half)
+    return grad_S if needs & 1 else None, pairings.sum(-1) if needs & 2 else None
