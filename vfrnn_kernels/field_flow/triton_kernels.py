@@ -21,7 +21,7 @@ from vfrnn_kernels.triton_runtime import KernelSpec, block_size, cdiv
 #: Entries of C, and of N~, that a program keeps in its registers (forward; backward), or takes at a time from L2: what
 #: does not spill with 8 warps.
 FORWARD_ENTRIES, BACKWARD_ENTRIES, TILE_ENTRIES = (4096, 8192), (4096,), 4096
-SMALLEST_N, LARGEST_RESIDENT_N, LARGEST_N = 64, 256, 4096
+SMALLEST_N, LARGEST_RESIDENT_N, LARGEST_N = 64, 256, 1024
 #: States that the backward keeps of a flow; with more substeps it computes those between them again.
 STATES = 32
 #: Programs of the backward, each with its own sum over samples, where all samples share a field.
@@ -29,7 +29,9 @@ SLOTS = 256
 
 
 def _tile(resident: bool, entries: int, block: int) -> dict[str, int | bool]:
-    return {"RESIDENT": resident, "BC": entries // block, "NB": block}
+    # Beyond the resident sizes the vectors of nodes themselves need the registers of half a tile.
+    shrink = 1 if block <= LARGEST_RESIDENT_N else 2
+    return {"RESIDENT": resident, "BC": entries // (shrink * block), "NB": block}
 
 
 def _configuration(m: int, n: int, resident_entries: tuple[int, ...]) -> dict[str, int | bool]:
