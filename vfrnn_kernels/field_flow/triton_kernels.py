@@ -22,7 +22,7 @@ from vfrnn_kernels.triton_runtime import KernelSpec, block_size, cdiv
 #: does not spill with 8 warps.
 FORWARD_ENTRIES, BACKWARD_ENTRIES, TILE_ENTRIES = (4096, 8192), (4096,), 4096
 SMALLEST_N, LARGEST_RESIDENT_N, LARGEST_N = 64, 256, 1024
-#: Cells that the forward takes at a time beyond the resident sizes; its registers hold more of them than the backward's.
+#: Cells that the forward takes at a time beyond the resident sizes; its registers hold more than the backward's.
 FORWARD_CELLS = 4
 #: States that the backward keeps of a flow; with more substeps it computes those between them again.
 STATES = 32
