@@ -14,16 +14,18 @@ from vfrnn_kernels.field_flow.triton_plan import inverse_root, weights
 
 
 @triton.jit
-def _load_cells(cells, nodes, r, w_ptr, N_ptr, G_ptr, v_ptr, m, n, d):
-    # Rows N~_c and C_c of a block of cells, and w_c / 2
-    mask = (cells < m)[:, None] & (nodes < n)[None, :]
-    N = tl.load(N_ptr + cells.to(tl.int64)[:, None] * n + nodes[None, :], mask=mask, other=0.0)
+def _load_cells(first, nodes, r, w_ptr, N_ptr, G_ptr, v_ptr, m, n, d, BC: tl.constexpr):
+    # Rows N~_c and C_c of a block of cells, and w_c / 2. Places in the block have 32 bits: there are many of them.
+    inner, base = tl.arange(0, BC), tl.cast(first, tl.int64)
+    is_cell = inner < m - first
+    mask = is_cell[:, None] & (nodes < n)[None, :]
+    N = tl.load(N_ptr + base * n + (inner[:, None] * n + nodes[None, :]), mask=mask, other=0.0)
     C = tl.zeros(mask.shape, tl.float32)
+    place = inner[:, None] * (d * n) + nodes[None, :]
     for k in range(d):
-        row = cells.to(tl.int64) * d + k
-        v = tl.load(v_ptr + row, mask=cells < m, other=0.0)
-        C += v[:, None] * tl.load(G_ptr + row[:, None] * n + nodes[None, :], mask=mask, other=0.0)
-    return N * r[None, :], C * r[None, :], weights(w_ptr, cells, m) * 0.5
+        v = tl.load(v_ptr + base * d + (inner * d + k), mask=is_cell, other=0.0)
+        C += v[:, None] * tl.load(G_ptr + (base * d + k) * n + place, mask=mask, other=0.0)
+    return N * r[None, :], C * r[None, :], weights(w_ptr, first + inner, m) * 0.5
 
 
 @triton.jit
@@ -68,7 +70,7 @@ def _generator(
     else:
         for first in range(0, m, BC):
             cells = first + tl.arange(0, BC)
-            rows_N, rows_C, w = _load_cells(cells, nodes, r, w_ptr, N_ptr, G_ptr, v_ptr, m, n, d)
+            rows_N, rows_C, w = _load_cells(first, nodes, r, w_ptr, N_ptr, G_ptr, v_ptr, m, n, d, BC)
             Sy = _add_cells(Sy, y, rows_N, rows_C, w, cells, m, coef_C_ptr, coef_N_ptr, sigma, KEEP_C, KEEP_N)
     return Sy
 
@@ -81,8 +83,7 @@ def _divergence(C, half_w, nodes, r, w_ptr, N_ptr, G_ptr, v_ptr, m, n, d, RESIDE
     else:
         total = tl.zeros_like(r)
         for first in range(0, m, BC):
-            cells = first + tl.arange(0, BC)
-            _, rows_C, w = _load_cells(cells, nodes, r, w_ptr, N_ptr, G_ptr, v_ptr, m, n, d)
+            _, rows_C, w = _load_cells(first, nodes, r, w_ptr, N_ptr, G_ptr, v_ptr, m, n, d, BC)
             total += tl.sum(w[:, None] * rows_C, 0)
     return -2 * r * total
 
@@ -178,7 +179,7 @@ def field_flow_fwd_kernel(
     nodes = tl.arange(0, NB)
     r = inverse_root(b_ptr, nodes, n)
     k, tau = _time_step(dt_ptr, count_ptr)
-    N, C, half_w = _load_cells(tl.arange(0, BC), nodes, r, w_ptr, N_ptr, G_ptr, v_ptr, m, n, d)
+    N, C, half_w = _load_cells(0, nodes, r, w_ptr, N_ptr, G_ptr, v_ptr, m, n, d, BC)
     div = _divergence(C, half_w, nodes, r, w_ptr, N_ptr, G_ptr, v_ptr, m, n, d, RESIDENT, BC)
     div = tl.where(volume_preserving != 0, _without_mean(div, nodes, n), div)
     e = tl.exp(-0.25 * tau * tl.load(scale_ptr) * div)
@@ -269,7 +270,7 @@ def field_flow_bwd_kernel(
     for sample_32 in range(tl.program_id(0), B, slots):
         sample = tl.cast(sample_32, tl.int64)
         field_ptr = v_ptr + sample * field_stride
-        N, C, half_w = _load_cells(tl.arange(0, BC), nodes, r, w_ptr, N_ptr, G_ptr, field_ptr, m, n, d)
+        N, C, half_w = _load_cells(0, nodes, r, w_ptr, N_ptr, G_ptr, field_ptr, m, n, d, BC)
         div = _divergence(C, half_w, nodes, r, w_ptr, N_ptr, G_ptr, field_ptr, m, n, d, RESIDENT, BC)
         delta = scale * tl.where(volume_preserving != 0, _without_mean(div, nodes, n), div)
         e = tl.exp(-0.25 * tau * delta)
@@ -340,86 +341,3 @@ def field_flow_bwd_kernel(
             if MESH:
                 _add_outer(coef_N_ptr, vectors_ptr, row_ptr, Y_ptr, 2 * order, m, n, is_first, False, 32)
             tl.debug_barrier()
-
-
-@triton.jit(do_not_specialize=["slots", "m", "n"])
-def field_flow_fold_kernel(X_ptr, out_ptr, slots, m, n, BJ: tl.constexpr):
-    # out (m, n) = the sum of X (slots, m, n) in the order of the slots
-    j = tl.program_id(0).to(tl.int64) * BJ + tl.arange(0, BJ)
-    mask = j < tl.cast(m, tl.int64) * n
-    total = tl.zeros((BJ,), tl.float32)
-    for slot in range(slots):
-        total += tl.load(X_ptr + tl.cast(slot, tl.int64) * m * n + j, mask=mask, other=0.0)
-    tl.store(out_ptr + j, total, mask=mask)
-
-
-@triton.jit(do_not_specialize=["m", "n", "d"])
-def field_flow_cells_kernel(
-    b_ptr, w_ptr, v_ptr, G_ptr, X_ptr, grad_v_ptr, part_w_ptr, m, n, d, BC: tl.constexpr, BN: tl.constexpr
-):
-    # Of a field: grad_v_ck = (w_c / 2) <X_c, G~_ck> and its part <X_c, C_c> / 2 of grad_w_c
-    cells, field = tl.program_id(1) * BC + tl.arange(0, BC), tl.program_id(0).to(tl.int64)
-    row = field * m + cells
-    half_w = weights(w_ptr, cells, m) * 0.5
-    part_w = tl.zeros((BC,), tl.float32)
-    for axis in range(d):
-        along = tl.zeros((BC, BN), tl.float32)
-        for first in range(0, n, BN):
-            j = first + tl.arange(0, BN)
-            mask = (cells < m)[:, None] & (j < n)[None, :]
-            X = tl.load(X_ptr + row[:, None] * n + j[None, :], mask=mask, other=0.0)
-            G = tl.load(G_ptr + (cells.to(tl.int64) * d + axis)[:, None] * n + j[None, :], mask=mask, other=0.0)
-            along += X * G * inverse_root(b_ptr, j, n)[None, :]
-        total = tl.sum(along, 1)
-        v = tl.load(v_ptr + row * d + axis, mask=cells < m, other=0.0)
-        tl.store(grad_v_ptr + row * d + axis, half_w * total, mask=cells < m)
-        part_w += 0.5 * v * total
-    tl.store(part_w_ptr + row, part_w, mask=cells < m)
-
-
-@triton.jit(do_not_specialize=["fields", "slots", "m", "n", "d"])
-def field_flow_mesh_kernel(
-    b_ptr,
-    w_ptr,
-    v_ptr,
-    X_ptr,
-    Y_ptr,
-    grad_N_ptr,
-    grad_G_ptr,
-    fields,
-    slots,
-    m,
-    n,
-    d,
-    BC: tl.constexpr,
-    BN: tl.constexpr,
-):
-    # grad_G_ck = (w_c / 2) B^-1/2 sum_fields v_ck X_c and grad_N_c = (w_c / 2) B^-1/2 Y_c of one tile
-    cells, j = tl.program_id(0) * BC + tl.arange(0, BC), tl.program_id(1) * BN + tl.arange(0, BN)
-    mask = (cells < m)[:, None] & (j < n)[None, :]
-    factor = 0.5 * weights(w_ptr, cells, m)[:, None] * inverse_root(b_ptr, j, n)[None, :]
-    row = cells.to(tl.int64)
-    total = tl.zeros((BC, BN), tl.float32)
-    for slot in range(slots):
-        place = (tl.cast(slot, tl.int64) * m + row)[:, None] * n + j[None, :]
-        total += tl.load(Y_ptr + place, mask=mask, other=0.0)
-    tl.store(grad_N_ptr + row[:, None] * n + j[None, :], factor * total, mask=mask)
-    for axis in range(d):
-        total = tl.zeros((BC, BN), tl.float32)
-        for field in range(fields):
-            place = tl.cast(field, tl.int64) * m + row
-            v = tl.load(v_ptr + place * d + axis, mask=cells < m, other=0.0)
-            total += v[:, None] * tl.load(X_ptr + place[:, None] * n + j[None, :], mask=mask, other=0.0)
-        tl.store(grad_G_ptr + (row * d + axis)[:, None] * n + j[None, :], factor * total, mask=mask)
-
-
-@triton.jit(do_not_specialize=["rows", "columns"])
-def field_flow_sum_kernel(rows_ptr, out_ptr, rows, columns, BR: tl.constexpr, BJ: tl.constexpr):
-    # out_j = sum_i rows_ij
-    j = tl.program_id(0) * BJ + tl.arange(0, BJ)
-    total = tl.zeros((BR, BJ), tl.float32)
-    for first in range(0, rows, BR):
-        i = first + tl.arange(0, BR)
-        mask = (i < rows)[:, None] & (j < columns)[None, :]
-        total += tl.load(rows_ptr + i.to(tl.int64)[:, None] * columns + j[None, :], mask=mask, other=0.0)
-    tl.store(out_ptr + j, tl.sum(total, 0), mask=j < columns)

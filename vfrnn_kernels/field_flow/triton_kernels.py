@@ -1,4 +1,5 @@
-"""field_flow on a GPU: which kernels run (configurations), forward and backward. Kernels: triton_device.py.
+"""field_flow on a GPU: which kernels run (configurations), forward and backward. Kernels: triton_device.py,
+triton_plan.py, triton_sums.py.
 
 Forward: the flow, one program per sample; before it the plan where substeps are planned, and the contraction of a
 field that all samples share. Backward: the adjoint of every sample, then sums over the samples, each by one program in
@@ -12,76 +13,69 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from vfrnn_kernels.field_flow.triton_device import (
-    field_flow_bwd_kernel,
-    field_flow_cells_kernel,
-    field_flow_fold_kernel,
-    field_flow_fwd_kernel,
-    field_flow_mesh_kernel,
-    field_flow_sum_kernel,
-)
-from vfrnn_kernels.field_flow.triton_plan import SPECS, contracted, planned_count
+from vfrnn_kernels.field_flow.triton_device import field_flow_bwd_kernel, field_flow_fwd_kernel
+from vfrnn_kernels.field_flow.triton_plan import SPECS, contracted, describe, planned_count
+from vfrnn_kernels.field_flow.triton_sums import field_flow_cells_kernel, field_flow_mesh_kernel, field_flow_sum_kernel
 from vfrnn_kernels.triton_runtime import KernelSpec, block_size, cdiv
 
-#: Entries of C, and of N~, that one program keeps in its registers, or takes at a time from the L2 cache.
-SMALL, LARGE = 4096, 16384
-SMALLEST_N, LARGEST_RESIDENT_N, LARGEST_N = 64, 1024, 4096
+#: Entries of C, and of N~, that a program keeps in its registers (forward; backward), or takes at a time from L2: what
+#: does not spill with 8 warps.
+FORWARD_ENTRIES, BACKWARD_ENTRIES, TILE_ENTRIES = (4096, 8192), (4096,), 4096
+SMALLEST_N, LARGEST_RESIDENT_N, LARGEST_N = 64, 256, 1024
+#: Cells that the forward takes at a time beyond the resident sizes; its registers hold more than the backward's.
+FORWARD_CELLS = 4
 #: States that the backward keeps of a flow; with more substeps it computes those between them again.
 STATES = 32
 #: Programs of the backward, each with its own sum over samples, where all samples share a field.
 SLOTS = 256
 
 
-def _spec(
-    kernel: object, pointers: str, sizes: str, constants: dict[str, int | bool], num_warps: int = 4
-) -> KernelSpec:
-    signature = {f"{name}_ptr": "*i32" if name == "count" else "*fp32" for name in pointers.split()}
-    return KernelSpec(kernel, signature | dict.fromkeys(sizes.split(), "i32"), constants, num_warps=num_warps)
+def _tile(resident: bool, entries: int, block: int) -> dict[str, int | bool]:
+    # Beyond the resident sizes the vectors of nodes themselves need the registers of half a tile.
+    shrink = 1 if block <= LARGEST_RESIDENT_N else 2
+    return {"RESIDENT": resident, "BC": entries // (shrink * block), "NB": block}
 
 
-def _tile(resident: bool, entries: int, block: int) -> tuple[dict[str, int | bool], int]:
-    constants: dict[str, int | bool] = {"RESIDENT": resident, "BC": entries // block, "NB": block}
-    return constants, 8 if entries == LARGE or block >= 2048 else 4
-
-
-def _configuration(m: int, n: int) -> tuple[dict[str, int | bool], int]:
+def _configuration(m: int, n: int, resident_entries: tuple[int, ...]) -> dict[str, int | bool]:
     # The whole mesh in registers where it fits, else a block of cells at a time
     block = block_size(n, SMALLEST_N)
     if block > LARGEST_N:
         raise ValueError(f"field_flow on Triton serves n up to {LARGEST_N}, got {n}: use strang_step")
-    for entries in (SMALL, LARGE):
+    for entries in resident_entries:
         if m * block <= entries and block <= LARGEST_RESIDENT_N:
             return _tile(True, entries, block)
-    return _tile(False, SMALL, block)
+    return _tile(False, TILE_ENTRIES, block)
 
 
-def _forward_spec(tile: tuple[dict[str, int | bool], int]) -> KernelSpec:
+def _forward_spec(tile: dict[str, int | bool]) -> KernelSpec:
     sizes = "m n d field_stride order volume_preserving direction"
-    return _spec(field_flow_fwd_kernel, "h v b w N G dt scale count out", sizes, *tile)
+    if tile["NB"] > LARGEST_RESIDENT_N:
+        tile = tile | {"BC": FORWARD_CELLS}
+    return describe(field_flow_fwd_kernel, "h v b w N G dt scale count out", sizes, tile, 8)
 
 
-def _backward_spec(tile: tuple[dict[str, int | bool], int], mesh: bool) -> KernelSpec:
+def _backward_spec(tile: dict[str, int | bool], mesh: bool) -> KernelSpec:
     pointers = "grad h v b w N G dt scale count grad_h X Y row row_b parts states vectors coef_C coef_N"
-    constants, num_warps = tile
     sizes = "B m n d field_stride order volume_preserving states"
-    return _spec(field_flow_bwd_kernel, pointers, sizes, {"MESH": mesh, **constants}, num_warps)
+    return describe(field_flow_bwd_kernel, pointers, sizes, {"MESH": mesh, **tile}, 8)
 
 
-_FOLD = _spec(field_flow_fold_kernel, "X out", "slots m n", {"BJ": 128})
-_CELLS = _spec(field_flow_cells_kernel, "b w v G X grad_v part_w", "m n d", {"BC": 4, "BN": 128})
-_MESH = _spec(field_flow_mesh_kernel, "b w v X Y grad_N grad_G", "fields slots m n d", {"BC": 4, "BN": 128})
-_SUM = _spec(field_flow_sum_kernel, "rows out", "rows columns", {"BR": 32, "BJ": 32})
+_CELLS = describe(field_flow_cells_kernel, "b w v G X grad_v part_w", "m n d", {"BC": 4, "BN": 128})
+_MESH = describe(field_flow_mesh_kernel, "b w v X Y grad_N grad_G", "fields slots n d", {"BF": 16, "BN": 128})
+_SUM = describe(field_flow_sum_kernel, "rows out", "rows columns", {"BR": 32, "BJ": 32})
 
 
 def specs() -> Iterator[KernelSpec]:
-    """Every kernel x configuration that the op can launch; the same for all architectures."""
-    yield from (*SPECS, _FOLD, _CELLS, _MESH, _SUM)
+    """Every kernel x configuration that the op can launch."""
+    yield from (*SPECS, _CELLS, _MESH, _SUM)
     block = SMALLEST_N
     while block <= LARGEST_N:
-        resident = [(True, SMALL), (True, LARGE)] if block <= LARGEST_RESIDENT_N else []
-        for is_resident, entries in (*resident, (False, SMALL)):
-            tile = _tile(is_resident, entries, block)
-            yield from (_forward_spec(tile), _backward_spec(tile, False), _backward_spec(tile, True))
+        is_resident = block <= LARGEST_RESIDENT_N
+        tiled = _tile(False, TILE_ENTRIES, block)
+        for tile in (tiled, *(_tile(True, entries, block) for entries in FORWARD_ENTRIES if is_resident)):
+            yield _forward_spec(tile)
+        for tile in (tiled, *(_tile(True, entries, block) for entries in BACKWARD_ENTRIES if is_resident)):
+            yield from (_backward_spec(tile, False), _backward_spec(tile, True))
         block *= 2
 
 
@@ -135,7 +129,7 @@ def _flow(
     out = torch.empty_like(h)
     if out.numel():
         stride = m * d if v.shape[0] > 1 else 0
-        spec = _forward_spec(_configuration(m, n))
+        spec = _forward_spec(_configuration(m, n, FORWARD_ENTRIES))
         tensors = (h, v, b, w, N, G, dt, scale, count, out)
         spec.launch((B,), *tensors, m, n, d, stride, order, int(volume_preserving), direction)
     return out
@@ -182,14 +176,14 @@ def field_flow_backward(
     sizes = (B, m, n, axes, m * axes if fields > 1 else 0, order, int(volume_preserving), states)
     flow_tensors = (grad, h, field, b, w, N, gradient, dt, divergence_scale, count)
     buffers = (grad_h, X, Y, row, row_b, parts, kept, vectors, coef_C, coef_N)
-    _backward_spec(_configuration(m, n), mesh).launch((slots,), *flow_tensors, *buffers, *sizes)
+    _backward_spec(_configuration(m, n, BACKWARD_ENTRIES), mesh).launch((slots,), *flow_tensors, *buffers, *sizes)
 
     grad_v, grad_b, grad_w = torch.empty_like(v), torch.empty_like(b), torch.empty_like(w)
     grad_N, grad_G = (torch.empty_like(N), torch.empty_like(G)) if mesh else (N, G)
     grad_scalars = h.new_empty(2)
     if fields == 1 and slots > 1 and (to_v or to_w or to_G):
         total = h.new_empty(1, m, n)
-        _FOLD.launch((cdiv(m * n, 128),), X, total, slots, m, n)
+        _sum_rows(X.view(slots, m * n), total)
         X = total
     if to_v or to_w:
         part_w = grad_w if fields == 1 else h.new_empty(fields, m)
@@ -197,7 +191,7 @@ def field_flow_backward(
         if to_w and fields > 1:
             _sum_rows(part_w, grad_w)
     if mesh:
-        _MESH.launch((cdiv(m, 4), cdiv(n, 128)), b, w, v, X, Y, grad_N, grad_G, fields, slots, m, n, d)
+        _MESH.launch((m, cdiv(n, 128), d + 1), b, w, v, X, Y, grad_N, grad_G, fields, slots, n, d)
     if to_b:
         _sum_rows(row_b, grad_b)
     if to_dt or to_scale:

@@ -169,17 +169,22 @@ def field_flow_count_kernel(dt_ptr, norms_ptr, squares_ptr, count_ptr, parts, ti
     tl.store(count_ptr, tl.where(within, tl.maximum(count, 1), -1))
 
 
-def _spec(kernel: object, pointers: str, sizes: str, constants: dict[str, int], scalars: str = "") -> KernelSpec:
+def describe(
+    kernel: object, pointers: str, sizes: str, constants: dict[str, int | bool], num_warps: int = 4, scalars: str = ""
+) -> KernelSpec:
+    """A kernel on float32 tensors (and count, int32), 32-bit sizes and float scalars, in this order."""
     signature = {f"{name}_ptr": "*i32" if name == "count" else "*fp32" for name in pointers.split()}
     signature |= dict.fromkeys(sizes.split(), "i32") | dict.fromkeys(scalars.split(), "fp32")
-    return KernelSpec(kernel, signature, constants)
+    return KernelSpec(kernel, signature, constants, num_warps=num_warps)
 
 
-CONTRACT = _spec(field_flow_contract_kernel, "v G C ones", "m n d", {"BC": 4, "BN": 128})
-_NORMS = _spec(field_flow_norms_kernel, "v b w N G norms", "rows m n d", {"BC": CELLS, "BN": NODES, "BF": FIELDS})
-_GRAM = _spec(field_flow_gram_kernel, "b w G norms gram", "parts m n d", {"BT": TILE, "BF": FIELDS})
-_SQUARE = _spec(field_flow_square_kernel, "gram squares", "n", {"BT": TILE})
-_COUNT = _spec(field_flow_count_kernel, "dt norms squares count", "parts tiles", {"BF": FIELDS}, "limit most")
+CONTRACT = describe(field_flow_contract_kernel, "v G C ones", "m n d", {"BC": 4, "BN": 128})
+_NORMS = describe(field_flow_norms_kernel, "v b w N G norms", "rows m n d", {"BC": CELLS, "BN": NODES, "BF": FIELDS})
+_GRAM = describe(field_flow_gram_kernel, "b w G norms gram", "parts m n d", {"BT": TILE, "BF": FIELDS})
+_SQUARE = describe(field_flow_square_kernel, "gram squares", "n", {"BT": TILE})
+_COUNT = describe(
+    field_flow_count_kernel, "dt norms squares count", "parts tiles", {"BF": FIELDS}, scalars="limit most"
+)
 
 SPECS = (CONTRACT, _NORMS, _GRAM, _SQUARE, _COUNT)
 
