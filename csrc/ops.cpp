@@ -30,13 +30,15 @@ STABLE_TORCH_LIBRARY(vfrnn_kernels, m) {
       " Tensor S, Tensor delta, int needs)"
       " -> (Tensor grad_b, Tensor grad_w, Tensor grad_N, Tensor grad_G, Tensor grad_v)");
 
-  // h (B, n), v (1, m, d) or (B, m, d), dt and divergence_scale (), substeps 0: planned from a bound -> h' (B, n)
+  // h (B, n), v (1, m, d) or (B, m, d), dt and divergence_scale (), substeps 0: planned from a bound -> h' (B, n), and
+  // the number of substeps () for the backward
   m.def(
       "field_flow(Tensor h, Tensor v, Tensor b, Tensor w, Tensor N, Tensor G, Tensor dt, Tensor divergence_scale,"
-      " bool volume_preserving, int order, int substeps) -> Tensor");
+      " bool volume_preserving, int order, int substeps) -> (Tensor result, Tensor taken)");
   m.def(
       "field_flow_backward(Tensor grad, Tensor h, Tensor v, Tensor b, Tensor w, Tensor N, Tensor G, Tensor dt,"
-      " Tensor divergence_scale, Tensor result, bool volume_preserving, int order, int substeps, int needs)"
+      " Tensor divergence_scale, Tensor result, Tensor taken, bool volume_preserving, int order, int substeps,"
+      " int needs)"
       " -> (Tensor grad_h, Tensor grad_v, Tensor grad_b, Tensor grad_w, Tensor grad_N, Tensor grad_G, Tensor grad_dt,"
       " Tensor grad_divergence_scale)");
 

@@ -292,9 +292,9 @@ def test_opcheck(substeps):
     constants = (True, 8, substeps)
     forward = torch.ops.vfrnn_kernels.field_flow
     torch.library.opcheck(forward, (h, v, *rest, *constants))
-    result = forward(h, v, *rest, *constants)
+    results = forward(h, v, *rest, *constants)
     for needs in (255, 1, 0b0100_0010):
-        arguments = (torch.randn_like(h), h, v, *rest, result, *constants, needs)
+        arguments = (torch.randn_like(h), h, v, *rest, *results, *constants, needs)
         torch.library.opcheck(torch.ops.vfrnn_kernels.field_flow_backward, arguments)
 
 

@@ -221,13 +221,15 @@ void flow_states(const Problem<T>& problem, T tau_sign, const T* h, T* out, T* g
   });
 }
 
-Tensor field_flow(const Tensor& h_, const Tensor& v, const Tensor& b, const Tensor& w, const Tensor& N, const Tensor& G,
-                  const Tensor& dt, const Tensor& scale, bool volume_preserving, int64_t order, int64_t substeps) {
+std::tuple<Tensor, Tensor> field_flow(const Tensor& h_, const Tensor& v, const Tensor& b, const Tensor& w,
+                                      const Tensor& N, const Tensor& G, const Tensor& dt, const Tensor& scale,
+                                      bool volume_preserving, int64_t order, int64_t substeps) {
   const Tensor h = packed(h_);
-  Tensor result = empty_tensor(h, {h.size(0), h.size(1)});
+  Tensor result = empty_tensor(h, {h.size(0), h.size(1)}), taken = empty_tensor(h, {});
   dispatch_real(h, [&](auto zero) {
     using T = decltype(zero);
     const Problem<T> problem(h, v, b, w, N, G, dt, scale, volume_preserving, order, substeps);
+    *taken.mutable_data_ptr<T>() = T(problem.k);
     std::vector<T> growth(problem.B, T(0));
     flow_states(problem, T(1), h.const_data_ptr<T>(), result.mutable_data_ptr<T>(), growth.data());
     T largest = 0;
@@ -235,7 +237,7 @@ Tensor field_flow(const Tensor& h_, const Tensor& v, const Tensor& b, const Tens
     check_substeps<T>(std::abs(double(problem.tau)) * std::sqrt(double(largest)), order, problem.k);
     return 0;
   });
-  return result;
+  return {result, taken};
 }
 
 // Backward. r_0 = e grad and r_{j+1} = -c_j S r_j run the series of -S; grad_h = e sum_j r_j. With the rows X_c and Y_c
@@ -381,7 +383,7 @@ using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Ten
 
 Gradients field_flow_backward(const Tensor& grad_, const Tensor& h_, const Tensor& v, const Tensor& b, const Tensor& w,
                               const Tensor& N, const Tensor& G, const Tensor& dt, const Tensor& scale, const Tensor&,
-                              bool volume_preserving, int64_t order, int64_t substeps, int64_t needs) {
+                              const Tensor& taken, bool volume_preserving, int64_t order, int64_t, int64_t needs) {
   const Tensor h = packed(h_), grad = packed(grad_);
   const int64_t n = h.size(1), m = N.size(0), d = G.size(1);
   const auto needed = [&](int bit) { return (needs >> bit & 1) != 0; };
@@ -397,6 +399,8 @@ Gradients field_flow_backward(const Tensor& grad_, const Tensor& h_, const Tenso
   dispatch_real(h, [&](auto zero) {
     using T = decltype(zero);
     const auto data = [&](Tensor& t, int bit) { return needed(bit) ? t.mutable_data_ptr<T>() : nullptr; };
+    const int64_t substeps = int64_t(*taken.const_data_ptr<T>());
+    require(substeps >= 1, "taken must be what field_flow returned, got ", substeps);
     Backward<T> backward{{h, v, b, w, N, G, dt, scale, volume_preserving, order, substeps},
                          needs,
                          data(grad_v, v_bit),

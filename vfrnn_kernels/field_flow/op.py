@@ -98,12 +98,12 @@ def field_flow(
     return function(h, v, b, w, N, G, dt, divergence_scale, bool(volume_preserving), order, substeps or 0)[0]
 
 
-def _fake(h: Tensor, *args: object) -> Tensor:
-    return h.new_empty(h.shape)
+def _fake(h: Tensor, *args: object) -> tuple[Tensor, Tensor]:
+    return h.new_empty(h.shape), h.new_empty(())  # h' and the number of substeps
 
 
 def _triton_fake(h: Tensor, *args: object) -> tuple[Tensor, Tensor]:
-    return h.new_empty(h.shape), h.new_empty(1, dtype=torch.int32)  # h' and the number of substeps
+    return h.new_empty(h.shape), h.new_empty(1, dtype=torch.int32)
 
 
 _functions = differentiable(
@@ -115,6 +115,7 @@ _functions = differentiable(
     fake=_fake,
     inputs=8,
     outputs=1,
+    saved=1,
     triton_saved=1,
     triton_fake=_triton_fake,
 )

@@ -23,7 +23,7 @@ POLISH_FROM = 2
 
 @dataclass(frozen=True)
 class Scheme:
-    """One polynomial; `theta` is the largest spectral norm it serves, `theta_polished` where a polishing step follows."""
+    """One polynomial; `theta` is the largest spectral norm it serves, `theta_polished` where polishing follows."""
 
     theta: float
     theta_polished: float
@@ -40,8 +40,8 @@ class Scheme:
 
 
 #: Degree 12, maximal error 9.5e-8. Fitted up to 3.1417; there the factors amplify rounding (|Q^T Q - I| of 4e-6 and a
-#: gradient to 6e-6 on flat spectra), at 2.5 less than half as much. Polishing restores the orthogonality, and norms that
-#: large have a gradient of that accuracy anyway.
+#: gradient to 6e-6 on flat spectra), at 2.5 less than half as much. Polishing restores the orthogonality, and norms
+#: that large have a gradient of that accuracy anyway.
 F12 = Scheme(
     theta=2.5,
     theta_polished=3.1417,
