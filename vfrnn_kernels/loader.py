@@ -17,6 +17,9 @@ def _load_cpu_library() -> str | None:
     found = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if found < OLDEST_TORCH:
         return f"wrong torch: the compiled kernels need torch >= 2.10, this is {torch.__version__}"
+    if not torch.backends.openmp.is_available():
+        # csrc/common/barrier.h: threads that wait for each other must run at the same time
+        return "made for a torch with OpenMP, which this one was built without"
     library = PACKAGE / "libvfrnn_cpu.so"
     if not library.exists():
         return f"not built: {library} does not exist (reinstall vfrnn-kernels, or build it with `make build`)"

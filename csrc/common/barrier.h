@@ -9,8 +9,9 @@
 namespace vfrnn {
 
 // wait(k) returns when calls worth `members` have been made. The calls must come from threads that run at the same
-// time, as the parts of one parallel_for do; a thread that was given k parts waits once, for all of them: so that a
-// region that got fewer threads than parts, or one inside another region, does not wait for itself.
+// time, as the parts of one parallel_for do where the framework uses OpenMP (loader.py asks); a thread that was given k
+// parts waits once, for all of them: so that a region that got fewer threads than parts, or one inside another region,
+// does not wait for itself.
 class Barrier {
  public:
   explicit Barrier(int64_t members) : members_(members) {}

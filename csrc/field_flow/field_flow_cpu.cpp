@@ -202,7 +202,7 @@ std::optional<Fields<T>> shared_field(const Problem<T>& problem) {
   return field;
 }
 
-// h' of all samples, with the growth (kernels.h) of each where it is asked for.
+// h' of all samples, with the growth (field_flow_kernels.h) of each where it is asked for; tau_sign -1: the flow of -S.
 template <class T>
 void flow_states(const Problem<T>& problem, T tau_sign, const T* h, T* out, T* growth) {
   const int64_t n = problem.n;
@@ -407,7 +407,7 @@ Gradients field_flow_backward(const Tensor& grad_, const Tensor& h_, const Tenso
                          data(grad_w, w_bit),
                          data(grad_N, N_bit),
                          data(grad_G, G_bit)};
-    if (needs == 1 << h_bit) {  // the flow of -S with the same e
+    if (needs == 1 << h_bit) {
       flow_states(backward.problem, T(-1), grad.const_data_ptr<T>(), data(grad_h, h_bit), static_cast<T*>(nullptr));
       return 0;
     }
