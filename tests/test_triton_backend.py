@@ -8,7 +8,7 @@ import torch
 
 import vfrnn_kernels.dispatch as dispatch
 from vfrnn.cli import main
-from vfrnn_kernels.dispatch import Backend, refusal, select_backend
+from vfrnn_kernels.dispatch import BACKENDS, Backend, refusal, select_backend
 from vfrnn_kernels.library import OPS
 from vfrnn_kernels.loader import TRITON_INTERPRETED, TRITON_MISSING
 
@@ -25,18 +25,30 @@ VARYING = {"T", "B", "K", "rows", "count", "step", "x_step", "x_row", "grad_step
 
 def test_what_it_serves():
     for op in OPS:
-        assert triton_backend.refuses(op, CUDA, torch.float32) is None
-        assert "got torch.float64" in triton_backend.refuses(op, CUDA, torch.float64)
-        refused = triton_backend.refuses(op, CUDA, torch.bfloat16)
+        assert triton_backend.refuses(op, CUDA, torch.float32, 1024) is None
+        assert "got torch.float64" in triton_backend.refuses(op, CUDA, torch.float64, None)
+        refused = triton_backend.refuses(op, CUDA, torch.bfloat16, None)
         assert (refused is None) == (op == "recurrence")
     if not TRITON_INTERPRETED:
         with pytest.raises(RuntimeError, match=r"backend 'triton' .* it serves CUDA tensors .* got cpu"):
             select_backend("recurrence", "triton", [torch.zeros(1)])
 
 
+def test_too_many_nodes_for_the_chip(monkeypatch):
+    class OnGpu:
+        device, dtype = CUDA, torch.float32
+
+    assert triton_backend.refuses("skew_expm", CUDA, torch.float32, 1025) is None
+    monkeypatch.setattr(dispatch, "BACKENDS", (Backend("triton", None, triton_backend.refuses), BACKENDS[-1]))
+    with pytest.raises(RuntimeError, match=r"cannot serve this call: it computes field_flow up to n = 1024, got n = 1"):
+        select_backend("field_flow", "triton", [OnGpu()], n=1025)
+    with pytest.raises(RuntimeError, match=r"no compiled backend .* \(triton: it computes field_flow up to n = 1024"):
+        select_backend("field_flow", None, [OnGpu()], n=1025)
+
+
 def test_it_is_the_choice_on_a_gpu(monkeypatch):
     x = torch.empty(1, device="meta")
-    there = [Backend("triton", None, lambda op, device, dtype: None), dispatch.get_backend("reference")]
+    there = [Backend("triton", None, lambda op, device, dtype, n: None), dispatch.get_backend("reference")]
     monkeypatch.setattr(dispatch, "BACKENDS", tuple(there))
 
     class OnGpu:

@@ -96,13 +96,16 @@ def field_generator_case(n, K=2, complete=False, m=9, d=2) -> Case:
     return Case([b, w, N, G, torch.randn(K, m, d)], lambda *t, backend: field_generator(*t, backend=backend))
 
 
-def field_flow_case(n, B=3, per_sample=False, m=9, d=2, volume_preserving=False) -> Case:
+def field_flow_case(n, B=3 if GPU else 2, per_sample=False, m=9, d=2, volume_preserving=False) -> Case:
     b, w, N, G = random_mesh(n, m, d, torch.float32)
     v = torch.randn(*([B] if per_sample else []), m, d)
     tensors = [torch.randn(B, n), v, b, w, N, G, torch.tensor(0.2 / n), torch.tensor(0.7)]
 
+    # the reference has the same series: its order is not what is tested, and costs the interpreter its time
+    options = {"volume_preserving": volume_preserving, "order": 8 if GPU else 3, "substeps": 2}
+
     def call(*tensors, backend):
-        return (field_flow(*tensors, volume_preserving=volume_preserving, substeps=2, backend=backend),)
+        return (field_flow(*tensors, **options, backend=backend),)
 
     return Case(tensors, call, 60, 200)
 
@@ -151,7 +154,7 @@ def assert_right(case: Case, layout=lambda t: t) -> None:
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients(name, n):
-    assert_right(CASES[name](n))
+    assert_right(CASES[name](n) if GPU or n < 37 else small_case(name, n))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -186,7 +189,7 @@ def test_recurrence_sizes(n, T, B, i):
 
 
 @pytest.mark.parametrize("name", ["skew_expm", "strang_step", "field_generator", "field_generator complete"])
-@pytest.mark.parametrize("K", [0, 5])
+@pytest.mark.parametrize("K", [0, 3])
 def test_batches(name, K):
     assert_right(CASES[name](5, K=K))
 

@@ -71,9 +71,7 @@ def get_backend(name: str, *, argument: str = "backend") -> Backend:
     raise ValueError(f"{argument} must be one of {known}, got {name!r}")
 
 
-def refusal(
-    backend: Backend, op: str, device: torch.device, dtype: torch.dtype, n: int | None = None
-) -> str | None:
+def refusal(backend: Backend, op: str, device: torch.device, dtype: torch.dtype, n: int | None = None) -> str | None:
     """Why `backend` cannot serve this op on tensors of this device and dtype, for n nodes if given, or None."""
     return backend.missing or backend.refuses(op, device, dtype, n)
 
