@@ -68,8 +68,8 @@ def store_skew(pointer, rows, columns, n, value, mirrored):
 
 @triton.jit
 def half_step(delta, dt, rows, n, scaled):
-    """e = exp(-dt delta / 4) of strang_step; 1, and delta is not read, unless `scaled`."""
-    return tl.exp(-0.25 * dt * tl.load(delta + rows, mask=(rows < n) & (scaled != 0), other=0.0))
+    """e = exp(-dt delta / 4) of strang_step where `scaled` is 1; where it is 0, 1, and delta is not read."""
+    return tl.exp(-0.25 * dt * tl.load(delta + rows, mask=rows < n * scaled, other=0.0))
 
 
 @triton.jit
