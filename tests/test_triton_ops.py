@@ -351,7 +351,6 @@ def test_autocast():
 @pytest.mark.skipif(not GPU, reason="needs a GPU")
 @pytest.mark.parametrize("name", CASES)
 def test_cuda_graph(name):
-    case = CASES[name](33)
     for n in (33, STEP_N) if name == "recurrence" else (33,):
         case = CASES[name](n)
         leaves = case.leaves()
@@ -386,10 +385,11 @@ def test_other_lengths_and_batches_compile_nothing(name):
         return {"B": k} if name.startswith("field_flow") else {"K": k}
 
     def run(k):
-        case = CASES[name](33, **sizes(k))
-        leaves = case.leaves()
-        outputs = case.run(leaves)
-        gradients(outputs, leaves, [torch.ones_like(output) for output in outputs])
+        for n in (33, STEP_N) if name == "recurrence" else (33,):
+            case = CASES[name](n, **sizes(k))
+            leaves = case.leaves()
+            outputs = case.run(leaves)
+            gradients(outputs, leaves, [torch.ones_like(output) for output in outputs])
 
     run(3)
     compiled = []
