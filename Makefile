@@ -1,4 +1,4 @@
-# make demo | build | test | test-all | bench | lint | format | clean
+# make demo | build | test | test-all | sanitize | bench-cpu | lint | format | clean
 # Everything happens in the environment .venv, which is created on the first call.
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-all test-isa test-triton-aot test-wheel bench lint format clean
+.PHONY: demo build test test-all test-isa test-triton-aot test-wheel sanitize bench-cpu lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
 demo: build
@@ -20,14 +20,39 @@ test: $(VENV)/.test-tools
 
 # What is slow or needs further tools: style and types, every instruction set, the Triton kernels compiled for every
 # architecture, the wheel in an environment of its own.
-test-all: lint test-isa test-triton-aot test-wheel
+test-all: lint test-isa sanitize test-triton-aot test-wheel
 
+OP_TESTS := tests/test_recurrence.py tests/test_skew_expm.py tests/test_strang_step.py tests/test_field_generator.py \
+  tests/test_field_flow.py tests/test_threads.py
+
+# Those that run the native kernels and not only PyTorch's machinery around them.
+NATIVE := "not reference and not compile and not opcheck and not gradcheck and not instruction_set"
+
+# The op tests on every instruction set this CPU has, with 1, 2 and 4 threads.
 test-isa: $(VENV)/.test-tools
 	for isa in baseline avx2 avx512; do \
-	  if VFRNN_ISA=$$isa $(BIN)/python -c "import torch, vfrnn_kernels; torch.ops.vfrnn_kernels.cpu_isa()" 2>/dev/null; then \
-	    echo "VFRNN_ISA=$$isa"; VFRNN_ISA=$$isa $(BIN)/python -m pytest -q tests/test_recurrence.py tests/test_skew_expm.py || exit 1; \
-	  else echo "VFRNN_ISA=$$isa: this CPU lacks it, skipped"; fi; \
+	  VFRNN_ISA=$$isa $(BIN)/python -c "import torch, vfrnn_kernels; torch.ops.vfrnn_kernels.cpu_isa()" 2>/dev/null || \
+	    { echo "VFRNN_ISA=$$isa: this CPU lacks it, skipped"; continue; }; \
+	  for threads in 1 2 4; do \
+	    echo "VFRNN_ISA=$$isa, $$threads threads"; \
+	    VFRNN_ISA=$$isa OMP_NUM_THREADS=$$threads $(BIN)/python -m pytest -q -k $(NATIVE) $(OP_TESTS) || exit 1; \
+	  done; \
 	done
+
+# The native library with AddressSanitizer and UndefinedBehaviorSanitizer, in a build of its own, under the op tests. The
+# runtimes must be there before Python starts, libstdc++ with them so that exceptions are caught.
+SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-sanitize=alignment -fno-omit-frame-pointer
+sanitize: $(VENV)/.test-tools
+	rm -rf build/sanitize && mkdir -p build/sanitize/package
+	cp -r vfrnn_kernels build/sanitize/package/ && rm -f build/sanitize/package/vfrnn_kernels/*.so
+	$(BIN)/cmake -S . -B build/sanitize/cmake -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS="$(SANITIZERS) -g1" \
+	  -DPython_EXECUTABLE=$$(realpath -s $(BIN)/python) -DCMAKE_MAKE_PROGRAM=$$(realpath -s $(BIN)/ninja) \
+	  -DTORCH_ROOT=$$($(BIN)/python -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parent)") \
+	  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) -DCMAKE_INSTALL_PREFIX=build/sanitize/package/vfrnn_kernels
+	$(BIN)/cmake --build build/sanitize/cmake --target install
+	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so) $$(c++ -print-file-name=libstdc++.so.6)" \
+	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  PYTHONPATH=build/sanitize/package:python $(BIN)/python -m pytest -q -p no:cacheprovider -k $(NATIVE) $(OP_TESTS)
 
 # Registers, spills and shared memory of every Triton kernel; the first time takes minutes, then Triton's cache has them.
 test-triton-aot: $(VENV)/.test-tools
@@ -42,8 +67,9 @@ test-wheel: $(VENV)/.test-tools
 	build/wheel/venv/bin/pip install -q $(TORCH) build/wheel/*.whl
 	cd build/wheel/empty && ../venv/bin/vfrnn doctor
 
-bench: $(VENV)/.test-tools
-	$(BIN)/python -m bench.ratios $(if $(OUT),--out $(OUT))
+# Every workload against every peer; OUT=FILE writes JSON.
+bench-cpu: $(VENV)/.bench-tools
+	$(BIN)/python -m bench.cpu $(if $(OUT),--out $(OUT))
 
 lint: $(VENV)/.lint-tools
 	$(BIN)/ruff check .
@@ -71,6 +97,10 @@ $(VENV)/.built: $(VENV)/.tools $(SOURCES)
 
 $(VENV)/.test-tools: $(VENV)/.built
 	$(BIN)/pip install -q --no-build-isolation -e ".[test]"
+	touch $@
+
+$(VENV)/.bench-tools: $(VENV)/.test-tools
+	$(BIN)/pip install -q --no-build-isolation -e ".[bench]"
 	touch $@
 
 $(VENV)/.lint-tools: $(VENV)/.test-tools

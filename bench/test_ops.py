@@ -1,20 +1,15 @@
-"""pytest-benchmark over both registries: `pytest bench`; `--benchmark-compare` works across commits."""
+"""pytest-benchmark over the registries: `pytest bench`; `--benchmark-compare` works across commits."""
 
 import pytest
 
-from bench.providers import exponential_runs, recurrence_runs, training_step_runs
-from bench.workloads import EXPONENTIALS, SEQUENCES
+from bench.cpu import cases
 
-CASES = (
-    *((recurrence_runs, workload, workload.name) for workload in SEQUENCES),
-    *((training_step_runs, workload, workload.name.replace("R", "S")) for workload in SEQUENCES),
-    *((exponential_runs, workload, workload.name) for workload in EXPONENTIALS),
-)
+CASES = tuple(cases())
 
 
-@pytest.mark.parametrize(("make_runs", "workload"), [case[:2] for case in CASES], ids=[case[2] for case in CASES])
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 @pytest.mark.parametrize("provider", [0, -1], ids=["ours", "peer"])
-def test_forward_and_backward(benchmark, make_runs, workload, provider):
-    name, run = list(make_runs(workload).items())[provider]
-    benchmark.group, benchmark.extra_info["provider"] = workload.name, name
+def test_workload(benchmark, case, provider):
+    name, run = list(case.make_runs().items())[provider]
+    benchmark.group, benchmark.extra_info["provider"] = case.name, name
     benchmark.pedantic(run, warmup_rounds=1, rounds=5)

@@ -1,4 +1,7 @@
-"""The registry of workloads: what is measured, with its sizes. Peers and ours get the same tensors."""
+"""The registry of workloads: what is measured, with its sizes. Peers and ours get the same tensors.
+
+`flops` counts the arithmetic that the workload needs (exponential: that our scheme makes), forward and backward.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,18 @@ class Sequence:
     i: int
 
     @property
+    def forward_flops(self) -> float:
+        return 2 * self.T * self.B * self.n * (self.n + self.i)
+
+    @property
     def flops(self) -> float:
-        """Of forward and backward: three products per step (h M, delta M, delta^T h)."""
-        return 3 * 2 * self.T * self.B * self.n * (self.n + self.i)
+        """Three products per step: h M, delta M, delta^T h."""
+        return 3 * self.forward_flops
+
+    @property
+    def state_bytes(self) -> int:
+        """Of one float32 copy of all hidden states."""
+        return 4 * self.T * self.B * self.n
 
     def inputs(self) -> tuple[Tensor, Tensor]:
         """x (T, B, i) and an incoming gradient (T, B, n)."""
@@ -44,6 +56,12 @@ class Exponential:
     def name(self) -> str:
         return f"E({self.n}){'' if self.batch == 1 else f' x {self.batch}'} norm {self.norm:.3g}"
 
+    @property
+    def flops(self) -> float:
+        """4 + 7 products, 3 for a squaring, 2 for the polishing of two or more of them."""
+        squarings = max(0, math.ceil(math.log2(self.norm / 2.5)))
+        return self.batch * 2 * self.n**3 * (11 + 3 * squarings + (2 if squarings >= 2 else 0))
+
     def inputs(self) -> tuple[Tensor, Tensor]:
         """S (batch, n, n) and an incoming gradient of unit scale."""
         generator = torch.Generator().manual_seed(0)
@@ -52,6 +70,45 @@ class Exponential:
         return S * (self.norm / torch.linalg.matrix_norm(S, 2)[:, None, None]), torch.randn(
             S.shape, generator=generator
         )
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A dense random mesh of m cells of dimension d on n nodes, with a field; B = 0: the generator of one field, else
+    the flow of B states, each along a field of its own. `learned` names the tensors whose gradients are taken."""
+
+    name: str
+    n: int
+    m: int
+    d: int
+    learned: str
+    B: int = 0
+    order: int = 8
+    dt: float = 0.5
+
+    @property
+    def flops(self) -> float:
+        contractions = 2 * 2 * self.m * self.d * self.n
+        if self.B == 0:
+            return contractions + 2 * self.n**2 * self.m * (3 if "N" in self.learned else 2)
+        terms = 3 * self.order * 2 * 4 * self.m * self.n  # forward, again in the backward, and its reverse
+        return self.B * (terms + 2 * contractions)
+
+    def inputs(self) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+        """b, w, N, G, v (and h), and the incoming gradients of the results."""
+        generator = torch.Generator().manual_seed(0)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator)
+
+        b, w, N = (torch.rand(*shape, generator=generator) + 0.5 for shape in ((self.n,), (self.m,), (self.m, self.n)))
+        G = normal(self.m, self.d, self.n)
+        G = (G - G.mean(-1, keepdim=True)) / math.sqrt(self.n)
+        tensors = {"b": b, "w": w, "N": N / N.sum(-1, keepdim=True), "G": G}
+        if self.B == 0:
+            return tensors | {"v": 0.1 * normal(self.m, self.d)}, (normal(self.n, self.n), normal(self.n))
+        flow = {"v": 0.05 * normal(self.B, self.m, self.d), "h": normal(self.B, self.n)}
+        return tensors | flow, (normal(self.B, self.n),)
 
 
 SEQUENCES = (
@@ -64,4 +121,11 @@ SEQUENCES = (
 EXPONENTIALS = (
     *(Exponential(n, norm) for n in (32, 64, 128, 190, 256, 512) for norm in (1.0, math.pi, 10.0, 50.0)),
     Exponential(64, 1.0, batch=64),
+)
+# The field alone is learned by default; the mesh may be.
+MESHES = (
+    Mesh("F1", n=256, m=512, d=8, learned="v"),
+    Mesh("F1 mesh learned", n=256, m=512, d=8, learned="bwNGv"),
+    Mesh("F2", n=256, m=64, d=8, learned="hv", B=128),
+    Mesh("F2 mesh learned", n=256, m=64, d=8, learned="hvbwNG", B=128),
 )

@@ -16,7 +16,8 @@ from torch import Tensor
 
 def autocasts(device: str) -> bool:
     """Whether autocast is on for this type of device."""
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    known = device in ("cpu", "cuda") or torch.amp.is_autocast_available(device)
+    return known and torch.is_autocast_enabled(device)
 
 
 def autocast_dtype(value: Any) -> torch.dtype | None:
@@ -34,7 +35,7 @@ def converted(dtype: torch.dtype, *values: Any) -> tuple[Any, ...]:
 
 
 def in_float32(*values: Any) -> tuple[Any, ...]:
-    """The values, under autocast those in 16 bits as float32."""
-    if any(autocast_dtype(value) is not None for value in values):
+    """The values, of which the first is a tensor, under autocast those in 16 bits as float32."""
+    if autocast_dtype(values[0]) is not None:
         return converted(torch.float32, *values)
     return values

@@ -116,28 +116,28 @@ def exponential_gradient(G: Tensor, x: Exponential) -> Tensor:
 def squarings(powers: list[Tensor], c: Scheme) -> Tensor:
     """s (K,), the least with ||A||_2 <= theta 2^s that is seen from the powers of A; not finite where they are not."""
     of_rows = [powers[j - 1].detach().abs().sum(-1).amax(-1).double() ** (1 / j) for j in (c.r - 1, c.r)]
-    bound = torch.minimum(torch.minimum(*of_rows), moment_bound(powers, c.r))
+    A2, A3 = powers[1].detach(), powers[2].detach()
+    bound = torch.minimum(torch.minimum(*of_rows), moment_bound(A2, A3, A2 @ A2))
     s = torch.log2(bound / c.theta).ceil().clamp_min(0)
     polished = torch.log2(bound / c.theta_polished).ceil().clamp_min(POLISH_FROM)
     return torch.where((s < POLISH_FROM) | ~(s <= MAX_SQUARINGS), s, polished).to(powers[0].dtype)
 
 
-def moment_bound(powers: list[Tensor], r: int) -> Tensor:
-    """An upper bound on ||A||_2 (K,), in float64, from the Frobenius norms of A^(r-2), A^(r-1) and A^r.
+def moment_bound(A2: Tensor, A3: Tensor, A4: Tensor) -> Tensor:
+    """An upper bound on ||A||_2 (K,), in float64, from the Frobenius norms of A^2, A^3 and A^4.
 
-    The eigenvalues of A come in pairs +-i omega. The largest of the x = omega^2, each with weight x^k, k = r - 2, is
-    where the Christoffel function of these weights is at least its weight x^k: with the moments m_j = sum of x^j,
+    The eigenvalues of A come in pairs +-i omega. The largest of the x = omega^2, each with weight x^2, is where the
+    Christoffel function of these weights is at least its weight: with the moments m_j = sum of x^j over the pairs,
 
-        x^k (m_r - 2 m_(r-1) x + m_(r-2) x^2) <= D = m_(r-2) m_r - m_(r-1)^2.
+        x^2 (m_4 - 2 m_3 x + m_2 x^2) <= D = m_2 m_4 - m_3^2.
     """
-    lower, middle, upper = (power.detach().double().square().sum((-2, -1)) / 2 for power in powers[r - 3 :])
-    k = r - 2
+    lower, middle, upper = (power.double().square().sum((-2, -1)) / 2 for power in (A2, A3, A4))
     D = (lower * upper - middle * middle).clamp_min(0) + 1e-6 * lower * upper  # rounding in A^j must not lower it
-    x = upper ** (1 / r)  # beyond the root, where the cubic or quartic is convex: Newton's method falls towards it
+    x = upper**0.25  # beyond the root, where the quartic is convex: Newton's method falls towards it
     for _ in range(8):
         offset = x - middle / lower
-        value = x**k * (lower * offset * offset + D / lower) - D
-        slope = k * x ** (k - 1) * (lower * offset * offset + D / lower) + 2 * x**k * lower * offset
+        quadratic = lower * offset * offset + D / lower
+        value, slope = x * x * quadratic - D, 2 * x * quadratic + 2 * x * x * lower * offset
         x = x - torch.where(slope > 0, value / slope, 0.0)
     return x.sqrt()
 
