@@ -16,7 +16,7 @@ build: $(VENV)/.built
 
 test: $(VENV)/.test-tools
 	$(BIN)/python -m pytest -q tests
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/test_triton_ops.py
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/test_triton_ops.py tests/test_triton_field_flow.py tests/test_triton_skew_expm.py
 
 # What is slow or needs further tools: style and types, every instruction set, the Triton kernels compiled for every
 # architecture, the wheel in an environment of its own.
@@ -56,9 +56,7 @@ sanitize: $(VENV)/.test-tools
 
 # Registers, spills and shared memory of every Triton kernel; the first time takes minutes, then Triton's cache has them.
 test-triton-aot: $(VENV)/.test-tools
-	@status=0; pids=; for arch in 80 90 100; do \
-	  $(BIN)/python -m tests.triton_resources $$arch & pids="$$pids $$!"; \
-	done; for pid in $$pids; do wait $$pid || status=1; done; exit $$status
+	$(BIN)/python -m tests.triton_resources 80 90 100
 
 # The wheel, installed alone in a new environment, imported from an empty folder.
 test-wheel: $(VENV)/.test-tools

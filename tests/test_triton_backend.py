@@ -8,7 +8,7 @@ import torch
 
 import vfrnn_kernels.dispatch as dispatch
 from vfrnn.cli import main
-from vfrnn_kernels.dispatch import Backend, refusal, select_backend
+from vfrnn_kernels.dispatch import BACKENDS, Backend, refusal, select_backend
 from vfrnn_kernels.library import OPS
 from vfrnn_kernels.loader import TRITON_INTERPRETED, TRITON_MISSING
 
@@ -19,24 +19,36 @@ needs_compiler = pytest.mark.skipif(
     TRITON_MISSING is not None or TRITON_INTERPRETED, reason="needs Triton, and not its interpreter"
 )
 
-#: Run-time sizes that differ from call to call; n, m, d and i are those of a model and may select a kernel.
-VARYING = {"T", "B", "K", "rows", "count", "step", "x_step", "x_row", "grad_step", "grad_row"}
+#: The one number that may select a kernel: the hidden size, whether 16 divides it.
+SPECIALISED = {"n"}
 
 
 def test_what_it_serves():
     for op in OPS:
-        assert triton_backend.refuses(op, CUDA, torch.float32) is None
-        assert "got torch.float64" in triton_backend.refuses(op, CUDA, torch.float64)
-        refused = triton_backend.refuses(op, CUDA, torch.bfloat16)
+        assert triton_backend.refuses(op, CUDA, torch.float32, 1024) is None
+        assert "got torch.float64" in triton_backend.refuses(op, CUDA, torch.float64, None)
+        refused = triton_backend.refuses(op, CUDA, torch.bfloat16, None)
         assert (refused is None) == (op == "recurrence")
     if not TRITON_INTERPRETED:
         with pytest.raises(RuntimeError, match=r"backend 'triton' .* it serves CUDA tensors .* got cpu"):
             select_backend("recurrence", "triton", [torch.zeros(1)])
 
 
+def test_too_many_nodes_for_the_chip(monkeypatch):
+    class OnGpu:
+        device, dtype = CUDA, torch.float32
+
+    assert triton_backend.refuses("skew_expm", CUDA, torch.float32, 1025) is None
+    monkeypatch.setattr(dispatch, "BACKENDS", (Backend("triton", None, triton_backend.refuses), BACKENDS[-1]))
+    with pytest.raises(RuntimeError, match=r"cannot serve this call: it computes field_flow up to n = 1024, got n = 1"):
+        select_backend("field_flow", "triton", [OnGpu()], n=1025)
+    with pytest.raises(RuntimeError, match=r"no compiled backend .* \(triton: it computes field_flow up to n = 1024"):
+        select_backend("field_flow", None, [OnGpu()], n=1025)
+
+
 def test_it_is_the_choice_on_a_gpu(monkeypatch):
     x = torch.empty(1, device="meta")
-    there = [Backend("triton", None, lambda op, device, dtype: None), dispatch.get_backend("reference")]
+    there = [Backend("triton", None, lambda op, device, dtype, n: None), dispatch.get_backend("reference")]
     monkeypatch.setattr(dispatch, "BACKENDS", tuple(there))
 
     class OnGpu:
@@ -77,9 +89,20 @@ def test_batches_and_lengths_are_not_specialised(op):
         assert set(arguments) == {*spec.signature, *spec.constexprs}
         # `launch` passes the run-time arguments by place
         assert list(arguments)[: len(spec.signature)] == list(spec.signature)
-        for name, parameter in arguments.items():
-            assert name not in VARYING or parameter.do_not_specialize, f"{spec.name}: {name}"
-            assert name not in VARYING or name in spec.signature, f"{spec.name}: {name}"
+        numbers = {name for name, kind in spec.signature.items() if not kind.startswith("*")}
+        assert {name for name in numbers if not arguments[name].do_not_specialize} <= SPECIALISED, spec.name
+        # a number of samples or steps as a constant would make a kernel for each of them
+        assert not {"T", "B", "K", "rows", "samples", "steps"} & set(spec.constexprs), spec.name
+
+
+@needs_compiler
+def test_steps_of_any_address_share_a_kernel():
+    from vfrnn_kernels.library import triton_kernels
+
+    f = torch.float32
+    for n, free in ((257, {"from_ptr", "start_ptr", "h_ptr", "to_ptr"}), (256, set())):
+        kernel = triton_kernels("recurrence").step_spec(n, False, f, f).kernel
+        assert {p.name for p in kernel.params if p.do_not_specialize_on_alignment} == free
 
 
 def test_warm_up_without_a_gpu_says_so(capsys):

@@ -96,13 +96,13 @@ def field_generator_case(n, K=2, complete=False, m=9, d=2) -> Case:
     return Case([b, w, N, G, torch.randn(K, m, d)], lambda *t, backend: field_generator(*t, backend=backend))
 
 
-def field_flow_case(n, B=3, per_sample=False, m=9, d=2, volume_preserving=False) -> Case:
-    b, w, N, G = random_mesh(n, m, d, torch.float32)
-    v = torch.randn(*([B] if per_sample else []), m, d)
+def field_flow_case(n, B=3 if GPU else 2, per_sample=False, substeps=2, volume_preserving=False) -> Case:
+    b, w, N, G = random_mesh(n, 9, 2, torch.float32)
+    v = torch.randn(*([B] if per_sample else []), 9, 2)
     tensors = [torch.randn(B, n), v, b, w, N, G, torch.tensor(0.2 / n), torch.tensor(0.7)]
 
     def call(*tensors, backend):
-        return (field_flow(*tensors, volume_preserving=volume_preserving, substeps=2, backend=backend),)
+        return (field_flow(*tensors, volume_preserving=volume_preserving, substeps=substeps, backend=backend),)
 
     return Case(tensors, call, 60, 200)
 
@@ -119,8 +119,9 @@ CASES = {
 
 
 def small_case(name: str, n: int) -> Case:
-    """One matrix instead of two: the interpreter's time is one program's after the other."""
-    return CASES[name](n, **({"K": 1} if name in ("skew_expm", "strang_step") else {}))
+    """One matrix, one substep instead of two: the interpreter's time is one program's after the other."""
+    few = {"field_flow": {"substeps": 1}, "skew_expm": {"K": 1}, "strang_step": {"K": 1}}
+    return CASES[name](n, **few.get(name.split()[0], {}))
 
 
 def gradients(outputs, tensors, weights) -> list[Tensor | None]:
@@ -151,7 +152,7 @@ def assert_right(case: Case, layout=lambda t: t) -> None:
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients(name, n):
-    assert_right(CASES[name](n))
+    assert_right(CASES[name](n) if GPU or n < 37 else small_case(name, n))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -186,7 +187,7 @@ def test_recurrence_sizes(n, T, B, i):
 
 
 @pytest.mark.parametrize("name", ["skew_expm", "strang_step", "field_generator", "field_generator complete"])
-@pytest.mark.parametrize("K", [0, 5])
+@pytest.mark.parametrize("K", [0, 3])
 def test_batches(name, K):
     assert_right(CASES[name](5, K=K))
 
@@ -195,11 +196,6 @@ def test_batches(name, K):
 @pytest.mark.parametrize("norm", [0.0, 0.05, 3.0, 10.0])
 def test_norms(name, norm):
     assert_right(CASES[name](9, norm=norm))
-
-
-def test_field_flow_without_samples_and_without_divergence():
-    assert_right(field_flow_case(5, B=0))
-    assert_right(field_flow_case(7, volume_preserving=True))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -355,7 +351,6 @@ def test_autocast():
 @pytest.mark.skipif(not GPU, reason="needs a GPU")
 @pytest.mark.parametrize("name", CASES)
 def test_cuda_graph(name):
-    case = CASES[name](33)
     for n in (33, STEP_N) if name == "recurrence" else (33,):
         case = CASES[name](n)
         leaves = case.leaves()
@@ -390,10 +385,11 @@ def test_other_lengths_and_batches_compile_nothing(name):
         return {"B": k} if name.startswith("field_flow") else {"K": k}
 
     def run(k):
-        case = CASES[name](33, **sizes(k))
-        leaves = case.leaves()
-        outputs = case.run(leaves)
-        gradients(outputs, leaves, [torch.ones_like(output) for output in outputs])
+        for n in (33, STEP_N) if name == "recurrence" else (33,):
+            case = CASES[name](n, **sizes(k))
+            leaves = case.leaves()
+            outputs = case.run(leaves)
+            gradients(outputs, leaves, [torch.ones_like(output) for output in outputs])
 
     run(3)
     compiled = []

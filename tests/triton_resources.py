@@ -1,9 +1,10 @@
 """Compiles every Triton kernel x configuration ahead of time and holds its resources to the architecture's limits.
 
-    python -m tests.triton_resources ARCH [--write]
+    python -m tests.triton_resources ARCH... [--ops OP...] [--jobs N] [--write]
 
-Needs no GPU. A kernel must not spill (no STL or LDL) and its shared memory must fit. triton_resources.csv keeps what
-was found, by version of Triton: where it has the installed version, it must be found again; `--write` records it.
+Needs no GPU; from an empty cache of Triton it takes minutes. A kernel must not spill (no STL or LDL) and its shared
+memory must fit. triton_resources.csv keeps what was found, by version of Triton: where it has the installed version, it
+must be found again; `--write` records it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import triton
@@ -62,46 +64,57 @@ def write_table(rows: list[dict[str, str]]) -> None:
         writer.writerows(sorted(rows, key=lambda row: [row[column] for column in COLUMNS]))
 
 
-def check(arch: int, ops: list[str], write: bool) -> list[str]:
-    """Compiles for one architecture; returns what is wrong."""
-    version = triton.__version__
-    recorded = {(row["op"], row["configuration"]): row for row in read_table() if is_of(row, version, arch)}
-    rows, wrong = [], []
-    for op in ops:
-        for spec in triton_kernels(op).specs():
-            registers, spills, shared = resources(spec, arch)
-            values = (version, arch, op, spec.name, registers, spills, shared)
-            row = dict(zip(COLUMNS, map(str, values), strict=True))
-            rows.append(row)
-            place = f"sm_{arch} {op}: {spec.name}"
-            if spills > 0:
-                wrong.append(f"{place} spills in {spills} instructions at {registers} registers")
-            if shared > shared_memory_limit(arch):
-                wrong.append(f"{place} needs {shared} bytes of shared memory, {shared_memory_limit(arch)} are there")
-            if recorded and not write and recorded.get((op, spec.name)) != row:
-                wrong.append(f"{place} is not as recorded: {row}, was {recorded.get((op, spec.name))}")
+def compiled_row(place: tuple[int, str, int]) -> dict[str, str]:
+    """The row of the table of one architecture, op and number of a configuration."""
+    arch, op, k = place
+    spec = list(triton_kernels(op).specs())[k]
+    values = (triton.__version__, arch, op, spec.name, *resources(spec, arch))
+    return dict(zip(COLUMNS, map(str, values), strict=True))
+
+
+def faults(row: dict[str, str]) -> list[str]:
+    """What is wrong with a kernel, whatever was recorded."""
+    arch, op, name, found = int(row["arch"]), row["op"], row["configuration"], []
+    if row["spills"] != "0":
+        found.append(f"sm_{arch} {op}: {name} spills in {row['spills']} instructions at {row['registers']} registers")
+    if int(row["shared"]) > (limit := shared_memory_limit(arch)):
+        found.append(f"sm_{arch} {op}: {name} needs {row['shared']} bytes of shared memory, {limit} are there")
+    return found
+
+
+def check(archs: list[int], ops: list[str], jobs: int, write: bool) -> list[str]:
+    """Compiles everything for these architectures; returns what is wrong."""
+    places = [(arch, op, k) for arch in archs for op in ops for k in range(len(list(triton_kernels(op).specs())))]
+    with ProcessPoolExecutor(jobs) as pool:
+        rows = list(pool.map(compiled_row, places))
+    wrong = [fault for row in rows for fault in faults(row)]
+    recorded, version = read_table(), triton.__version__
+    asked = {(version, str(arch), op) for arch in archs for op in ops}
+    before = [row for row in recorded if _of(row) in asked]
     if write:
-        others = [row for row in read_table() if not (is_of(row, version, arch) and row["op"] in ops)]
-        write_table([*others, *rows])
-    print(f"sm_{arch}: {len(rows)} kernels compiled with Triton {version}, {len(wrong)} of them wrong")
+        write_table([*(row for row in recorded if _of(row) not in asked), *rows])
+    elif any(row["triton"] == version for row in recorded):
+        wrong += [f"not as recorded: {row}" for row in rows if row not in before]
+        wrong += [f"recorded, and no longer there: {row}" for row in before if row not in rows]
+    print(f"{len(rows)} kernels compiled with Triton {version} for sm_{', sm_'.join(map(str, archs))}")
     return wrong
 
 
-def is_of(row: dict[str, str], version: str, arch: int) -> bool:
-    """Whether a row of the table is of this version and architecture."""
-    return (row["triton"], row["arch"]) == (version, str(arch))
+def _of(row: dict[str, str]) -> tuple[str, str, str]:
+    return row["triton"], row["arch"], row["op"]
 
 
 def main() -> int:
     """Run; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("arch", type=int, choices=ARCHITECTURES)
+    parser.add_argument("archs", type=int, nargs="+", choices=ARCHITECTURES, metavar="ARCH")
     parser.add_argument("--ops", nargs="+", choices=OPS, default=list(OPS))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes; default: one for each CPU")
     parser.add_argument("--write", action="store_true", help="record what is found")
     arguments = parser.parse_args()
     if os.environ.get("TRITON_INTERPRET") == "1":
         parser.error("TRITON_INTERPRET=1 is set: the interpreter compiles nothing")
-    wrong = check(arguments.arch, arguments.ops, arguments.write)
+    wrong = check(arguments.archs, arguments.ops, arguments.jobs, arguments.write)
     print(*wrong, sep="\n", end="\n" if wrong else "")
     return 1 if wrong else 0
 

@@ -20,14 +20,18 @@ from vfrnn_kernels.loader import CPU_LIBRARY_MISSING, TRITON_INTERPRETED, TRITON
 
 @dataclass(frozen=True)
 class Backend:
-    """A way to run an op. `missing` says why it did not load, `refuses(op, device, dtype)` why it cannot serve."""
+    """A way to run an op. `missing` says why it did not load, `refuses(op, device, dtype, n)` why it cannot serve."""
 
     name: str
     missing: str | None
-    refuses: Callable[[str, torch.device, torch.dtype], str | None]
+    refuses: Callable[[str, torch.device, torch.dtype, int | None], str | None]
 
 
-def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
+#: Largest n of the Triton kernels that keep all nodes on the chip.
+TRITON_LARGEST_N = {"field_flow": 1024}
+
+
+def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
     if device.type not in ("cpu", "meta"):
         return f"it serves CPU tensors, got {device}"
     if dtype not in (torch.float32, torch.float64):
@@ -35,21 +39,22 @@ def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype) -> str | Non
     return None
 
 
-def _triton_refuses(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
+def _triton_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
     if device.type != "cuda" and not (device.type == "cpu" and TRITON_INTERPRETED):
         return f"it serves CUDA tensors (on the CPU only in Triton's interpreter, TRITON_INTERPRET=1), got {device}"
-    if op == "recurrence" and dtype in (torch.float32, torch.float16, torch.bfloat16):
-        return None
-    if dtype != torch.float32:
+    if dtype != torch.float32 and not (op == "recurrence" and dtype in (torch.float16, torch.bfloat16)):
         computed = "float32, float16 and bfloat16" if op == "recurrence" else "float32"
         return f"it computes {op} in {computed}, got {dtype}"
+    largest = TRITON_LARGEST_N.get(op)
+    if n is not None and largest is not None and n > largest:
+        return f"it computes {op} up to n = {largest}, got n = {n}"
     return None
 
 
 BACKENDS: tuple[Backend, ...] = (
     Backend("cpu", CPU_LIBRARY_MISSING, _cpu_refuses),
     Backend("triton", TRITON_MISSING, _triton_refuses),
-    Backend("reference", None, lambda op, device, dtype: None),
+    Backend("reference", None, lambda op, device, dtype, n: None),
 )
 
 
@@ -66,15 +71,21 @@ def get_backend(name: str, *, argument: str = "backend") -> Backend:
     raise ValueError(f"{argument} must be one of {known}, got {name!r}")
 
 
-def refusal(backend: Backend, op: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why `backend` cannot serve this op on tensors of this device and dtype, or None."""
-    return backend.missing or backend.refuses(op, device, dtype)
+def refusal(backend: Backend, op: str, device: torch.device, dtype: torch.dtype, n: int | None = None) -> str | None:
+    """Why `backend` cannot serve this op on tensors of this device and dtype, for n nodes if given, or None."""
+    return backend.missing or backend.refuses(op, device, dtype, n)
 
 
 def select_backend(
-    op: str, requested: str | None, tensors: Sequence[Tensor | None], dtype: torch.dtype | None = None
+    op: str,
+    requested: str | None,
+    tensors: Sequence[Tensor | None],
+    dtype: torch.dtype | None = None,
+    n: int | None = None,
 ) -> str:
     """Name of the backend that serves this call (of the device and, if none is given, the dtype of the first tensor).
+
+    `n` is the number of nodes, where a backend's kernels of the op are limited in it.
 
     Raises:
         ValueError: an unknown backend was named.
@@ -87,7 +98,7 @@ def select_backend(
         requested, source = os.environ.get("VFRNN_BACKEND") or None, "VFRNN_BACKEND"
     if requested is not None:
         backend = get_backend(requested, argument=source)
-        reason = refusal(backend, op, device, dtype)
+        reason = refusal(backend, op, device, dtype, n)
         if reason is not None:
             raise RuntimeError(f"{op}: backend {requested!r} (from {source}) cannot serve this call: {reason}")
         return backend.name
@@ -97,7 +108,7 @@ def select_backend(
     for backend in BACKENDS:
         if backend.name == left_out:
             continue
-        reason = refusal(backend, op, device, dtype)
+        reason = refusal(backend, op, device, dtype, n)
         if reason is None:
             if backend.name == "reference" and CPU_LIBRARY_MISSING is not None:
                 _warn_uncompiled(CPU_LIBRARY_MISSING)

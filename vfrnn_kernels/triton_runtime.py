@@ -43,7 +43,8 @@ class KernelSpec:
         constexprs: value of every compile-time argument.
         num_warps: warps of a program.
         num_stages: depth of the software pipeline of loops.
-        divisible: names of the integers that are promised to be multiples of 16 (pointers always are).
+        divisible: names of the integers that are promised to be multiples of 16 (pointers are, where a kernel is
+            specialised on their alignment).
     """
 
     kernel: Any
@@ -134,10 +135,11 @@ def compile_spec(spec: KernelSpec, arch: int) -> Any:
 
     names = spec.kernel.arg_names
     signature = {name: "constexpr" if name in spec.constexprs else spec.signature[name] for name in names}
+    aligned = {p.name for p in spec.kernel.params if not p.do_not_specialize_on_alignment}
     attributes = {
         (k,): [["tt.divisibility", 16]]
         for k, name in enumerate(names)
-        if signature[name].startswith("*") or name in spec.divisible
+        if (signature[name].startswith("*") and name in aligned) or name in spec.divisible
     }
     source = ASTSource(fn=spec.kernel, signature=signature, constexprs=dict(spec.constexprs), attrs=attributes)
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=spec.options)

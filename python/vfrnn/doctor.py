@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ def backends() -> dict[str, str]:
     for backend in BACKENDS:
         reason = backend.missing
         if reason is None and backend.name == "triton" and _device("triton") is None:
-            reason = f"no GPU is there for it (Triton {version('triton')} is installed)"
+            reason = f"no GPU is there for it (Triton {_triton_version()} is installed)"
         lines[backend.name] = f"loaded{_origin(backend.name)}" if reason is None else f"not loaded: {reason}"
     lines["cuda"] = "not loaded: not part of this version"
     return lines
@@ -62,8 +62,13 @@ def _origin(backend: str) -> str:
         return f" from {PACKAGE / 'libvfrnn_cpu.so'}"
     if backend == "triton":
         where = "in the interpreter, on CPU tensors" if TRITON_INTERPRETED else "on CUDA tensors"
-        return f" with Triton {version('triton')}, {where}"
+        return f" with Triton {_triton_version()}, {where}"
     return " (plain PyTorch, any device)"
+
+
+def _triton_version() -> str:
+    # asked of the module: its package has other names in some builds of torch
+    return str(importlib.import_module("triton").__version__)
 
 
 def _device(backend: str) -> torch.device | None:

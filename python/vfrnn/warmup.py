@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import vfrnn_kernels as kernels
+from vfrnn_kernels.dispatch import get_backend, refusal
 from vfrnn_kernels.loader import TRITON_MISSING
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -16,9 +17,12 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 #: Input sizes of the two ways in which the recurrence multiplies its input.
 INPUT_SIZES = (1, 32)
 
+#: Products m n, n rounded up, of meshes that field_flow keeps on the chip in both passes, in the forward and in none.
+FLOW_ENTRIES = (4096, 8192, 16384)
 
-def warm_up(hidden_size: int, dtypes: Sequence[str], ops: Sequence[str]) -> Iterator[tuple[str, float]]:
-    """Runs forward and backward of the ops; yields each with the seconds it took.
+
+def warm_up(hidden_size: int, dtypes: Sequence[str], ops: Sequence[str]) -> Iterator[tuple[str, float | str]]:
+    """Runs forward and backward of the ops; yields each with the seconds it took, or why it does not serve this n.
 
     Args:
         hidden_size: n.
@@ -33,6 +37,10 @@ def warm_up(hidden_size: int, dtypes: Sequence[str], ops: Sequence[str]) -> Iter
     if not torch.cuda.is_available():
         raise RuntimeError("nothing to warm up: torch sees no GPU on this machine")
     for op in ops:
+        refused = refusal(get_backend("triton"), op, torch.device("cuda"), torch.float32, hidden_size)
+        if refused is not None:
+            yield op, refused
+            continue
         started = time.perf_counter()
         for tensors, call in OPS[op](hidden_size, [DTYPES[name] for name in dtypes]):
             leaves = [t.to("cuda").requires_grad_() for t in tensors]
@@ -78,19 +86,37 @@ def _field_generator(n: int, dtypes: Sequence[torch.dtype]) -> Calls:
         [torch.ones(n), torch.ones(pairs), torch.zeros(pairs, 1)],
         lambda b, w, v: kernels.field_generator(b, w, None, None, v, backend="triton"),
     )
-    yield [*_mesh(n), torch.zeros(n, 2)], lambda *tensors: kernels.field_generator(*tensors, backend="triton")
+    mesh = _mesh(n, n)
+    yield [*mesh, torch.zeros(n, 2)], lambda *tensors: kernels.field_generator(*tensors, backend="triton")
+
+    def call(v):  # type: ignore[no-untyped-def]
+        b, w, N, G = _beside(v, mesh)
+        return kernels.field_generator(b, w, N, G, v, backend="triton")
+
+    yield [torch.zeros(n, 2)], call
 
 
 def _field_flow(n: int, dtypes: Sequence[torch.dtype]) -> Calls:
-    for batch in ((), (1,)):
-        yield (
-            [torch.zeros(1, n), torch.zeros(*batch, n, 2), *_mesh(n)],
-            lambda *tensors: (kernels.field_flow(*tensors, substeps=1, backend="triton"),),
-        )
+    for entries in FLOW_ENTRIES:
+        m = entries // max(64, 1 << (n - 1).bit_length())
+        mesh, field = _mesh(n, m), torch.zeros(m, 2)
+        yield [torch.zeros(2, n), field, *mesh], lambda *tensors: (kernels.field_flow(*tensors, backend="triton"),)
+        for v in (field, torch.zeros(2, *field.shape)):  # of all samples, and of each
+
+            def call(h, v, mesh=mesh):  # type: ignore[no-untyped-def]
+                b, w, N, G = _beside(v, mesh)
+                return (kernels.field_flow(h, v, b, w, N, G, backend="triton"),)
+
+            yield [torch.zeros(2, n), v], call
 
 
-def _mesh(n: int) -> list[Tensor]:
-    return [torch.ones(n), torch.ones(n), torch.full((n, n), 1 / n), torch.zeros(n, 2, n)]
+def _mesh(n: int, m: int) -> list[Tensor]:
+    return [torch.ones(n), torch.ones(m), torch.full((m, n), 1 / n), torch.zeros(m, 2, n)]
+
+
+def _beside(v: Tensor, mesh: list[Tensor]) -> list[Tensor]:
+    # a mesh that is not learned: fewer gradients, by kernels of their own
+    return [t.to(v.device) for t in mesh]
 
 
 OPS: dict[str, Callable[[int, Sequence[torch.dtype]], Calls]] = {

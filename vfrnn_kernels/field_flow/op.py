@@ -49,17 +49,18 @@ def field_flow(
         divergence_scale: a number or a tensor of shape () or (1,).
         volume_preserving: removes the mean of delta over the nodes.
         order: degree of p.
-        substeps: k. None plans it from an upper bound on |dt| ||S||, which the reference refuses on another device
-            than the CPU, where it would cost a synchronisation. A number that is certainly too small is an error on
-            the CPU.
-        backend: "cpu", "triton", "reference" or None (the first that serves the call).
+        substeps: k. None plans it from an upper bound on |dt| ||S||: on a GPU the Triton kernels do so on the device,
+            and the reference, which would have to wait for it, refuses. A number that is certainly too small is an
+            error on the CPU.
+        backend: "cpu", "triton" (n up to 1024), "reference" or None (the first that serves the call).
 
     Returns:
         h' (B, n), of the dtype of h.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, device or shape.
-        RuntimeError: the backend cannot serve the call, a value is out of range (b, w, v), or substeps is too small.
+        RuntimeError: the backend cannot serve the call; on the CPU also: a value is out of range (b, w, v), or substeps
+            is too small. Triton's kernels return NaN where no number of substeps can be planned.
 
     Source: model.md 3, this project's discrete form of Azencot et al. 2021 (arXiv 2102.09589).
 
@@ -94,7 +95,7 @@ def field_flow(
     check_positive_int("order", order)
     if substeps is not None:
         check_positive_int("substeps", substeps)
-    function = _functions[select_backend("field_flow", backend, (h,))]
+    function = _functions[select_backend("field_flow", backend, (h,), n=n)]
     return function(h, v, b, w, N, G, dt, divergence_scale, bool(volume_preserving), order, substeps or 0)[0]
 
 

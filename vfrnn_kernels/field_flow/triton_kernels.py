@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from vfrnn_kernels.dispatch import TRITON_LARGEST_N
 from vfrnn_kernels.field_flow.triton_device import field_flow_bwd_kernel, field_flow_fwd_kernel
 from vfrnn_kernels.field_flow.triton_plan import SPECS, contracted, describe, planned_count
 from vfrnn_kernels.field_flow.triton_sums import field_flow_cells_kernel, field_flow_mesh_kernel, field_flow_sum_kernel
@@ -21,7 +22,7 @@ from vfrnn_kernels.triton_runtime import KernelSpec, block_size, cdiv
 #: Entries of C, and of N~, that a program keeps in its registers (forward; backward), or takes at a time from L2: what
 #: does not spill with 8 warps.
 FORWARD_ENTRIES, BACKWARD_ENTRIES, TILE_ENTRIES = (4096, 8192), (4096,), 4096
-SMALLEST_N, LARGEST_RESIDENT_N, LARGEST_N = 64, 256, 1024
+SMALLEST_N, LARGEST_RESIDENT_N, LARGEST_N = 64, 256, TRITON_LARGEST_N["field_flow"]
 #: Cells that the forward takes at a time beyond the resident sizes; its registers hold more than the backward's.
 FORWARD_CELLS = 4
 #: States that the backward keeps of a flow; with more substeps it computes those between them again.
@@ -39,8 +40,6 @@ def _tile(resident: bool, entries: int, block: int) -> dict[str, int | bool]:
 def _configuration(m: int, n: int, resident_entries: tuple[int, ...]) -> dict[str, int | bool]:
     # The whole mesh in registers where it fits, else a block of cells at a time
     block = block_size(n, SMALLEST_N)
-    if block > LARGEST_N:
-        raise ValueError(f"field_flow on Triton serves n up to {LARGEST_N}, got {n}: use strang_step")
     for entries in resident_entries:
         if m * block <= entries and block <= LARGEST_RESIDENT_N:
             return _tile(True, entries, block)

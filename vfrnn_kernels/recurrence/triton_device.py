@@ -187,7 +187,6 @@ def recurrence_bwd_kernel(
 
 # One step of all samples, forward: h_t = act(h_{t-1} M^T + z), z = U x_t + c found in h_t's place. The adjoint, with
 # BACKWARD: delta_t = act'(h_t) (delta_{t+1} M + g_t).
-@triton.jit(do_not_specialize=["B", "activation"])
 def recurrence_step_kernel(
     from_ptr,  # (B, n): h_{t-1}, or delta_{t+1}
     M_ptr,  # (n, n)
@@ -228,6 +227,17 @@ def recurrence_step_kernel(
         beta = tl.load(beta_ptr + units, mask=units < n, other=0.0).to(tl.float32)[None, :]
         result = _activate(z, beta, activation)
     tl.store(to_ptr + tile, result.to(to_ptr.dtype.element_ty), mask=inside)
+
+
+# Whether 16 divides the address of step t of (T, B, n) depends on t and B, unless it divides n. Where it does not, no
+# row but the first is known to be aligned either: nothing is lost by one kernel for all addresses.
+_RUN_TIME = ["B", "activation"]
+aligned_step_kernel = triton.jit(recurrence_step_kernel, do_not_specialize=_RUN_TIME)
+unaligned_step_kernel = triton.jit(
+    recurrence_step_kernel,
+    do_not_specialize=_RUN_TIME,
+    do_not_specialize_on_alignment=["from_ptr", "start_ptr", "h_ptr", "to_ptr"],
+)
 
 
 # (3), (4): the sums over steps and samples of delta and of sign(h) delta, each program over ROWS rows; the programs'

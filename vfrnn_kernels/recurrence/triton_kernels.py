@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from vfrnn_kernels.recurrence.triton_device import (
+    aligned_step_kernel,
     recurrence_bwd_kernel,
     recurrence_fwd_kernel,
-    recurrence_step_kernel,
     recurrence_sums_kernel,
+    unaligned_step_kernel,
 )
 from vfrnn_kernels.recurrence.triton_graphs import run_steps
 from vfrnn_kernels.triton_runtime import KernelSpec, cdiv, next_power_of_2, pointer
@@ -112,7 +113,8 @@ def step_spec(n: int, backward: bool, dtype: torch.dtype, state: torch.dtype) ->
     constants |= {"BACKWARD": backward, **_numerics(dtype, state)}
     if backward:
         constants["SPLIT"] = False  # delta is kept in the dtype of M
-    return KernelSpec(recurrence_step_kernel, signature, constants, 4, num_stages=3, divisible=_divisible(n))
+    kernel = aligned_step_kernel if _divisible(n) else unaligned_step_kernel
+    return KernelSpec(kernel, signature, constants, 4, num_stages=3, divisible=_divisible(n))
 
 
 def sums_spec(n: int, dtype: torch.dtype, state: torch.dtype) -> KernelSpec:

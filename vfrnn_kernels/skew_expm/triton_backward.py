@@ -39,8 +39,8 @@ _SCRATCH = tl.constexpr(SCRATCH)
 
 @triton.jit
 def _bwd_stage(
-    STAGE: tl.constexpr, G, S, delta, dt, Q, matrices, scratch, s, grad_S, pairings, n, X, i, j,
-    SCALED: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
+    STAGE: tl.constexpr, G, S, delta, dt, Q, matrices, scratch, s, grad_S, pairings, n, X, i, j, scaled,
+    BLOCK: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Tile (i, j) of one stage of the backward pass of one matrix; X is the matrix that a squaring stage is about."""
     area = n.to(tl.int64) * n
@@ -50,7 +50,7 @@ def _bwd_stage(
     mirrored = i != j
     scale = power_of_half(s)
     if STAGE == "cotangent":
-        value = cotangent(Q, G, delta, dt, rows, columns, n, DEPTH, SCALED, PRECISION)
+        value = cotangent(Q, G, delta, dt, rows, columns, n, scaled, DEPTH, PRECISION)
         store_skew(z, rows, columns, n, value, mirrored)
         # <z, S>: a tile off the diagonal counts twice
         pairs = tl.sum(tl.sum(value * load_skew(S, rows, columns, n), 1), 0)
@@ -81,15 +81,15 @@ def _bwd_stage(
 
 @triton.jit
 def _all_tiles_bwd(
-    STAGE: tl.constexpr, HALF: tl.constexpr, G, S, delta, dt, Q, matrices, scratch, s, grad_S, pairings, n, X,
-    SCALED: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
+    STAGE: tl.constexpr, HALF: tl.constexpr, G, S, delta, dt, Q, matrices, scratch, s, grad_S, pairings, n, X, scaled,
+    BLOCK: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One stage of a matrix by one program, and the barrier after which all its threads see the result."""
     for i in range(0, tl.cdiv(n, BLOCK)):
         for j in range(i if HALF else 0, tl.cdiv(n, BLOCK)):
             _bwd_stage(
-                STAGE, G, S, delta, dt, Q, matrices, scratch, s, grad_S, pairings, n, X, i, j,
-                SCALED, BLOCK, DEPTH, PRECISION,
+                STAGE, G, S, delta, dt, Q, matrices, scratch, s, grad_S, pairings, n, X, i, j, scaled,
+                BLOCK, DEPTH, PRECISION,
             )  # fmt: skip
     tl.debug_barrier()
 
@@ -100,26 +100,24 @@ def _far_levels(matrices, scratch, s, n, BLOCK: tl.constexpr, DEPTH: tl.constexp
     area = n.to(tl.int64) * n
     for level in range(_LEVELS, s):
         X = scratch + (2 + level % 2) * area
+        root = scratch + (3 - level % 2) * area
+        if level == _LEVELS:
+            root = matrices + (_KEPT - 1) * area
         for i in range(0, tl.cdiv(n, BLOCK)):
             for j in range(0, tl.cdiv(n, BLOCK)):
                 rows, columns = i * BLOCK + tl.arange(0, BLOCK), j * BLOCK + tl.arange(0, BLOCK)
-                if level == _LEVELS:
-                    root = matrices + (_KEPT - 1) * area
-                    store_tile(X, rows, columns, n, product(root, root, rows, columns, n, DEPTH, PRECISION), True)
-                else:
-                    root = scratch + (3 - level % 2) * area
-                    store_tile(X, rows, columns, n, product(root, root, rows, columns, n, DEPTH, PRECISION), True)
+                store_tile(X, rows, columns, n, product(root, root, rows, columns, n, DEPTH, PRECISION), True)
         tl.debug_barrier()
         m, x = matrices, scratch
-        _all_tiles_bwd("turn", False, m, m, m, 0.0, m, m, x, s, m, m, n, X, False, BLOCK, DEPTH, PRECISION)
-        _all_tiles_bwd("turn back", True, m, m, m, 0.0, m, m, x, s, m, m, n, X, False, BLOCK, DEPTH, PRECISION)
+        _all_tiles_bwd("turn", False, m, m, m, 0.0, m, m, x, s, m, m, n, X, 0, BLOCK, DEPTH, PRECISION)
+        _all_tiles_bwd("turn back", True, m, m, m, 0.0, m, m, x, s, m, m, n, X, 0, BLOCK, DEPTH, PRECISION)
 
 
-@triton.jit(do_not_specialize=["level"])
+@triton.jit(do_not_specialize=["level", "scaled"])
 def tiled_bwd_kernel(
-    grad_ptr,  # (K, n, n), of Q, or of M if SCALED
+    grad_ptr,  # (K, n, n), of Q, or of M if scaled
     S_ptr,  # (K, n, n)
-    delta_ptr,  # (K, n), SCALED
+    delta_ptr,  # (K, n), read if scaled
     dt_ptr,  # (K,)
     Q_ptr,  # (K, n, n)
     matrices_ptr,  # (K, KEPT, n, n)
@@ -129,9 +127,9 @@ def tiled_bwd_kernel(
     pairings_ptr,  # (K, tiles (tiles + 1) / 2), summing to <z, S>
     n,
     level,  # of a squaring
+    scaled,  # whether grad is that of M and delta is there
     STAGE: tl.constexpr,
     HALF: tl.constexpr,
-    SCALED: tl.constexpr,
     BLOCK: tl.constexpr,
     DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -152,8 +150,8 @@ def tiled_bwd_kernel(
         _bwd_stage(
             STAGE, grad_ptr + matrix * area, S_ptr + matrix * area, delta_ptr + matrix * n, tl.load(dt_ptr + matrix),
             Q_ptr + matrix * area, matrices_ptr, scratch_ptr + matrix * _SCRATCH * area, s, grad_S_ptr + matrix * area,
-            pairings_ptr + matrix * (tiles * (tiles + 1) // 2), n, matrices_ptr + (3 + level) * area, i, j,
-            SCALED, BLOCK, DEPTH, PRECISION,
+            pairings_ptr + matrix * (tiles * (tiles + 1) // 2), n, matrices_ptr + (3 + level) * area, i, j, scaled,
+            BLOCK, DEPTH, PRECISION,
         )  # fmt: skip
 
 
@@ -170,10 +168,10 @@ def far_bwd_kernel(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["scaled"])
 def whole_bwd_kernel(
     grad_ptr, S_ptr, delta_ptr, dt_ptr, Q_ptr, matrices_ptr, squarings_ptr, scratch_ptr, grad_S_ptr, pairings_ptr, n,
-    SCALED: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
+    scaled, BLOCK: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """All stages of one matrix."""
     matrix = tl.program_id(0).to(tl.int64)
@@ -182,14 +180,14 @@ def whole_bwd_kernel(
     d, m, x = delta_ptr + matrix * n, matrices_ptr + matrix * _KEPT * area, scratch_ptr + matrix * _SCRATCH * area
     g, p = grad_S_ptr + matrix * area, pairings_ptr + matrix * (tiles * (tiles + 1) // 2)
     s = tl.load(squarings_ptr + matrix)
-    _all_tiles_bwd("cotangent", True, G, S, d, dt, Q, m, x, s, g, p, n, m, SCALED, BLOCK, DEPTH, PRECISION)
+    _all_tiles_bwd("cotangent", True, G, S, d, dt, Q, m, x, s, g, p, n, m, scaled, BLOCK, DEPTH, PRECISION)
     for level in range(0, tl.minimum(s, _LEVELS)):
         X = m + (3 + level) * area
-        _all_tiles_bwd("turn", False, G, S, d, dt, Q, m, x, s, g, p, n, X, SCALED, BLOCK, DEPTH, PRECISION)
-        _all_tiles_bwd("turn back", True, G, S, d, dt, Q, m, x, s, g, p, n, X, SCALED, BLOCK, DEPTH, PRECISION)
+        _all_tiles_bwd("turn", False, G, S, d, dt, Q, m, x, s, g, p, n, X, scaled, BLOCK, DEPTH, PRECISION)
+        _all_tiles_bwd("turn back", True, G, S, d, dt, Q, m, x, s, g, p, n, X, scaled, BLOCK, DEPTH, PRECISION)
     _far_levels(m, x, s, n, BLOCK, DEPTH, PRECISION)
-    _all_tiles_bwd("square", True, G, S, d, dt, Q, m, x, s, g, p, n, m, SCALED, BLOCK, DEPTH, PRECISION)
-    _all_tiles_bwd("fourth", True, G, S, d, dt, Q, m, x, s, g, p, n, m, SCALED, BLOCK, DEPTH, PRECISION)
-    _all_tiles_bwd("even", True, G, S, d, dt, Q, m, x, s, g, p, n, m, SCALED, BLOCK, DEPTH, PRECISION)
-    _all_tiles_bwd("odd", True, G, S, d, dt, Q, m, x, s, g, p, n, m, SCALED, BLOCK, DEPTH, PRECISION)
-    _all_tiles_bwd("gradient", True, G, S, d, dt, Q, m, x, s, g, p, n, m, SCALED, BLOCK, DEPTH, PRECISION)
+    _all_tiles_bwd("square", True, G, S, d, dt, Q, m, x, s, g, p, n, m, scaled, BLOCK, DEPTH, PRECISION)
+    _all_tiles_bwd("fourth", True, G, S, d, dt, Q, m, x, s, g, p, n, m, scaled, BLOCK, DEPTH, PRECISION)
+    _all_tiles_bwd("even", True, G, S, d, dt, Q, m, x, s, g, p, n, m, scaled, BLOCK, DEPTH, PRECISION)
+    _all_tiles_bwd("odd", True, G, S, d, dt, Q, m, x, s, g, p, n, m, scaled, BLOCK, DEPTH, PRECISION)
+    _all_tiles_bwd("gradient", True, G, S, d, dt, Q, m, x, s, g, p, n, m, scaled, BLOCK, DEPTH, PRECISION)

@@ -34,8 +34,8 @@ _POLISH = tl.constexpr(POLISH_FROM)
 
 @triton.jit
 def _fwd_stage(
-    STAGE: tl.constexpr, S, delta, dt, matrices, scratch, norms, s, Q, M, n, level, i, j,
-    SCALED: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
+    STAGE: tl.constexpr, S, delta, dt, matrices, scratch, norms, s, Q, M, n, level, i, j, scaled,
+    BLOCK: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Tile (i, j) of one stage of the forward pass of one matrix.
 
@@ -60,15 +60,15 @@ def _fwd_stage(
         C = load_tile(Q0, rows, columns, n)
         store_tile(Q0, rows, columns, n, C + value, True)
         store_tile(Q0, columns, rows, n, tl.trans(C - value), mirrored)
-        store_result(Q, M, delta, dt, rows, columns, n, C + value, s <= 0, SCALED)
-        store_result(Q, M, delta, dt, columns, rows, n, tl.trans(C - value), (s <= 0) & mirrored, SCALED)
+        store_result(Q, M, delta, dt, rows, columns, n, C + value, s <= 0, scaled)
+        store_result(Q, M, delta, dt, columns, rows, n, tl.trans(C - value), (s <= 0) & mirrored, scaled)
     elif STAGE == "squaring":
         value = product(Q0 + level * area, Q0 + level * area, rows, columns, n, DEPTH, PRECISION)
         kept = (level + 1 < s) & (level + 1 < _LEVELS)
         last = (level + 1 == s) & (s < _POLISH)
         store_tile(Q0 + (level + 1) * area, rows, columns, n, value, kept)
         store_tile(scratch + ((s - level - 1) & 1) * area, rows, columns, n, value, (not kept) & (not last))
-        store_result(Q, M, delta, dt, rows, columns, n, value, last, SCALED)
+        store_result(Q, M, delta, dt, rows, columns, n, value, last, scaled)
     elif STAGE == "far squaring":
         source = scratch + ((s - level) & 1) * area
         value = product(source, source, rows, columns, n, DEPTH, PRECISION)
@@ -80,39 +80,39 @@ def _fwd_stage(
     else:  # polish
         value = product(scratch, scratch + area, rows, columns, n, DEPTH, PRECISION)
         value += load_tile(scratch, rows, columns, n)
-        store_result(Q, M, delta, dt, rows, columns, n, value, True, SCALED)
+        store_result(Q, M, delta, dt, rows, columns, n, value, True, scaled)
 
 
 @triton.jit
 def _all_tiles_fwd(
-    STAGE: tl.constexpr, HALF: tl.constexpr, S, delta, dt, matrices, scratch, norms, s, Q, M, n, level,
-    SCALED: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
+    STAGE: tl.constexpr, HALF: tl.constexpr, S, delta, dt, matrices, scratch, norms, s, Q, M, n, level, scaled,
+    BLOCK: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One stage of a matrix by one program, and the barrier after which all its threads see the result."""
     for i in range(0, tl.cdiv(n, BLOCK)):
         for j in range(i if HALF else 0, tl.cdiv(n, BLOCK)):
             _fwd_stage(
-                STAGE, S, delta, dt, matrices, scratch, norms, s, Q, M, n, level, i, j, SCALED, BLOCK, DEPTH, PRECISION
+                STAGE, S, delta, dt, matrices, scratch, norms, s, Q, M, n, level, i, j, scaled, BLOCK, DEPTH, PRECISION
             )  # fmt: skip
     tl.debug_barrier()
 
 
-@triton.jit(do_not_specialize=["level"])
+@triton.jit(do_not_specialize=["level", "scaled"])
 def tiled_fwd_kernel(
     S_ptr,  # (K, n, n)
-    delta_ptr,  # (K, n), SCALED
+    delta_ptr,  # (K, n), read if scaled
     dt_ptr,  # (K,)
     matrices_ptr,  # (K, KEPT, n, n)
     scratch_ptr,  # (K, 2, n, n)
     norms_ptr,  # (K, 2, tiles, n)
     squarings_ptr,  # (K,)
     Q_ptr,  # (K, n, n)
-    M_ptr,  # (K, n, n), SCALED
+    M_ptr,  # (K, n, n), written if scaled
     n,
     level,  # of a squaring
+    scaled,  # whether delta and M are there
     STAGE: tl.constexpr,
     HALF: tl.constexpr,
-    SCALED: tl.constexpr,
     BLOCK: tl.constexpr,
     DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -140,7 +140,7 @@ def tiled_fwd_kernel(
         _fwd_stage(
             STAGE, S_ptr + matrix * area, delta_ptr + matrix * n, tl.load(dt_ptr + matrix),
             matrices_ptr + matrix * _KEPT * area, scratch_ptr + matrix * 2 * area, norms_ptr, s,
-            Q_ptr + matrix * area, M_ptr + matrix * area, n, level, i, j, SCALED, BLOCK, DEPTH, PRECISION,
+            Q_ptr + matrix * area, M_ptr + matrix * area, n, level, i, j, scaled, BLOCK, DEPTH, PRECISION,
         )  # fmt: skip
 
 
@@ -155,14 +155,14 @@ def far_fwd_kernel(
     s = tl.load(squarings_ptr + matrix)
     for level in range(_LEVELS, s):
         _all_tiles_fwd(
-            "far squaring", False, m, m, 0.0, m, x, m, s, m, m, n, level, False, BLOCK, DEPTH, PRECISION
+            "far squaring", False, m, m, 0.0, m, x, m, s, m, m, n, level, 0, BLOCK, DEPTH, PRECISION
         )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["scaled"])
 def whole_fwd_kernel(
-    S_ptr, delta_ptr, dt_ptr, matrices_ptr, scratch_ptr, norms_ptr, squarings_ptr, Q_ptr, M_ptr, n,
-    SCALED: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
+    S_ptr, delta_ptr, dt_ptr, matrices_ptr, scratch_ptr, norms_ptr, squarings_ptr, Q_ptr, M_ptr, n, scaled,
+    BLOCK: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """All stages of one matrix."""
     matrix = tl.program_id(0).to(tl.int64)
@@ -174,18 +174,18 @@ def whole_fwd_kernel(
         norms_ptr + matrix * 2 * tiles * n,
     )
     Q, M = Q_ptr + matrix * area, M_ptr + matrix * area
-    _all_tiles_fwd("square", True, S, delta, dt, m, x, norms, 0, Q, M, n, 0, SCALED, BLOCK, DEPTH, PRECISION)
-    _all_tiles_fwd("fourth", True, S, delta, dt, m, x, norms, 0, Q, M, n, 0, SCALED, BLOCK, DEPTH, PRECISION)
+    _all_tiles_fwd("square", True, S, delta, dt, m, x, norms, 0, Q, M, n, 0, scaled, BLOCK, DEPTH, PRECISION)
+    _all_tiles_fwd("fourth", True, S, delta, dt, m, x, norms, 0, Q, M, n, 0, scaled, BLOCK, DEPTH, PRECISION)
     s = squarings(norms, n, tiles)
     tl.store(squarings_ptr + matrix, s)
-    _all_tiles_fwd("even", True, S, delta, dt, m, x, norms, s, Q, M, n, 0, SCALED, BLOCK, DEPTH, PRECISION)
-    _all_tiles_fwd("odd", True, S, delta, dt, m, x, norms, s, Q, M, n, 0, SCALED, BLOCK, DEPTH, PRECISION)
+    _all_tiles_fwd("even", True, S, delta, dt, m, x, norms, s, Q, M, n, 0, scaled, BLOCK, DEPTH, PRECISION)
+    _all_tiles_fwd("odd", True, S, delta, dt, m, x, norms, s, Q, M, n, 0, scaled, BLOCK, DEPTH, PRECISION)
     for level in range(0, tl.minimum(s, _LEVELS)):
-        _all_tiles_fwd("squaring", False, S, delta, dt, m, x, norms, s, Q, M, n, level, SCALED, BLOCK, DEPTH, PRECISION)
+        _all_tiles_fwd("squaring", False, S, delta, dt, m, x, norms, s, Q, M, n, level, scaled, BLOCK, DEPTH, PRECISION)
     for level in range(_LEVELS, s):
         _all_tiles_fwd(
-            "far squaring", False, S, delta, dt, m, x, norms, s, Q, M, n, level, SCALED, BLOCK, DEPTH, PRECISION
+            "far squaring", False, S, delta, dt, m, x, norms, s, Q, M, n, level, scaled, BLOCK, DEPTH, PRECISION
         )  # fmt: skip
     if s >= _POLISH:
-        _all_tiles_fwd("drift", True, S, delta, dt, m, x, norms, s, Q, M, n, 0, SCALED, BLOCK, DEPTH, PRECISION)
-        _all_tiles_fwd("polish", False, S, delta, dt, m, x, norms, s, Q, M, n, 0, SCALED, BLOCK, DEPTH, PRECISION)
+        _all_tiles_fwd("drift", True, S, delta, dt, m, x, norms, s, Q, M, n, 0, scaled, BLOCK, DEPTH, PRECISION)
+        _all_tiles_fwd("polish", False, S, delta, dt, m, x, norms, s, Q, M, n, 0, scaled, BLOCK, DEPTH, PRECISION)

@@ -79,40 +79,29 @@ def configuration(kernel: Any, plan: Plan, divisible: bool, **constexprs: Any) -
 
 
 def specs() -> list[KernelSpec]:
-    """Every kernel x configuration that skew_expm launches."""
-    return _specs(scaled=False)
-
-
-def scaled_specs() -> list[KernelSpec]:
-    """Those that strang_step launches in place of them."""
-    return [spec for spec in _specs(scaled=True) if spec.constexprs.get("SCALED")]
-
-
-def _specs(scaled: bool) -> list[KernelSpec]:
+    """Every kernel x configuration that is launched, with `delta` or without."""
     found = []
     for plan, divisible in PLANS:
         if plan.whole:
             kernels = whole_fwd_kernel, whole_bwd_kernel
-            found += [_whole(kernel, plan, divisible, scaled) for kernel in kernels]
+            found += [_whole(kernel, plan, divisible) for kernel in kernels]
             continue
         found += [configuration(kernel, far(plan), divisible) for kernel in (far_fwd_kernel, far_bwd_kernel)]
-        found += [_stage(tiled_fwd_kernel, plan, divisible, scaled, *stage) for stage in FORWARD + POLISH]
+        found += [_stage(tiled_fwd_kernel, plan, divisible, *stage) for stage in FORWARD + POLISH]
         backward = (("cotangent", True), *LEVEL_BACKWARD, *BACKWARD)
-        found += [_stage(tiled_bwd_kernel, plan, divisible, scaled, *stage) for stage in backward]
+        found += [_stage(tiled_bwd_kernel, plan, divisible, *stage) for stage in backward]
     return found
 
 
-def _whole(kernel: Any, plan: Plan, divisible: bool, scaled: bool) -> KernelSpec:
+def _whole(kernel: Any, plan: Plan, divisible: bool) -> KernelSpec:
     # registers again: with aligned rows sm_80 needs the pipelined loops, without them sm_100 the plain ones
     if kernel is whole_fwd_kernel and plan.block == 32 and divisible:
         plan = replace(plan, num_stages=2)
-    return configuration(kernel, plan, divisible, SCALED=scaled)
+    return configuration(kernel, plan, divisible)
 
 
-def _stage(kernel: Any, plan: Plan, divisible: bool, scaled: bool, stage: str, half: bool) -> KernelSpec:
-    # where diag(e) appears; all else is the same for both ops
-    scaled = scaled and stage in (("odd", "squaring", "polish") if kernel is tiled_fwd_kernel else ("cotangent",))
-    return configuration(kernel, plan, divisible, STAGE=stage, HALF=half, SCALED=scaled)
+def _stage(kernel: Any, plan: Plan, divisible: bool, stage: str, half: bool) -> KernelSpec:
+    return configuration(kernel, plan, divisible, STAGE=stage, HALF=half)
 
 
 def skew_expm(S: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -169,13 +158,13 @@ def forward(
     arguments = (S, scaling, dt, matrices, scratch, norms, squarings, Q, target, n)
     with on_device_of(S):
         if chosen.whole:
-            _whole(whole_fwd_kernel, chosen, divisible, scaled).launch((K,), *arguments)
+            _whole(whole_fwd_kernel, chosen, divisible).launch((K,), *arguments, int(scaled))
             return Q, M, matrices, squarings
         grids = {True: (K, tiles * (tiles + 1) // 2), False: (K, tiles * tiles)}
 
         def launch(stage: str, half: bool, level: int = 0) -> None:
-            spec = _stage(tiled_fwd_kernel, chosen, divisible, scaled, stage, half)
-            spec.launch(grids[half], *arguments, level)
+            spec = _stage(tiled_fwd_kernel, chosen, divisible, stage, half)
+            spec.launch(grids[half], *arguments, level, int(scaled))
 
         for stage, half in FORWARD[:-1]:
             launch(stage, half)
@@ -213,13 +202,13 @@ def backward(
     arguments = (grad, S, scaling, dt, Q, matrices, squarings, scratch, grad_S, pairings, n)
     with on_device_of(S):
         if chosen.whole:
-            _whole(whole_bwd_kernel, chosen, divisible, scaled).launch((K,), *arguments)
+            _whole(whole_bwd_kernel, chosen, divisible).launch((K,), *arguments, int(scaled))
         else:
             grids = {True: (K, tiles * (tiles + 1) // 2), False: (K, tiles * tiles)}
 
             def launch(stage: str, half: bool, level: int = 0) -> None:
-                spec = _stage(tiled_bwd_kernel, chosen, divisible, scaled, stage, half)
-                spec.launch(grids[half], *arguments, level)
+                spec = _stage(tiled_bwd_kernel, chosen, divisible, stage, half)
+                spec.launch(grids[half], *arguments, level, int(scaled))
 
             launch("cotangent", True)
             if needs & 1:

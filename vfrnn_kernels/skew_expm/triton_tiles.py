@@ -67,18 +67,18 @@ def store_skew(pointer, rows, columns, n, value, mirrored):
 
 
 @triton.jit
-def half_step(delta, dt, rows, n):
-    """e = exp(-dt delta / 4) of strang_step."""
-    return tl.exp(-0.25 * dt * tl.load(delta + rows, mask=rows < n, other=0.0))
+def half_step(delta, dt, rows, n, scaled):
+    """e = exp(-dt delta / 4) of strang_step where `scaled` is 1; where it is 0, 1, and delta is not read."""
+    return tl.exp(-0.25 * dt * tl.load(delta + rows, mask=rows < n * scaled, other=0.0))
 
 
 @triton.jit
-def store_result(Q, M, delta, dt, rows, columns, n, value, when, SCALED: tl.constexpr):
-    """A tile of Q and, if SCALED, of M = diag(e) Q diag(e)."""
+def store_result(Q, M, delta, dt, rows, columns, n, value, when, scaled):
+    """A tile of Q and, if `scaled`, of M = diag(e) Q diag(e)."""
     store_tile(Q, rows, columns, n, value, when)
-    if SCALED:
-        scaled = half_step(delta, dt, rows, n)[:, None] * value * half_step(delta, dt, columns, n)[None, :]
-        store_tile(M, rows, columns, n, scaled, when)
+    if scaled != 0:
+        left, right = half_step(delta, dt, rows, n, scaled), half_step(delta, dt, columns, n, scaled)
+        store_tile(M, rows, columns, n, left[:, None] * value * right[None, :], when)
 
 
 @triton.jit
@@ -199,17 +199,15 @@ def odd_part(S, factor, K, rows, columns, n, DEPTH: tl.constexpr, PRECISION: tl.
 
 
 @triton.jit
-def cotangent(Q, G, delta, dt, rows, columns, n, DEPTH: tl.constexpr, SCALED: tl.constexpr, PRECISION: tl.constexpr):
-    """z = (Q^T G - G^T Q) / 2; if SCALED, G is the gradient of M and diag(e) G diag(e) that of Q."""
+def cotangent(Q, G, delta, dt, rows, columns, n, scaled, DEPTH: tl.constexpr, PRECISION: tl.constexpr):
+    """z = (Q^T G - G^T Q) / 2; if `scaled`, G is the gradient of M and diag(e) G diag(e) that of Q."""
+    e_rows, e_columns = half_step(delta, dt, rows, n, scaled), half_step(delta, dt, columns, n, scaled)
     total = tl.zeros((rows.shape[0], columns.shape[0]), tl.float32)
     for start in range(0, n, DEPTH):
         k = start + tl.arange(0, DEPTH)
-        g_rows, g_columns = load_tile(G, k, rows, n), load_tile(G, k, columns, n)
-        if SCALED:
-            e = half_step(delta, dt, k, n)[:, None]
-            g_rows, g_columns = e * g_rows, e * g_columns
-            g_rows *= half_step(delta, dt, rows, n)[None, :]
-            g_columns *= half_step(delta, dt, columns, n)[None, :]
+        e = half_step(delta, dt, k, n, scaled)[:, None]
+        g_rows = e * load_tile(G, k, rows, n) * e_rows[None, :]
+        g_columns = e * load_tile(G, k, columns, n) * e_columns[None, :]
         total = tl.dot(load_transposed(Q, rows, k, n), 0.5 * g_columns, total, input_precision=PRECISION)
         total = tl.dot(tl.trans(-0.5 * g_rows), load_tile(Q, k, columns, n), total, input_precision=PRECISION)
     return total

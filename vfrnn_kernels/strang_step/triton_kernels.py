@@ -63,8 +63,8 @@ def scaling_bwd_kernel(
         weights += load_transposed(grad_ptr + offset, rows, columns, n) * load_transposed(
             Q_ptr + offset, rows, columns, n
         )
-        total += weights * half_step(delta_ptr, step, columns, n)[None, :]
-    c = half_step(delta_ptr, step, rows, n) * tl.sum(total, 1)
+        total += weights * half_step(delta_ptr, step, columns, n, 1)[None, :]
+    c = half_step(delta_ptr, step, rows, n, 1) * tl.sum(total, 1)
     delta = tl.load(delta_ptr + rows, mask=rows < n, other=0.0)
     tl.store(grad_delta_ptr + matrix * n + rows, -0.25 * step * c, mask=rows < n)
     tl.store(pairings_ptr + matrix * tl.num_programs(1) + block, -0.25 * tl.sum(c * delta, 0))
@@ -76,9 +76,8 @@ def _scaling(divisible: bool) -> KernelSpec:
 
 
 def specs() -> list[KernelSpec]:
-    """Every kernel x configuration that strang_step launches and skew_expm does not."""
-    found = exponential.scaled_specs()
-    found += [_scaling(divisible) for divisible in (False, True)]
+    """Every kernel x configuration that strang_step launches beside those of skew_expm."""
+    found = [_scaling(divisible) for divisible in (False, True)]
     for sum_ in (False, True):
         found += [configuration(product_kernel, plan, divisible, SUM=sum_) for plan, divisible in PLANS]
     return found

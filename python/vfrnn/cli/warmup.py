@@ -26,12 +26,12 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Warm up and print the seconds of each op."""
+    """Warm up and print the seconds of each op, or why it does not serve this size."""
     from vfrnn.warmup import warm_up
 
     for n in arguments.hidden_size:
         if n < 1:
             raise RuntimeError(f"--hidden-size must be at least 1, got {n}")
-        for op, seconds in warm_up(n, arguments.dtype, arguments.ops):
-            print(f"{op:<16} n = {n:<6} {seconds:6.1f} s")
+        for op, result in warm_up(n, arguments.dtype, arguments.ops):
+            print(f"{op:<16} n = {n:<6} {f'left out: {result}' if isinstance(result, str) else f'{result:6.1f} s'}")
     return 0
