@@ -23,8 +23,9 @@ from vfrnn_kernels.triton_runtime import KernelSpec, block_size, cdiv
 #: does not spill with 8 warps.
 FORWARD_ENTRIES, BACKWARD_ENTRIES, TILE_ENTRIES = (4096, 8192), (4096,), 4096
 SMALLEST_N, LARGEST_RESIDENT_N, LARGEST_N = 64, 256, TRITON_LARGEST_N["field_flow"]
-#: Cells that the forward takes at a time beyond the resident sizes; its registers hold more than the backward's.
-FORWARD_CELLS = 4
+#: Cells that the forward takes at a time beyond the resident sizes, and its warps: its registers hold more than the
+#: backward's. What does not spill on any architecture.
+FORWARD_CELLS = {512: (8, 16), 1024: (4, 8)}
 #: States that the backward keeps of a flow; with more substeps it computes those between them again.
 STATES = 32
 #: Programs of the backward, each with its own sum over samples, where all samples share a field.
@@ -48,9 +49,8 @@ def _configuration(m: int, n: int, resident_entries: tuple[int, ...]) -> dict[st
 
 def _forward_spec(tile: dict[str, int | bool]) -> KernelSpec:
     sizes = "m n d field_stride order volume_preserving direction"
-    if tile["NB"] > LARGEST_RESIDENT_N:
-        tile = tile | {"BC": FORWARD_CELLS}
-    return describe(field_flow_fwd_kernel, "h v b w N G dt scale count out", sizes, tile, 8)
+    cells, num_warps = FORWARD_CELLS.get(tile["NB"], (tile["BC"], 8))
+    return describe(field_flow_fwd_kernel, "h v b w N G dt scale count out", sizes, tile | {"BC": cells}, num_warps)
 
 
 def _backward_spec(tile: dict[str, int | bool], mesh: bool) -> KernelSpec:
