@@ -1,13 +1,14 @@
 """python -m bench.gpu OUT PART --seconds N: measures one part (ceilings, exponential, recurrence, steps, loops), or
 reports on what results.json holds (report).
 
-Exit code 75: the device's context broke (an illegal address, say). The same command again goes on behind the provider
-that broke it.
+An exit code other than 0: the device's context broke (an illegal address, say), or a kernel did not return. The same
+command again goes on behind the provider that did it.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import gc
 import statistics
 import sys
@@ -20,11 +21,14 @@ from typing import Any
 import torch
 
 from bench.gpu.cases import PARTS, Case, Provider, Results
-from bench.gpu.record import Record, about
+from bench.gpu.record import WHOLE_CASE, Record, about
 from bench.gpu.report import report
 from bench.gpu.timing import Times, ceilings, interleaved, ratio, spread, synchronize
 
 BROKEN_CONTEXT = 75
+
+#: A provider or a case that takes longer than this does not return.
+LONGEST_SECONDS = 75
 
 
 def relative_errors(found: Results, exact: Results) -> dict[str, float]:
@@ -62,6 +66,12 @@ def check(provider: Provider, exact: Results) -> dict[str, float]:
     return errors | orthogonality(found)
 
 
+def guard(record: Record, case: Case, provider: str) -> None:
+    """From here on the process ends by itself if this takes too long."""
+    record.begin(case.key, provider)
+    faulthandler.dump_traceback_later(LONGEST_SECONDS, exit=True)
+
+
 def uses_cudnn(provider: Provider) -> bool:
     """Whether its results come out of cuDNN, as the profiler sees it."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -74,10 +84,12 @@ def measure(case: Case, device: torch.device, record: Record, seconds: float) ->
     ready: dict[str, Provider] = {}
     errors: dict[str, dict[str, float]] = {}
     cudnn: dict[str, bool] = {}
+    guard(record, case, WHOLE_CASE)
     exact = case.exact()
     for name, make in case.providers().items():
         if record.has_failed(case.key, name):
             continue
+        guard(record, case, name)
         try:
             provider = make()
             errors[name] = check(provider, exact)
@@ -86,11 +98,13 @@ def measure(case: Case, device: torch.device, record: Record, seconds: float) ->
             synchronize(device)
             ready[name] = provider
         except Exception as error:
+            record.end()
             record.fail(case.key, name, explain(error))
             print(f"{case.key}: {name} FAILED: {explain(error)}", flush=True)
             traceback.clear_frames(error.__traceback__)
             stop_if_broken(device)
     del exact
+    guard(record, case, WHOLE_CASE)
     rows = []
     modes = list(dict.fromkeys(mode for provider in ready.values() for mode in provider.runs))
     for mode in modes:
@@ -147,9 +161,11 @@ def run_part(part: str, device: torch.device, record: Record, seconds: float, qu
         try:
             rows = measure(case, device, record, 0.1 if quick else 0.6)
         except Exception as error:
-            record.fail(case.key, "the whole case", explain(error))
+            record.fail(case.key, WHOLE_CASE, explain(error))
             print(f"{case.key} FAILED: {explain(error)}", flush=True)
             rows = []
+        faulthandler.cancel_dump_traceback_later()
+        record.end()
         record.finish(case.key, rows)
         print(*(line(r) for r in rows), sep="\n", flush=True)
         torch.compiler.reset()

@@ -266,7 +266,7 @@ def exponential_case(n: int, norm: float, batch: int, device: torch.device) -> C
         return made
 
     def peer() -> Provider:
-        # Its gradient loses digits at large norms (up to 8e-3 was seen); that is reported, and no reason not to time it.
+        # Its gradient loses digits at large norms (up to 8e-3 was seen): reported, and no reason not to time it.
         return _limited(run_of(torch.matrix_exp), 3e-2)
 
     def providers() -> dict[str, Callable[[], Provider]]:

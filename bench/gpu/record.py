@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+WHOLE_CASE = "the whole case"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -23,12 +24,28 @@ class Record:
         self.data: dict[str, Any] = {"about": {}, "ceilings": {}, "rows": [], "failures": [], "done": [], "skipped": []}
         if self.path.exists():
             self.data |= json.loads(self.path.read_text())
+        if running := self.data.pop("running", None):
+            self._end_of_process(*running)
 
     def save(self) -> None:
         """Replaces the file at once: a reader never sees half of it."""
         new = self.path.with_suffix(".new")
         new.write_text(json.dumps(self.data, indent=1))
         os.replace(new, self.path)
+
+    def begin(self, case: str, provider: str) -> None:
+        """What runs now; left in the file when the process ends in it, which is then a failure."""
+        self.data["running"] = (case, provider)
+        self.save()
+
+    def end(self) -> None:
+        """It returned."""
+        self.data.pop("running", None)
+
+    def _end_of_process(self, case: str, provider: str) -> None:
+        self.fail(case, provider, "the process ended in it, or it did not return")
+        if provider == WHOLE_CASE:
+            self.finish(case, [])
 
     def is_done(self, case: str) -> bool:
         return case in self.data["done"]
