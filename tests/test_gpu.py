@@ -21,7 +21,7 @@ from tests.cases import (
     skew_matrix,
 )
 from tests.test_triton_ops import CASES, recurrence_case
-from vfrnn_kernels import recurrence, skew_expm
+from vfrnn_kernels import skew_expm
 from vfrnn_kernels.dispatch import BACKENDS, refusal
 from vfrnn_kernels.loader import TRITON_INTERPRETED
 from vfrnn_kernels.recurrence import ACTIVATIONS
@@ -73,7 +73,7 @@ def recorded(function):
     return graph, results
 
 
-# ---- values and gradients -----------------------------------------------------------------------------------------------
+# ---- values and gradients --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -134,7 +134,7 @@ def test_what_the_cpu_refuses_is_nan(backend):
     assert torch.equal(Q[1], torch.eye(40, device=DEVICE))
 
 
-# ---- graphs, streams, waiting -------------------------------------------------------------------------------------------
+# ---- graphs, streams, waiting ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "n"), PLACES)
@@ -239,7 +239,7 @@ def test_any_length_and_batch_is_compiled_once(n, dtype):
     assert names == []
 
 
-# ---- models -------------------------------------------------------------------------------------------------------------
+# ---- models ----------------------------------------------------------------------------------------------------------
 
 MODELS = {
     "RNN": lambda n, **options: vfrnn.RNN(5, n, 2, bidirectional=True, **options),

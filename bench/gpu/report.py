@@ -47,29 +47,40 @@ def heading(record: Record) -> list[str]:
 
 
 def summary(rows: list[Row]) -> list[str]:
-    """Forward + backward of ours, against the main peer of each part."""
-    layout = "{:<22} {:<14} {:<37} {:>9} {:>9} {:>9} {:>7} {:>6}"
-    lines = [
-        layout.format("case", "dtype", "ours (step = forward + backward)", "ms", "us/step", "peer ms", "ratio", "goal")
-    ]
-    times = {_key(row): row["median_ms"] for row in rows}
-    for row in rows:
-        if not row["ratios"] or row["mode"] != "step":
+    """Forward + backward of ours against every peer; a goal that is missed is marked."""
+    ours = [row for row in rows if row["ratios"] and row["mode"] == "step"]
+    layout = "{:<9} {:<13} {:<33} {:>9} {:>8}  {}"
+    lines = [*exponential_summary([row for row in ours if row["part"] == "exponential"]), ""]
+    lines.append(layout.format("case", "dtype", "forward + backward of", "ms", "us/step", "time / that of the peer"))
+    for row in ours:
+        if row["part"] == "exponential":
             continue
-        peer = next(iter(row["targets"] or row["ratios"]))
-        goal = row["targets"].get(peer)
-        cells = (
-            row["case"],
-            row["dtype"],
-            row["provider"],
-            f"{row['median_ms']:.3f}",
-            f"{row['us_per_step']:.3f}" if row["part"] != "exponential" else "",
-            f"{times[_key(row | {'provider': peer})]:.3f}",
-            f"{row['ratios'][peer]:.3f}",
-            "" if goal is None else f"{goal:.2f}" + ("" if row["ratios"][peer] <= goal else " !"),
-        )
-        lines.append(layout.format(*cells).rstrip())
+        ratios = ", ".join(f"{value:.3f} {peer}{_goal(row, peer)}" for peer, value in row["ratios"].items())
+        times = (f"{row['median_ms']:.3f}", f"{row['us_per_step']:.3f}")
+        lines.append(layout.format(row["case"], row["dtype"], row["provider"], *times, ratios))
     return lines
+
+
+def exponential_summary(rows: list[Row]) -> list[str]:
+    """The ratio to torch.matrix_exp: a line per norm, batch and provider, a column per n."""
+    sizes = sorted({row["n"] for row in rows})
+    layout = "{:<30}" + " {:>8}" * len(sizes)
+    lines = [layout.format("time / torch.matrix_exp, n =", *sizes)]
+    found = {(row["provider"], row["batch"], row["norm"], row["n"]): row for row in rows}
+    for provider, batch, norm in sorted({key[:3] for key in found}):
+        cells = []
+        for n in sizes:
+            row = found.get((provider, batch, norm, n))
+            value = None if row is None else row["ratios"].get("torch.matrix_exp")
+            cells.append("" if row is None or value is None else f"{value:.3f}{_goal(row, 'torch.matrix_exp')[-1:]}")
+        name = provider.removeprefix("vfrnn ").replace("CUDA graph", "graph")
+        lines.append(layout.format(f"{name}, norm {norm:.3g}, x{batch}", *cells))
+    return lines
+
+
+def _goal(row: Row, peer: str) -> str:
+    goal = row["targets"].get(peer)
+    return f" (goal {goal:.2f}) !" if goal is not None and row["ratios"][peer] > goal else ""
 
 
 def design(rows: list[Row]) -> list[str]:
