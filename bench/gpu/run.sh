@@ -6,14 +6,14 @@
 # what it measured), tables.txt, exponential.png, recurrence.png, tests.log, run.log; the terminal a short table, last.
 #
 # Environment: PYTHON (python3), VFRNN_COMMIT (where there is no .git), VFRNN_DEVICE=cpu (a dry run on tiny cases),
-# VFRNN_SECONDS (530, for everything).
+# VFRNN_SECONDS (515, for everything but the report), VFRNN_CUDA_ARCHS (the GPU's own).
 set -u
 OUT=${1:?usage: bench/gpu/run.sh OUTDIR}
 mkdir -p "$OUT" && OUT=$(cd "$OUT" && pwd) || exit 2
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 PYTHON=${PYTHON:-python3}
 DEVICE=${VFRNN_DEVICE:-cuda}
-TOTAL=${VFRNN_SECONDS:-530}
+TOTAL=${VFRNN_SECONDS:-515}
 QUICK=; [ "$DEVICE" = cpu ] && QUICK=--quick
 LOG=$OUT/run.log
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/vfrnn-gpu.XXXXXX") || exit 2
@@ -36,19 +36,41 @@ at_most() { # the smaller of $1 and the time that is left when $2 seconds are ke
   echo $(($1 < free ? $1 : free))
 }
 
+if [ "$DEVICE" = cuda ]; then
+  ARCH=$("$PYTHON" -c '
+import torch
+major, minor = torch.cuda.get_device_capability()
+print(f"{major}{minor}" + ("a" if major == 9 else ""))' 2>>"$LOG") || { echo "no CUDA device: $(tail -n 1 "$LOG")"; exit 1; }
+  export VFRNN_CUDA_ARCHS=${VFRNN_CUDA_ARCHS:-$ARCH}
+fi
+
 # The sources travel to a folder of their own, so that what is imported is what was built, and no build is left behind.
 mkdir -p "$WORK/source" "$WORK/site"
 (cd "$ROOT" && cp -r CMakeLists.txt LICENSE README.md pyproject.toml setup.py bench csrc python tests vfrnn_kernels "$WORK/source/")
 rm -rf "$WORK"/source/vfrnn_kernels/*.so
 
 # ---- build ------------------------------------------------------------------------------------------------------------
+with_pip() {
+  timeout "$(at_most 150 60)" "$PYTHON" -m pip install -q --no-index --no-build-isolation --no-deps --no-compile \
+    --disable-pip-version-check --target "$WORK/site" "$WORK/source"
+}
+
+with_cmake() { # where setuptools or pip are too old
+  cp -r "$WORK/source/vfrnn_kernels" "$WORK/source/python/vfrnn" "$WORK/site/" &&
+    timeout 30 cmake -S "$WORK/source" -B "$WORK/cmake" -G Ninja -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE="$(command -v "$PYTHON")" \
+      -DTORCH_ROOT="$("$PYTHON" -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parent)")" \
+      -Dpybind11_DIR="$("$PYTHON" -m pybind11 --cmakedir)" -DCMAKE_INSTALL_PREFIX="$WORK/site/vfrnn_kernels" &&
+    timeout "$(at_most 120 60)" cmake --build "$WORK/cmake" --target install
+}
+
 # Without its compiled part the package still has the Triton kernels.
-if timeout "$(at_most 150 60)" "$PYTHON" -m pip install -q --no-index --no-build-isolation --no-deps --no-compile \
-  --disable-pip-version-check --target "$WORK/site" "$WORK/source" >>"$LOG" 2>&1; then
-  note "build: done in $SECONDS s"
+if with_pip >>"$LOG" 2>&1; then
+  note "build: with pip, done after $SECONDS s"
+elif rm -rf "$WORK"/site/* && with_cmake >>"$LOG" 2>&1; then
+  note "build: pip failed (run.log says why), with cmake done after $SECONDS s"
 else
   note "build: FAILED (run.log says why); the Triton kernels are measured without it"
-  cp -r "$WORK/source/vfrnn_kernels" "$WORK/source/python/vfrnn" "$WORK/site/"
+  rm -rf "$WORK"/site/* && cp -r "$WORK/source/vfrnn_kernels" "$WORK/source/python/vfrnn" "$WORK/site/"
 fi
 mkdir -p "$WORK/run" && mv "$WORK/source/"{bench,tests,pyproject.toml} "$WORK/run/" && cd "$WORK/run" || exit 2
 export PYTHONPATH=$WORK/site:$WORK/run
@@ -80,16 +102,18 @@ elif ! has pytest; then
 else
   # Several processes share the GPU: most of the time goes to compiling kernels. -W default: a newer torch's warning is
   # listed, and fails nothing here.
-  OPTIONS="-q --tb=short -W default -p no:cacheprovider --durations=10"
+  OPTIONS="-q --tb=short -W default -p no:cacheprovider -p no:benchmark --durations=10"
   has xdist && OPTIONS="$OPTIONS -n $(($(nproc) > 10 ? 10 : $(nproc)))"
-  has pytest_timeout || OPTIONS="$OPTIONS -o timeout=0 -W ignore::pytest.PytestConfigWarning --override-ini=addopts=-ra"
+  has pytest_timeout || OPTIONS="$OPTIONS -o addopts=-ra" # else the option that sets its limit is an error
   # An interrupt lets pytest report what it has.
   timeout -s INT -k 15 "$TEST_SECONDS" "$PYTHON" -m pytest $OPTIONS $TESTS >"$OUT/tests.log" 2>&1
   status=$?
-  counts=$(grep -aE '^(=+ )?[0-9]+ (passed|failed|skipped|error)|^=+ .*(passed|failed|skipped|error).*=+$' "$OUT/tests.log" | tail -n 1)
+  counts=$(grep -aE '[0-9]+ (passed|failed|skipped|errors?)\b.* in [0-9.]+s' "$OUT/tests.log" | tail -n 1 | tr -d =)
   [ $status -eq 124 ] && counts="CUT OFF after $TEST_SECONDS s: $counts"
   note "tests (exit code $status): ${counts:-see tests.log}"
-  while IFS= read -r line; do note "$line"; done < <(grep -aE '^(FAILED|ERROR)' "$OUT/tests.log" | cut -c1-230 | head -n 12)
+  while IFS= read -r line; do
+    note "$line"
+  done < <(grep -aE '^(FAILED|ERROR)' "$OUT/tests.log" | cut -c1-230 | head -n 12)
 fi
 
 # ---- measurements, most important first ---------------------------------------------------------------------------------
