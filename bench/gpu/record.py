@@ -1,0 +1,114 @@
+"""results.json: rewritten after every case, so that a run that is cut off keeps what it measured, and can go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+WHOLE_CASE = "the whole case"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Record:
+    """What was measured: `rows`, `failures` of providers, the cases that are `done` or were `skipped`, and `about`."""
+
+    def __init__(self, out: Path) -> None:
+        self.path = out / "results.json"
+        self.data: dict[str, Any] = {"about": {}, "ceilings": {}, "rows": [], "failures": [], "done": [], "skipped": []}
+        if self.path.exists():
+            self.data |= json.loads(self.path.read_text())
+        if running := self.data.pop("running", None):
+            self._end_of_process(*running)
+
+    def save(self) -> None:
+        """Replaces the file at once: a reader never sees half of it."""
+        new = self.path.with_suffix(".new")
+        new.write_text(json.dumps(self.data, indent=1))
+        os.replace(new, self.path)
+
+    def begin(self, case: str, provider: str) -> None:
+        """What runs now; left in the file when the process ends in it, which is then a failure."""
+        self.data["running"] = (case, provider)
+        self.save()
+
+    def end(self) -> None:
+        """It returned."""
+        self.data.pop("running", None)
+
+    def _end_of_process(self, case: str, provider: str) -> None:
+        self.fail(case, provider, "the process ended in it, or it did not return")
+        if provider == WHOLE_CASE:
+            self.finish(case, [])
+
+    def is_done(self, case: str) -> bool:
+        return case in self.data["done"]
+
+    def finish(self, case: str, rows: list[dict[str, Any]]) -> None:
+        """A case was measured."""
+        self.data["rows"] += rows
+        self.data["done"].append(case)
+        if case in self.data["skipped"]:
+            self.data["skipped"].remove(case)
+        self.save()
+
+    def skip(self, case: str) -> None:
+        """There was no time for a case."""
+        if case not in self.data["skipped"]:
+            self.data["skipped"].append(case)
+            self.save()
+
+    def fail(self, case: str, provider: str, error: str) -> None:
+        """A provider did not run, or was wrong."""
+        self.data["failures"].append({"case": case, "provider": provider, "error": error})
+        self.save()
+
+    def has_failed(self, case: str, provider: str) -> bool:
+        return any((f["case"], f["provider"]) == (case, provider) for f in self.data["failures"])
+
+
+def about(device: torch.device) -> dict[str, Any]:
+    """What was measured, and on what."""
+    found: dict[str, Any] = {
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": "CPU (dry run)",
+    }
+    try:
+        import triton
+
+        found["triton"] = triton.__version__
+    except ImportError:
+        found["triton"] = None
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found |= {
+            "device": properties.name,
+            "capability": f"{properties.major}.{properties.minor}",
+            "multiprocessors": properties.multi_processor_count,
+            "memory_gib": round(properties.total_memory / 2**30, 1),
+            "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
+    return found
+
+
+def commit() -> str:
+    """VFRNN_COMMIT where it is set, else as git names the working tree."""
+    return os.environ.get("VFRNN_COMMIT") or _output("git", "-C", str(ROOT), "describe", "--always", "--dirty")
+
+
+def _output(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
