@@ -315,6 +315,7 @@ class Classifier(nn.Module):
         return self.head(self.layer(x)[0][-1])
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of PyTorch's own compiler
 @pytest.mark.parametrize("name", ["RNN", "VFRNN", "OrthogonalRNN"])
 def test_compile_of_a_model(backend, name):
     layer = {
@@ -325,7 +326,7 @@ def test_compile_of_a_model(backend, name):
     model = Classifier(layer, 40).to(DEVICE)
     counter = torch._dynamo.testing.CompileCounterWithBackend("inductor")
     torch._dynamo.reset()
-    compiled = torch.compile(model, backend=counter, fullgraph=True, dynamic=True)
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
     for T, B in ((6, 3), (9, 5), (40, 17), (75, 33)):
         x = torch.randn(T, B, 5, device=DEVICE)
         found, expected = compiled(x), model(x)
@@ -337,7 +338,8 @@ def test_compile_of_a_model(backend, name):
             strict=True,
         ):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
-    assert counter.frame_count == 1
+    # once for the first shape, once for all others
+    assert counter.frame_count <= 2
 
 
 def test_training_on_the_device(backend):

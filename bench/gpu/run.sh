@@ -102,7 +102,7 @@ elif ! has pytest; then
 else
   # Several processes share the GPU: most of the time goes to compiling kernels. -W default: a newer torch's warning is
   # listed, and fails nothing here.
-  OPTIONS="-q --tb=short -W default -p no:cacheprovider -p no:benchmark --durations=10"
+  OPTIONS="-q --tb=short --show-capture=no -W default -p no:cacheprovider -p no:benchmark --durations=10"
   has xdist && OPTIONS="$OPTIONS -n $(($(nproc) > 10 ? 10 : $(nproc)))"
   has pytest_timeout || OPTIONS="$OPTIONS -o addopts=-ra" # else the option that sets its limit is an error
   # An interrupt lets pytest report what it has.
