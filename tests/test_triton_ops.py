@@ -1,7 +1,6 @@
 """Every op on the backend "triton" against the reference in float64: one matrix of op x size x dtype x layout.
 
-On a GPU where there is one, else in Triton's interpreter on small sizes (`make test`): there products
-are exact in float16 and float32, but bfloat16 is not to be trusted and is left out.
+On a GPU, else in Triton's interpreter on small sizes (`make test`), where bfloat16 is not to be trusted and left out.
 """
 
 import math
