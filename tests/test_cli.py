@@ -73,7 +73,10 @@ def test_resume_continues_exactly(tmp_path):
         (["--task", "digits", "--hidden-size", "-3"], "argument --hidden-size: must be at least 1, got -3"),
         (["--task", "digits", "--lr", "nan"], "argument --lr: must be positive and finite, got nan"),
         (["--task", "adding", "--length", "1"], "argument --length: must be at least 2, got 1"),
-        (["--task", "copying", "--backend", "gpu"], "argument --backend: must be one of 'cpu', 'triton', 'reference', got 'gpu'"),
+        (
+            ["--task", "copying", "--backend", "gpu"],
+            "argument --backend: must be one of 'cpu', 'triton', 'reference', got 'gpu'",
+        ),
     ],
 )
 def test_bad_options_exit_with_2_and_name_the_option(arguments, message, capsys):
