@@ -74,6 +74,18 @@ def recorded(function):
     return graph, results
 
 
+@contextlib.contextmanager
+def waiting_is_an_error():
+    """Raises where the host waits for the device."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch calls this mode a prototype
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 # ---- values and gradients --------------------------------------------------------------------------------------------
 
 
@@ -161,13 +173,8 @@ def test_nothing_waits_for_the_device(backend, name, n):
     leaves = case.leaves()
     weights = weights_of(case, leaves, backend)
     outputs_and_gradients(case, leaves, weights, backend)  # compiles and loads what is needed
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch calls this mode a prototype
-        torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_is_an_error():
         outputs_and_gradients(case, leaves, weights, backend)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize(("name", "n"), PLACES)
@@ -275,6 +282,23 @@ def test_models_against_float64(backend, name, n):
     for (key, a), b in zip(model.named_parameters(), exact.parameters(), strict=True):
         # modReLU is not differentiable where it begins to act: an entry there may fall on either side
         assert relative_error(a.grad.cpu(), b.grad) <= 5e-3, key
+
+
+@pytest.mark.parametrize("n", [37, 150])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_training_step_waits_for_nothing(backend, name, n):
+    model, _ = model_and_exact(name, n, backend)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    x = torch.randn(75, 6, 5, device=DEVICE)
+
+    def step():
+        optimizer.zero_grad()
+        model(x)[0].square().mean().backward()
+        optimizer.step()
+
+    step()
+    with waiting_is_an_error():
+        step()
 
 
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])

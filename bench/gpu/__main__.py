@@ -72,18 +72,21 @@ def guard(record: Record, case: Case, provider: str) -> None:
     faulthandler.dump_traceback_later(LONGEST_SECONDS, exit=True)
 
 
-def uses_cudnn(provider: Provider) -> bool:
-    """Whether its results come out of cuDNN, as the profiler sees it."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        provider.runs["step"]()
-    return any("cudnn" in event.key for event in profile.key_averages())
+def uses_cudnn(provider: Provider) -> bool | None:
+    """Whether its results come out of cuDNN, as the profiler sees it; None where there is no profiler."""
+    try:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            provider.runs["step"]()
+        return any("cudnn" in event.key for event in profile.key_averages())
+    except RuntimeError:
+        return None
 
 
 def measure(case: Case, device: torch.device, record: Record, seconds: float) -> list[dict[str, Any]]:
     """Rows of one case: a provider and a mode each. What fails is recorded and left out."""
     ready: dict[str, Provider] = {}
     errors: dict[str, dict[str, float]] = {}
-    cudnn: dict[str, bool] = {}
+    cudnn: dict[str, bool | None] = {}
     guard(record, case, WHOLE_CASE)
     exact = case.exact()
     for name, make in case.providers().items():
@@ -99,10 +102,12 @@ def measure(case: Case, device: torch.device, record: Record, seconds: float) ->
             ready[name] = provider
         except Exception as error:
             record.end()
-            record.fail(case.key, name, explain(error))
-            print(f"{case.key}: {name} FAILED: {explain(error)}", flush=True)
             traceback.clear_frames(error.__traceback__)
-            stop_if_broken(device)
+            broken = not answers(device)
+            record.fail(case.key, name, explain(error), broken)
+            print(f"{case.key}: {name} FAILED: {explain(error)}", flush=True)
+            if broken:
+                sys.exit(BROKEN_CONTEXT)
     del exact
     guard(record, case, WHOLE_CASE)
     rows = []
@@ -140,14 +145,14 @@ def explain(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:400]
 
 
-def stop_if_broken(device: torch.device) -> None:
-    """Leaves the process where the device no longer answers; its memory is given back otherwise."""
+def answers(device: torch.device) -> bool:
+    """Whether the device still works in this process; what was left on it is given back."""
     gc.collect()
     try:
         synchronize(device)
-        float(torch.ones(1, device=device).sum())
-    except Exception:
-        sys.exit(BROKEN_CONTEXT)
+        return float(torch.ones(1, device=device).sum()) == 1
+    except RuntimeError:
+        return False
 
 
 def run_part(part: str, device: torch.device, record: Record, seconds: float, quick: bool) -> None:
@@ -169,7 +174,8 @@ def run_part(part: str, device: torch.device, record: Record, seconds: float, qu
         record.finish(case.key, rows)
         print(*(line(r) for r in rows), sep="\n", flush=True)
         torch.compiler.reset()
-        stop_if_broken(device)
+        if not answers(device):
+            sys.exit(BROKEN_CONTEXT)
         if device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -43,7 +43,7 @@ class Record:
         self.data.pop("running", None)
 
     def _end_of_process(self, case: str, provider: str) -> None:
-        self.fail(case, provider, "the process ended in it, or it did not return")
+        self.fail(case, provider, "the process ended in it, or it did not return", fatal=True)
         if provider == WHOLE_CASE:
             self.finish(case, [])
 
@@ -64,13 +64,16 @@ class Record:
             self.data["skipped"].append(case)
             self.save()
 
-    def fail(self, case: str, provider: str, error: str) -> None:
-        """A provider did not run, or was wrong."""
-        self.data["failures"].append({"case": case, "provider": provider, "error": error})
+    def fail(self, case: str, provider: str, error: str, fatal: bool = False) -> None:
+        """A provider did not run, or was wrong; `fatal` where it took the process along."""
+        self.data["failures"].append({"case": case, "provider": provider, "error": error, "fatal": fatal})
         self.save()
 
     def has_failed(self, case: str, provider: str) -> bool:
-        return any((f["case"], f["provider"]) == (case, provider) for f in self.data["failures"])
+        """In this case, or twice fatally in its part, which is then left to the others."""
+        mine = [f for f in self.data["failures"] if f["provider"] == provider]
+        fatal = [f for f in mine if f["fatal"] and f["case"].split()[0] == case.split()[0]]
+        return len(fatal) >= 2 or any(f["case"] == case for f in mine)
 
 
 def about(device: torch.device) -> dict[str, Any]:

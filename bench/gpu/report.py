@@ -48,7 +48,7 @@ def heading(record: Record) -> list[str]:
 
 def summary(rows: list[Row]) -> list[str]:
     """Forward + backward of ours against every peer; a goal that is missed is marked."""
-    ours = [row for row in rows if row["ratios"] and row["mode"] == "step"]
+    ours = [row for row in rows if row["provider"].startswith("vfrnn") and row["mode"] == "step"]
     layout = "{:<9} {:<13} {:<33} {:>9} {:>8}  {}"
     lines = [*exponential_summary([row for row in ours if row["part"] == "exponential"]), ""]
     lines.append(layout.format("case", "dtype", "forward + backward of", "ms", "us/step", "time / that of the peer"))

@@ -46,10 +46,11 @@ fi
 
 # The sources travel to a folder of their own, so that what is imported is what was built, and no build is left behind.
 mkdir -p "$WORK/source" "$WORK/site"
-(cd "$ROOT" && cp -r CMakeLists.txt LICENSE README.md pyproject.toml setup.py bench csrc python tests vfrnn_kernels "$WORK/source/")
+(cd "$ROOT" && cp -r CMakeLists.txt LICENSE README.md pyproject.toml setup.py bench csrc python tests vfrnn_kernels \
+  "$WORK/source/")
 rm -rf "$WORK"/source/vfrnn_kernels/*.so
 
-# ---- build ------------------------------------------------------------------------------------------------------------
+# ---- build -----------------------------------------------------------------------------------------------------------
 with_pip() {
   timeout "$(at_most 150 60)" "$PYTHON" -m pip install -q --no-index --no-build-isolation --no-deps --no-compile \
     --disable-pip-version-check --target "$WORK/site" "$WORK/source"
@@ -57,7 +58,8 @@ with_pip() {
 
 with_cmake() { # where setuptools or pip are too old
   cp -r "$WORK/source/vfrnn_kernels" "$WORK/source/python/vfrnn" "$WORK/site/" &&
-    timeout 30 cmake -S "$WORK/source" -B "$WORK/cmake" -G Ninja -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE="$(command -v "$PYTHON")" \
+    timeout 30 cmake -S "$WORK/source" -B "$WORK/cmake" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+      -DPython_EXECUTABLE="$(command -v "$PYTHON")" \
       -DTORCH_ROOT="$("$PYTHON" -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parent)")" \
       -Dpybind11_DIR="$("$PYTHON" -m pybind11 --cmakedir)" -DCMAKE_INSTALL_PREFIX="$WORK/site/vfrnn_kernels" &&
     timeout "$(at_most 120 60)" cmake --build "$WORK/cmake" --target install
@@ -91,7 +93,7 @@ bench() { # part, seconds: in a process of its own, again behind a kernel that b
 
 bench ceilings 20
 
-# ---- tests ------------------------------------------------------------------------------------------------------------
+# ---- tests -----------------------------------------------------------------------------------------------------------
 TESTS="tests/test_gpu.py tests/test_triton_ops.py"
 TEST_SECONDS=$(at_most 200 150)
 has() { "$PYTHON" -c "import $1" 2>/dev/null; }
@@ -116,13 +118,13 @@ else
   done < <(grep -aE '^(FAILED|ERROR)' "$OUT/tests.log" | cut -c1-230 | head -n 12)
 fi
 
-# ---- measurements, most important first ---------------------------------------------------------------------------------
+# ---- measurements, most important first ------------------------------------------------------------------------------
 bench exponential "$(at_most 75 120)"
 bench recurrence "$(at_most 90 70)"
 bench steps "$(at_most 45 45)"
 bench loops "$(at_most 75 25)"
 
-# ---- report -----------------------------------------------------------------------------------------------------------
+# ---- report ----------------------------------------------------------------------------------------------------------
 echo
 timeout 60 "$PYTHON" -m bench.gpu "$OUT" report "${NOTES[@]}" 2>>"$LOG"
 echo "all of it: $OUT/tables.txt; $SECONDS s"
