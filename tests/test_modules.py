@@ -307,6 +307,14 @@ def test_compiles_without_a_graph_break():
         torch.testing.assert_close(parameter.grad, gradients[name])
 
 
+def test_compile_with_symbolic_sizes_and_numbers():
+    network = VFRNN(2, 4, dt=0.5)
+    compiled = torch.compile(network, fullgraph=True, dynamic=True, backend="aot_eager")
+    for steps in (3, 5):
+        x = torch.randn(steps, 2, 2)
+        torch.testing.assert_close(compiled(x)[0], network(x)[0])
+
+
 def test_autocast_keeps_the_dtype_of_the_weights():
     network = VFRNN(3, 5)
     with torch.autocast("cpu", torch.bfloat16):

@@ -99,7 +99,8 @@ def as_number_tensor(name: str, value: object, like: Tensor) -> Tensor:
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}")
-    if not math.isfinite(value):
+    # a number that torch.compile made symbolic has no value here
+    if not torch.compiler.is_compiling() and not math.isfinite(value):
         raise ValueError(f"{name} must be finite, got {value}")
     return torch.full((), float(value), dtype=like.dtype, device=like.device)
 
