@@ -50,9 +50,11 @@ sanitize: $(VENV)/.test-tools
 	  -DTORCH_ROOT=$$($(BIN)/python -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parent)") \
 	  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) -DCMAKE_INSTALL_PREFIX=build/sanitize/package/vfrnn_kernels
 	$(BIN)/cmake --build build/sanitize/cmake --target install
-	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so) $$(c++ -print-file-name=libstdc++.so.6)" \
+	cd build/sanitize/package && \
+	  LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so) $$(c++ -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	  PYTHONPATH=build/sanitize/package:python $(BIN)/python -m pytest -q -p no:cacheprovider -k $(NATIVE) $(OP_TESTS)
+	  PYTHONPATH=$(CURDIR)/python:$(CURDIR) $(abspath $(BIN))/python -m pytest -q -p no:cacheprovider -k $(NATIVE) \
+	  $(addprefix $(CURDIR)/,$(OP_TESTS))
 
 # Registers, spills and shared memory of every Triton kernel; the first time takes minutes, then Triton's cache has them.
 test-triton-aot: $(VENV)/.test-tools

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 import torch
-from cases import random_mesh, relative_error, skew_matrix
 
+from tests.cases import random_mesh, relative_error, skew_matrix
 from vfrnn_kernels import field_flow, field_generator, recurrence, skew_expm, strang_step
 
 THREADS = (1, 2, 4)
