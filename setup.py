@@ -45,6 +45,7 @@ class CMakeBuild(build_ext):
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DCMAKE_INSTALL_PREFIX={package}",
             f"-DVFRNN_VERSION={self.distribution.get_version()}",
+            *(f"-D{name}={os.environ[name]}" for name in ("VFRNN_CUDA", "VFRNN_CUDA_ARCHS") if name in os.environ),
         ]  # fmt: skip
         subprocess.check_call(configure)
         subprocess.check_call([cmake, "--build", str(build), "--target", "install"])

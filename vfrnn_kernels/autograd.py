@@ -21,7 +21,7 @@ from torch.autograd import Function
 
 from vfrnn_kernels.autocast import autocasts
 from vfrnn_kernels.library import backward_fake, define_triton_ops
-from vfrnn_kernels.loader import CPU_LIBRARY_MISSING
+from vfrnn_kernels.loader import HAS_SCHEMAS
 
 Tensors = tuple[Tensor, ...]
 Gradients = tuple[Tensor | None, ...]
@@ -49,6 +49,7 @@ class Kernels:
     saved: int
 
 
+BACKENDS = ("cpu", "cuda", "triton", "reference")  # "cpu" and "cuda": one library op, two devices
 _KERNELS: dict[str, Kernels] = {}  # "<op>:<backend>"
 
 
@@ -78,7 +79,7 @@ def differentiable(
         saved: how many further results the library op returns, kept for its backward.
         triton_saved, triton_fake: the same of the Triton kernels, where it differs.
     """
-    if CPU_LIBRARY_MISSING is None:
+    if HAS_SCHEMAS:
         torch.library.register_fake(f"vfrnn_kernels::{name}")(fake)
         torch.library.register_fake(f"vfrnn_kernels::{name}_backward")(backward_fake(outputs, inputs))
 
@@ -87,11 +88,11 @@ def differentiable(
     def plain_backward(*args: Any) -> Gradients:
         return reference_backward(*args[:-1])
 
-    for backend, op, kept in (("cpu", name, saved), ("triton", f"{name}_triton", triton_saved)):
+    for backend, op, kept in (("cpu", name, saved), ("cuda", name, saved), ("triton", f"{name}_triton", triton_saved)):
         forward, backward = _library(op), _library(f"{op}_backward")
         _KERNELS[f"{name}:{backend}"] = Kernels(forward, backward, reference, inputs, outputs, kept)
     _KERNELS[f"{name}:reference"] = Kernels(reference, plain_backward, reference, inputs, outputs, 0)
-    return {backend: functools.partial(_apply, f"{name}:{backend}") for backend in ("cpu", "triton", "reference")}
+    return {backend: functools.partial(_apply, f"{name}:{backend}") for backend in BACKENDS}
 
 
 def _library(op: str) -> Callable[..., Tensors]:

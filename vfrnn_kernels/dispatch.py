@@ -15,7 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vfrnn_kernels.loader import CPU_LIBRARY_MISSING, TRITON_INTERPRETED, TRITON_MISSING
+from vfrnn_kernels.loader import (
+    CPU_LIBRARY_MISSING,
+    CUDA_EMULATED,
+    CUDA_LIBRARY_MISSING,
+    TRITON_INTERPRETED,
+    TRITON_MISSING,
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,19 @@ def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | Non
     return None
 
 
+#: What the CUDA kernels of the recurrence compute in; the other ops do in float32.
+CUDA_RECURRENCE_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def _cuda_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
+    if device.type != "cuda" and not (device.type == "cpu" and CUDA_EMULATED is not None):
+        return f"it serves CUDA tensors, got {device}"
+    if dtype != torch.float32 and not (op == "recurrence" and dtype in CUDA_RECURRENCE_DTYPES):
+        computed = "float16, bfloat16, float32 and float64" if op == "recurrence" else "float32"
+        return f"it computes {op} in {computed}, got {dtype}"
+    return None
+
+
 def _triton_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
     if device.type != "cuda" and not (device.type == "cpu" and TRITON_INTERPRETED):
         return f"it serves CUDA tensors (on the CPU only in Triton's interpreter, TRITON_INTERPRET=1), got {device}"
@@ -53,6 +72,7 @@ def _triton_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | 
 
 BACKENDS: tuple[Backend, ...] = (
     Backend("cpu", CPU_LIBRARY_MISSING, _cpu_refuses),
+    Backend("cuda", CUDA_LIBRARY_MISSING, _cuda_refuses),
     Backend("triton", TRITON_MISSING, _triton_refuses),
     Backend("reference", None, lambda op, device, dtype, n: None),
 )

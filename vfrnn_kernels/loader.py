@@ -13,7 +13,14 @@ PACKAGE = Path(__file__).parent
 OLDEST_TORCH = (2, 10)
 
 
+#: Path of libvfrnn_cuda_emulated.so, which then is loaded in the place of the CPU kernels: the CUDA kernels, run thread
+#: by thread on CPU tensors (csrc/common/emulator.h). For tests, on a machine without a GPU.
+CUDA_EMULATED: str | None = os.environ.get("VFRNN_CUDA_EMULATED") or None
+
+
 def _load_cpu_library() -> str | None:
+    if CUDA_EMULATED is not None:
+        return "left out: the emulated CUDA kernels take CPU tensors (VFRNN_CUDA_EMULATED)"
     found = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if found < OLDEST_TORCH:
         return f"wrong torch: the compiled kernels need torch >= 2.10, this is {torch.__version__}"
@@ -23,6 +30,24 @@ def _load_cpu_library() -> str | None:
     library = PACKAGE / "libvfrnn_cpu.so"
     if not library.exists():
         return f"not built: {library} does not exist (reinstall vfrnn-kernels, or build it with `make build`)"
+    try:
+        torch.ops.load_library(str(library))
+    except OSError as error:
+        return f"does not load: {error}"
+    return None
+
+
+def _load_cuda_library() -> str | None:
+    if CUDA_EMULATED is not None:
+        torch.ops.load_library(CUDA_EMULATED)
+        return None
+    if CPU_LIBRARY_MISSING is not None:
+        return f"left out: the schemas of the ops come with the CPU kernels, which are {CPU_LIBRARY_MISSING}"
+    if torch.version.cuda is None:
+        return f"not for this torch: {torch.__version__} is not a CUDA build"
+    library = PACKAGE / "libvfrnn_cuda.so"
+    if not library.exists():
+        return "not built: this installation has no libvfrnn_cuda.so (build it with VFRNN_CUDA=ON, which needs nvcc)"
     try:
         torch.ops.load_library(str(library))
     except OSError as error:
@@ -45,6 +70,12 @@ TRITON_INTERPRETED: bool = os.environ.get("TRITON_INTERPRET") == "1"
 
 #: None when the schemas and the CPU kernels are loaded, else the reason why they are not.
 CPU_LIBRARY_MISSING: str | None = _load_cpu_library()
+
+#: None when the CUDA kernels are loaded, else the reason why they are not.
+CUDA_LIBRARY_MISSING: str | None = _load_cuda_library()
+
+#: Whether the library ops have schemas: their fakes and autograd need one of the two.
+HAS_SCHEMAS: bool = CPU_LIBRARY_MISSING is None or CUDA_EMULATED is not None
 
 
 def build_info() -> dict[str, str]:

@@ -1,4 +1,4 @@
-// What the CPU ops need of the framework beyond torch/csrc/stable: new tensors, errors, checks of values, and a
+// What the ops need of the framework beyond torch/csrc/stable: new tensors, errors, checks of values, and a
 // dispatch over float and double.
 #pragma once
 

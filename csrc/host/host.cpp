@@ -13,7 +13,7 @@ std::map<std::string, std::string> build_info() {
       {"oldest_torch", VFRNN_TORCH_TARGET},
       {"build_type", VFRNN_BUILD_TYPE},
       {"compiler", "g++ " __VERSION__},
-      {"cuda", "off"},
+      {"cuda", VFRNN_CUDA_ARCHS[0] ? VFRNN_CUDA_ARCHS : "off"},
   };
 }
 

@@ -25,7 +25,7 @@ def field_generator(
             every pair i < j in the order of ``torch.triu_indices``, m = n (n - 1) / 2, d = 1.
         G: (m, d, n): gradient, `G 1 = 0`.
         v: (..., m, d): one field or a batch of fields.
-        backend: "cpu", "triton", "reference" or None (the first that serves the call).
+        backend: "cpu", "cuda", "triton", "reference" or None (the first that serves the call).
 
     Returns:
         S (..., n, n), exactly skew-symmetric, and delta (..., n), both of the dtype of v.

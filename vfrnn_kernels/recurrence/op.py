@@ -42,7 +42,7 @@ def recurrence(
             dtype of x, or float32 beside x, U and M in 16 bits: products in 16 bits then keep a float32 state.
         activation: "modrelu", "tanh", "relu" or "identity".
         beta: (n,), the bias of modrelu's modulus; given exactly when the activation is "modrelu".
-        backend: "cpu", "triton", "reference" or None (the first that serves the call).
+        backend: "cpu", "cuda", "triton", "reference" or None (the first that serves the call).
 
     Returns:
         hs (T, B, n). Its derivatives follow from hs alone: where modrelu or relu returned 0 the gradient is 0.
@@ -103,7 +103,7 @@ def _autocast(
     dtype = autocast_dtype(x)
     if dtype is None or x.dtype == torch.float64:
         return x, U, c, M, h0, beta
-    if select_backend("recurrence", backend, (x,), torch.float32) != "triton":
+    if select_backend("recurrence", backend, (x,), torch.float32) not in ("cuda", "triton"):
         dtype = torch.float32
     if h0 is None and isinstance(M, Tensor) and x.dim() == 3 and M.dim() == 2:
         h0 = x.new_zeros(x.shape[1], M.shape[0])

@@ -22,7 +22,7 @@ def skew_expm(S: Tensor, dt: float | Tensor = 1.0, *, backend: str | None = None
         S: (..., n, n), skew-symmetric up to rounding (its skew part is used), n >= 1.
         dt: a number, or a tensor that broadcasts with the batch shape of S: one generator (n, n) at many times (T,)
             gives (T, n, n). Of any sign.
-        backend: "cpu", "triton", "reference" or None (the first that serves the call).
+        backend: "cpu", "cuda", "triton", "reference" or None (the first that serves the call).
 
     Returns:
         Q (..., n, n), of the batch shape that S and dt broadcast to, orthogonal to rounding. Its gradient with respect

@@ -28,7 +28,7 @@ def strang_step(
         delta: (..., n).
         dt: a number, or a tensor. The batch shapes of S, delta and dt broadcast.
         substeps: k >= 1.
-        backend: "cpu", "triton", "reference" or None (the first that serves the call).
+        backend: "cpu", "cuda", "triton", "reference" or None (the first that serves the call).
 
     Returns:
         M (..., n, n), of the broadcast batch shape; det M = exp(-dt sum(delta) / 2), ||M||_2 <= exp(-dt min(delta) / 2)

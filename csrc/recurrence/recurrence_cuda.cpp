@@ -1,0 +1,1 @@
+// Binding of the CUDA kernels of recurrence.

@@ -1,0 +1,1 @@
+// skew_expm of large matrices.
