@@ -1,6 +1,9 @@
 // The scheduler behind emulator.h.
 #include "common/emulator.h"
 
+#include <sys/mman.h>
+#include <ucontext.h>
+
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
@@ -8,9 +11,6 @@
 #include <memory>
 #include <mutex>
 #include <vector>
-
-#include <sys/mman.h>
-#include <ucontext.h>
 
 #include "common/gpu.h"
 
@@ -50,9 +50,9 @@ struct Fiber {
   ucontext_t start;
   void* stack;
   bool started = false, finished = false;
-  std::vector<Copy> copies;        // of the group that is not committed yet
+  std::vector<Copy> copies;  // of the group that is not committed yet
   std::deque<std::vector<Copy>> groups;
-  uint64_t* barrier = nullptr;     // an mbarrier it waits for, and the parity
+  uint64_t* barrier = nullptr;  // an mbarrier it waits for, and the parity
   uint32_t parity = 0;
 };
 struct Block {
@@ -138,7 +138,9 @@ void quit(Meeting& meeting) {
   if (meeting.members > 0 && meeting.arrived == meeting.members) release(meeting);
 }
 
-Barrier& barrier_at(uint64_t* p) { return *reinterpret_cast<Barrier*>(p); }
+Barrier& barrier_at(uint64_t* p) {
+  return *reinterpret_cast<Barrier*>(p);
+}
 void complete(Barrier& b) {
   if (b.pending < 0) fail("an mbarrier got more arrivals than its phase has");
   if (b.pending == 0 && b.bytes < 0) fail("an mbarrier got more bytes than were expected");
@@ -201,9 +203,15 @@ void run_all(std::vector<std::unique_ptr<Fiber>>& fibers, std::vector<std::uniqu
 
 }  // namespace
 
-const Place& here() { return s.current->place; }
-unsigned char* shared_memory() { return s.current->block->shared; }
-void sync_threads() { meet(s.current->block->meeting); }
+const Place& here() {
+  return s.current->place;
+}
+unsigned char* shared_memory() {
+  return s.current->block->shared;
+}
+void sync_threads() {
+  meet(s.current->block->meeting);
+}
 void yield() {
   s.ready.push_back(s.current);
   leave();
@@ -218,8 +226,12 @@ const unsigned char* exchange(const void* mine, size_t size) {
   meet(warp.meeting);
   return warp.given;
 }
-int cluster_rank() { return s.current->block->rank; }
-void cluster_sync() { meet(*s.current->block->cluster); }
+int cluster_rank() {
+  return s.current->block->rank;
+}
+void cluster_sync() {
+  meet(*s.current->block->cluster);
+}
 RemoteAddress remote_address(const void* p, int rank) {
   const ptrdiff_t offset = static_cast<const unsigned char*>(p) - s.current->block->shared;
   return RemoteAddress(rank) << 32 | RemoteAddress(offset);
@@ -246,7 +258,8 @@ void store_async(RemoteAddress to, const uint4& v, RemoteAddress barrier) {
   s.stores.push_back({to, barrier, v});
 }
 void copy_async(void* shared, const void* global, int bytes) {
-  if (reinterpret_cast<uintptr_t>(shared) % uintptr_t(bytes) != 0 || reinterpret_cast<uintptr_t>(global) % uintptr_t(bytes) != 0) {
+  if (reinterpret_cast<uintptr_t>(shared) % uintptr_t(bytes) != 0 ||
+      reinterpret_cast<uintptr_t>(global) % uintptr_t(bytes) != 0) {
     fail("copy_async of a misaligned address");
   }
   s.current->copies.push_back({shared, global, bytes});
@@ -326,7 +339,8 @@ namespace {
 struct Operands {
   uint32_t a[4], b[2];
 };
-// d of this lane, with `number(register, half)` of an operand; k indices per register: (pairs) 2 for 16 bits, 1 for TF32.
+// d of this lane, with `number(register, half)` of an operand; k indices per register: (pairs) 2 for 16 bits, 1 for
+// TF32.
 template <int pairs, class Number>
 void multiply(float (&d)[4], const Operands& mine, const Number& number) {
   const auto* all = reinterpret_cast<const Operands*>(exchange(&mine, sizeof(Operands)));

@@ -1,6 +1,6 @@
-// What the CUDA kernels use of the device, and how they are launched. Kernels are written with these functions alone, so
-// that one source is compiled twice: by nvcc for the device, and by the host compiler for the tests, where emulator.h
-// runs it (every thread a fiber) on a machine without a GPU.
+// What the CUDA kernels use of the device, and how they are launched. Kernels are written with these functions alone,
+// so that one source is compiled twice: by nvcc for the device, and by the host compiler for the tests, where
+// emulator.h runs it (every thread a fiber) on a machine without a GPU.
 //
 // Shared memory is `shared_memory()`, sized by the launch; __shared__ variables do not exist here. Names with a PTX
 // counterpart say it in their comment.
@@ -39,13 +39,13 @@ struct Launch {
 template <class... Parameters, class... Arguments>
 inline cudaError_t launch(const Launch& l, void (*kernel)(Parameters...), Arguments... arguments) {
   if (l.shared > 48 * 1024) {
-    const cudaError_t error =
-        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(l.shared));
+    const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                                   cudaFuncAttributeMaxDynamicSharedMemorySize, int(l.shared));
     if (error != cudaSuccess) return error;
   }
   if (l.cluster > 8) {
-    const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                                   cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    const cudaError_t error =
+        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
     if (error != cudaSuccess) return error;
   }
   cudaLaunchConfig_t config = {};
@@ -72,34 +72,58 @@ inline cudaError_t launch(const Launch& l, void (*kernel)(Parameters...), Argume
 }
 
 // ---- threads ----
-VFRNN_DEVICE int lane() { return int(threadIdx.x & 31); }
-VFRNN_DEVICE int warp() { return int(threadIdx.x >> 5); }
+VFRNN_DEVICE int lane() {
+  return int(threadIdx.x & 31);
+}
+VFRNN_DEVICE int warp() {
+  return int(threadIdx.x >> 5);
+}
 VFRNN_DEVICE unsigned char* shared_memory() {
   extern __shared__ __align__(128) unsigned char vfrnn_shared_memory[];
   return vfrnn_shared_memory;
 }
-VFRNN_DEVICE void sync_threads() { __syncthreads(); }
-VFRNN_DEVICE void sync_warp() { __syncwarp(); }
+VFRNN_DEVICE void sync_threads() {
+  __syncthreads();
+}
+VFRNN_DEVICE void sync_warp() {
+  __syncwarp();
+}
 // All 32 lanes of the warp take part.
-VFRNN_DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(~0u, value, mask); }
-VFRNN_DEVICE float shuffle(float value, int from) { return __shfl_sync(~0u, value, from); }
-VFRNN_DEVICE uint32_t shuffle(uint32_t value, int from) { return __shfl_sync(~0u, value, from); }
+VFRNN_DEVICE float shuffle_xor(float value, int mask) {
+  return __shfl_xor_sync(~0u, value, mask);
+}
+VFRNN_DEVICE float shuffle(float value, int from) {
+  return __shfl_sync(~0u, value, from);
+}
+VFRNN_DEVICE uint32_t shuffle(uint32_t value, int from) {
+  return __shfl_sync(~0u, value, from);
+}
 
 // ---- numbers ----
-VFRNN_DEVICE uint32_t bits_of(float x) { return __float_as_uint(x); }
-VFRNN_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
+VFRNN_DEVICE uint32_t bits_of(float x) {
+  return __float_as_uint(x);
+}
+VFRNN_DEVICE float float_of(uint32_t bits) {
+  return __uint_as_float(bits);
+}
 // Round to nearest even; the low half of the result is the first argument.
 VFRNN_DEVICE uint32_t pack_bf16(float low, float high) {
   uint32_t r;
-  asm("{\n.reg .b16 l, h;\ncvt.rn.bf16.f32 l, %1;\ncvt.rn.bf16.f32 h, %2;\nmov.b32 %0, {l, h};\n}" : "=r"(r) : "f"(low), "f"(high));
+  asm("{\n.reg .b16 l, h;\ncvt.rn.bf16.f32 l, %1;\ncvt.rn.bf16.f32 h, %2;\nmov.b32 %0, {l, h};\n}"
+      : "=r"(r)
+      : "f"(low), "f"(high));
   return r;
 }
 VFRNN_DEVICE uint32_t pack_f16(float low, float high) {
   uint32_t r;
-  asm("{\n.reg .b16 l, h;\ncvt.rn.f16.f32 l, %1;\ncvt.rn.f16.f32 h, %2;\nmov.b32 %0, {l, h};\n}" : "=r"(r) : "f"(low), "f"(high));
+  asm("{\n.reg .b16 l, h;\ncvt.rn.f16.f32 l, %1;\ncvt.rn.f16.f32 h, %2;\nmov.b32 %0, {l, h};\n}"
+      : "=r"(r)
+      : "f"(low), "f"(high));
   return r;
 }
-VFRNN_DEVICE float float_of_bf16(uint16_t bits) { return __uint_as_float(uint32_t(bits) << 16); }
+VFRNN_DEVICE float float_of_bf16(uint16_t bits) {
+  return __uint_as_float(uint32_t(bits) << 16);
+}
 VFRNN_DEVICE float float_of_f16(uint16_t bits) {
   float r;
   asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(bits));
@@ -114,25 +138,36 @@ VFRNN_DEVICE float round_tf32(float x) {
 
 // ---- memory ----
 // Adds and returns what was there.
-VFRNN_DEVICE uint32_t atomic_add(uint32_t* address, uint32_t value) { return atomicAdd(address, value); }
+VFRNN_DEVICE uint32_t atomic_add(uint32_t* address, uint32_t value) {
+  return atomicAdd(address, value);
+}
 VFRNN_DEVICE uint32_t load_acquire(const uint32_t* address) {
   uint32_t r;
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(r) : "l"(address) : "memory");
   return r;
 }
-VFRNN_DEVICE void fence() { __threadfence(); }
-VFRNN_DEVICE void pause() { __nanosleep(20); }
-VFRNN_DEVICE uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); }
+VFRNN_DEVICE void fence() {
+  __threadfence();
+}
+VFRNN_DEVICE void pause() {
+  __nanosleep(20);
+}
+VFRNN_DEVICE uint32_t shared_address(const void* p) {
+  return uint32_t(__cvta_generic_to_shared(p));
+}
 // From global to shared memory without waiting (cp.async); `bytes` is 4, 8 or 16, both addresses multiples of it.
 template <int bytes>
 VFRNN_DEVICE void copy_async(void* shared, const void* global) {
   if constexpr (bytes == 16) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)), "l"(global) : "memory");
   } else {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(shared)), "l"(global), "n"(bytes) : "memory");
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(shared)), "l"(global), "n"(bytes)
+                 : "memory");
   }
 }
-VFRNN_DEVICE void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+VFRNN_DEVICE void copy_async_commit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
 // Waits until at most `pending` of this thread's committed groups are under way.
 template <int pending>
 VFRNN_DEVICE void copy_async_wait() {
@@ -140,23 +175,28 @@ VFRNN_DEVICE void copy_async_wait() {
 }
 
 // ---- matrices: d (16, 8) += a (16, k) b (k, 8), one per warp (mma.sync.aligned.m16n8k16 / k8) ----
-// With g = lane / 4, t = lane % 4: d[0..3] are (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1). 16-bit: a[0..3] hold the pairs
-// (g, 2t..), (g+8, 2t..), (g, 2t+8..), (g+8, 2t+8..), b[0..1] the pairs (2t.., g), (2t+8.., g). TF32, k = 8: a[0..3] are
-// (g, t), (g+8, t), (g, t+4), (g+8, t+4), b[0..1] are (t, g), (t+4, g); the low 13 bits of a number are ignored.
-VFRNN_DEVICE void mma_bf16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+// With g = lane / 4, t = lane % 4: d[0..3] are (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1). 16-bit: a[0..3] hold the
+// pairs (g, 2t..), (g+8, 2t..), (g, 2t+8..), (g+8, 2t+8..), b[0..1] the pairs (2t.., g), (2t+8.., g). TF32, k = 8:
+// a[0..3] are (g, t), (g+8, t), (g, t+4), (g+8, t+4), b[0..1] are (t, g), (t+4, g); the low 13 bits of a number are
+// ignored.
+VFRNN_DEVICE void mma_bf16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                           uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 VFRNN_DEVICE void mma_f16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
-VFRNN_DEVICE void mma_tf32(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+VFRNN_DEVICE void mma_tf32(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                           uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 // ---- clusters and mbarriers (sm_90 and later; elsewhere the functions do nothing and no plan chooses them) ----
@@ -174,7 +214,7 @@ VFRNN_DEVICE int cluster_rank() {
 }
 // All threads of all blocks of the cluster (barrier.cluster, release and acquire).
 VFRNN_DEVICE void cluster_sync() {
-  VFRNN_CLUSTER_ASM("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  VFRNN_CLUSTER_ASM("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" :: : "memory");
 }
 // Where `p`, of this block's shared memory, lies in the block of that rank (mapa).
 VFRNN_DEVICE RemoteAddress remote_address(const void* p, int rank) {
@@ -186,36 +226,40 @@ VFRNN_DEVICE RemoteAddress remote_address(const void* p, int rank) {
 VFRNN_DEVICE void mbarrier_init(uint64_t* barrier, uint32_t arrivals) {
   VFRNN_CLUSTER_ASM("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
 }
-VFRNN_DEVICE void mbarrier_fence_init() { VFRNN_CLUSTER_ASM("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+VFRNN_DEVICE void mbarrier_fence_init() {
+  VFRNN_CLUSTER_ASM("fence.mbarrier_init.release.cluster;" :: : "memory");
+}
 VFRNN_DEVICE void mbarrier_arrive(uint64_t* barrier) {
   VFRNN_CLUSTER_ASM("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
 // Arrives, and lets the phase end only after so many more bytes of store_async have landed.
 VFRNN_DEVICE void mbarrier_arrive_expect(uint64_t* barrier, uint32_t bytes) {
   VFRNN_CLUSTER_ASM("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
-                    "r"(bytes)
-                    : "memory");
+                    "r"(bytes) : "memory");
 }
 // Until the phase of that parity has ended (mbarrier.try_wait.parity.acquire.cluster).
 VFRNN_DEVICE void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
   VFRNN_CLUSTER_ASM(
-      "{\n.reg .pred p;\nWAIT_%=:\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], %1;\n@!p bra WAIT_%=;\n}" ::"r"(
-          shared_address(barrier)),
-      "r"(parity)
-      : "memory");
+      "{\n.reg .pred p;\nWAIT_%=:\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], %1;\n@!p bra "
+      "WAIT_%=;\n}" ::"r"(shared_address(barrier)),
+      "r"(parity) : "memory");
 }
 // 16 bytes to a block of the cluster, counted by an mbarrier of the same block (st.async). Not to the own block.
 VFRNN_DEVICE void store_async(RemoteAddress to, uint4 v, RemoteAddress barrier) {
-  VFRNN_CLUSTER_ASM("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1,%2,%3,%4}, [%5];" ::"r"(to),
-                    "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(barrier)
-                    : "memory");
+  VFRNN_CLUSTER_ASM(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1,%2,%3,%4}, [%5];" ::"r"(to),
+      "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(barrier) : "memory");
 }
 
 #endif  // __CUDACC__
 
 // ---- built from the above ----
-VFRNN_DEVICE uint16_t bf16_of(float x) { return uint16_t(pack_bf16(x, 0.f)); }
-VFRNN_DEVICE uint16_t f16_of(float x) { return uint16_t(pack_f16(x, 0.f)); }
+VFRNN_DEVICE uint16_t bf16_of(float x) {
+  return uint16_t(pack_bf16(x, 0.f));
+}
+VFRNN_DEVICE uint16_t f16_of(float x) {
+  return uint16_t(pack_f16(x, 0.f));
+}
 VFRNN_DEVICE float warp_sum(float x) {
 #pragma unroll
   for (int mask = 16; mask > 0; mask >>= 1) x += shuffle_xor(x, mask);

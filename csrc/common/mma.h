@@ -1,9 +1,10 @@
 // Products of tiles on tensor cores in the number types of the kernels, with one layout for all of them.
 //
 // A *group* is 64 bytes of the summation index of a row: 32 numbers of 16 bits, or 16 floats. Lane (g, t) = (lane / 4,
-// lane % 4) holds the 16 bytes number t of it, as a uint4, of the rows it is responsible for: of a (16, group), rows g and
-// g + 8; of b (8 columns, group), column g. Which index of the sum a register then stands for differs from the order that
-// mma.sync names, but it is the same for a and b, and a sum has no order. So every operand is read with 16-byte loads.
+// lane % 4) holds the 16 bytes number t of it, as a uint4, of the rows it is responsible for: of a (16, group), rows g
+// and g + 8; of b (8 columns, group), column g. Which index of the sum a register then stands for differs from the
+// order that mma.sync names, but it is the same for a and b, and a sum has no order. So every operand is read with
+// 16-byte loads.
 #pragma once
 
 #include "common/gpu.h"
@@ -29,8 +30,6 @@ struct F32 {
   static VFRNN_DEVICE float to_float(Storage x) { return x; }
   static VFRNN_DEVICE Storage of_float(float x) { return x; }
 };
-// float32 rounded to TF32: only where PyTorch's own switch allows it.
-struct Tf32 : F32 {};
 
 struct Split {
   uint32_t large, small;
@@ -40,7 +39,8 @@ VFRNN_DEVICE Split split_tf32(uint32_t bits) {
   return {bits_of(large), bits_of(x - large)};  // mma_tf32 drops the low bits of `small`, 2^-22 of x
 }
 
-// d += a b^T over one group: a_low and a_high of rows g and g + 8, b of column g. d as in mma_*: rows of a, columns of b.
+// d += a b^T over one group: a_low and a_high of rows g and g + 8, b of column g. d as in mma_*: rows of a, columns of
+// b.
 template <class Type>
 VFRNN_DEVICE void multiply_group(float (&d)[4], const uint4& a_low, const uint4& a_high, const uint4& b);
 
@@ -53,12 +53,6 @@ template <>
 VFRNN_DEVICE void multiply_group<F16>(float (&d)[4], const uint4& a_low, const uint4& a_high, const uint4& b) {
   mma_f16(d, a_low.x, a_high.x, a_low.y, a_high.y, b.x, b.y);
   mma_f16(d, a_low.z, a_high.z, a_low.w, a_high.w, b.z, b.w);
-}
-template <>
-VFRNN_DEVICE void multiply_group<Tf32>(float (&d)[4], const uint4& a_low, const uint4& a_high, const uint4& b) {
-  const auto r = [](uint32_t bits) { return bits_of(round_tf32(float_of(bits))); };
-  mma_tf32(d, r(a_low.x), r(a_high.x), r(a_low.y), r(a_high.y), r(b.x), r(b.y));
-  mma_tf32(d, r(a_low.z), r(a_high.z), r(a_low.w), r(a_high.w), r(b.z), r(b.w));
 }
 // The tensor cores add with truncation: the three products of 8 terms are summed from zero and added to d in rounded
 // float32, so that the error does not grow with the length of the sum.
