@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-all test-isa test-triton-aot test-wheel sanitize bench-cpu lint format clean
+.PHONY: demo build test test-all test-isa test-cuda test-cuda-emulated test-triton-aot test-wheel sanitize bench-cpu lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
 demo: build
@@ -16,11 +16,11 @@ build: $(VENV)/.built
 
 test: $(VENV)/.test-tools
 	$(BIN)/python -m pytest -q tests
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/test_triton_ops.py tests/test_triton_field_flow.py tests/test_triton_skew_expm.py
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/test_gpu_ops.py tests/test_gpu_field_flow.py tests/test_triton_skew_expm.py
 
 # What is slow or needs further tools: style and types, every instruction set, the Triton kernels compiled for every
 # architecture, the wheel in an environment of its own.
-test-all: lint test-isa sanitize test-triton-aot test-wheel
+test-all: lint test-isa sanitize test-cuda-emulated test-cuda test-triton-aot test-wheel
 
 OP_TESTS := tests/test_recurrence.py tests/test_skew_expm.py tests/test_strang_step.py tests/test_field_generator.py \
   tests/test_field_flow.py tests/test_threads.py
@@ -39,22 +39,48 @@ test-isa: $(VENV)/.test-tools
 	  done; \
 	done
 
+# CMake's arguments for a build beside the installed one.
+CONFIGURE = $(BIN)/cmake -S . -G Ninja -DCMAKE_BUILD_TYPE=Release -DVFRNN_VERSION=0 \
+  -DPython_EXECUTABLE=$$(realpath -s $(BIN)/python) -DCMAKE_MAKE_PROGRAM=$$(realpath -s $(BIN)/ninja) \
+  -DTORCH_ROOT=$$($(BIN)/python -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parent)") \
+  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+
 # The native library with AddressSanitizer and UndefinedBehaviorSanitizer, in a build of its own, under the op tests. The
 # runtimes must be there before Python starts, libstdc++ with them so that exceptions are caught.
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-sanitize=alignment -fno-omit-frame-pointer
 sanitize: $(VENV)/.test-tools
 	rm -rf build/sanitize && mkdir -p build/sanitize/package
 	cp -r vfrnn_kernels build/sanitize/package/ && rm -f build/sanitize/package/vfrnn_kernels/*.so
-	$(BIN)/cmake -S . -B build/sanitize/cmake -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS="$(SANITIZERS) -g1" \
-	  -DPython_EXECUTABLE=$$(realpath -s $(BIN)/python) -DCMAKE_MAKE_PROGRAM=$$(realpath -s $(BIN)/ninja) \
-	  -DTORCH_ROOT=$$($(BIN)/python -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parent)") \
-	  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) -DCMAKE_INSTALL_PREFIX=build/sanitize/package/vfrnn_kernels
+	$(CONFIGURE) -B build/sanitize/cmake -DCMAKE_CXX_FLAGS="$(SANITIZERS) -g1" -DVFRNN_CUDA=OFF \
+	  -DCMAKE_INSTALL_PREFIX=build/sanitize/package/vfrnn_kernels
 	$(BIN)/cmake --build build/sanitize/cmake --target install
 	cd build/sanitize/package && \
 	  LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so) $$(c++ -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  PYTHONPATH=$(CURDIR)/python:$(CURDIR) $(abspath $(BIN))/python -m pytest -q -p no:cacheprovider -k $(NATIVE) \
 	  $(addprefix $(CURDIR)/,$(OP_TESTS))
+
+CUDA_TESTS := tests/test_gpu_ops.py tests/test_gpu_field_flow.py tests/test_cuda.py
+
+# The CUDA kernels thread by thread on the CPU (csrc/common/emulator.h), then again under AddressSanitizer, which sees
+# what they touch outside of their tensors. Fibers have stacks of their own: it does not look at stacks.
+HEAP_ONLY := -fsanitize=address --param asan-stack=0 --param asan-use-after-return=0 -g1
+test-cuda-emulated: $(VENV)/.test-tools
+	$(CONFIGURE) -B build/emulated -DVFRNN_CUDA=EMULATED
+	$(BIN)/cmake --build build/emulated --target vfrnn_cuda_emulated
+	VFRNN_CUDA_EMULATED=$(CURDIR)/build/emulated/libvfrnn_cuda_emulated.so $(BIN)/python -m pytest -q $(CUDA_TESTS)
+	$(CONFIGURE) -B build/emulated-sanitized -DVFRNN_CUDA=EMULATED -DCMAKE_CXX_FLAGS="$(HEAP_ONLY)"
+	$(BIN)/cmake --build build/emulated-sanitized --target vfrnn_cuda_emulated
+	VFRNN_CUDA_EMULATED=$(CURDIR)/build/emulated-sanitized/libvfrnn_cuda_emulated.so \
+	  LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so.6)" \
+	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 $(BIN)/python -m bench.gpu.sanitized
+
+# The CUDA library for every architecture, linked, and what its kernels need.
+test-cuda: $(VENV)/.test-tools
+	@if command -v nvcc >/dev/null; then \
+	  set -ex; $(CONFIGURE) -B build/cuda -DVFRNN_CUDA=ON; $(BIN)/cmake --build build/cuda --target vfrnn_cuda; \
+	  $(BIN)/python -m tests.cuda_resources build/cuda/libvfrnn_cuda.so; \
+	else echo "test-cuda: skipped, there is no nvcc"; fi
 
 # Registers, spills and shared memory of every Triton kernel; the first time takes minutes, then Triton's cache has them.
 test-triton-aot: $(VENV)/.test-tools
@@ -76,13 +102,13 @@ bench-cpu: $(VENV)/.bench-tools
 lint: $(VENV)/.lint-tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu')
 	$(BIN)/mypy
 
 format: $(VENV)/.lint-tools
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu')
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info python/*.egg-info vfrnn_kernels/*.so

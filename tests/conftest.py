@@ -21,5 +21,5 @@ def seeded_and_poisoned():
 
 @pytest.fixture(params=["cpu", "reference"])
 def backend(request):
-    """Every backend on the CPU that must give the reference's numbers; for Triton's: test_triton_ops.py."""
+    """Every backend on the CPU that must give the reference's numbers; for Triton's: test_gpu_ops.py."""
     return request.param

@@ -1,6 +1,6 @@
 """What only a GPU shows: long and odd sizes, CUDA graphs, streams, waiting, autocast and torch.compile of whole models.
 
-test_triton_ops.py has the op matrix at small sizes; here every backend that serves CUDA tensors is tested.
+test_gpu_ops.py has the op matrix at small sizes; here every backend that serves CUDA tensors is tested.
 """
 
 import contextlib
@@ -21,20 +21,12 @@ from tests.cases import (
     relative_error,
     skew_matrix,
 )
-from tests.test_triton_ops import CASES, recurrence_case
+from tests.gpu_cases import BACKENDS, CASES, DEVICE, GPU, recurrence_case
 from vfrnn_kernels import skew_expm
-from vfrnn_kernels.dispatch import BACKENDS, refusal
-from vfrnn_kernels.loader import TRITON_INTERPRETED
 from vfrnn_kernels.recurrence import ACTIVATIONS
 from vfrnn_kernels.recurrence.reference import recurrence_backward_reference, recurrence_reference
 
-GPU = torch.cuda.is_available() and not TRITON_INTERPRETED
 pytestmark = pytest.mark.skipif(not GPU, reason="needs a CUDA device")
-
-DEVICE = torch.device("cuda")
-SERVING = [
-    b.name for b in BACKENDS if b.name != "reference" and refusal(b, "recurrence", DEVICE, torch.float32) is None
-]
 
 #: Relative errors (Frobenius) of the recurrence: some dozens of roundings of its dtype, at a contraction of 0.8 a step.
 #: Float32 products of 500 terms, and bf16 to 8 bits.
@@ -44,7 +36,7 @@ TOLERANCES = {torch.float32: 2e-5, torch.float16: 6e-3, torch.bfloat16: 4e-2}
 PLACES = [(name, 33) for name in CASES] + [("recurrence", 257)]
 
 
-@pytest.fixture(params=SERVING or ["none"])
+@pytest.fixture(params=BACKENDS or ["none"])
 def backend(request):
     return request.param
 
@@ -231,7 +223,7 @@ def compiled_kernels():
         triton.knobs.runtime.jit_cache_hook = before
 
 
-@pytest.mark.skipif("triton" not in SERVING, reason="needs Triton")
+@pytest.mark.skipif("triton" not in BACKENDS, reason="needs Triton")
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("n", [33, 128, 257])
 def test_any_length_and_batch_is_compiled_once(n, dtype):

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # bench/gpu/run.sh OUTDIR: builds the package, runs the GPU tests, measures, reports. Offline, within 9 minutes.
 #
-# Needs a CUDA build of torch >= 2.10 with its Triton, and to build: a C++ compiler, cmake, ninja, pybind11, setuptools.
+# Needs a CUDA build of torch >= 2.10 with its Triton, and to build: a C++ compiler, nvcc, cmake, ninja, pybind11, setuptools.
 # What is missing is said and left out. OUTDIR receives results.json (rewritten as it goes: a run that is cut off keeps
-# what it measured), tables.txt, exponential.png, recurrence.png, tests.log, run.log; the terminal a short table, last.
+# what it measured), tables.txt, exponential.png, recurrence.png, costs.json, tests.log, sanitizer.log, run.log; the
+# terminal a short table, last.
 #
 # Environment: PYTHON (python3), VFRNN_COMMIT (where there is no .git), VFRNN_DEVICE=cpu (a dry run on tiny cases),
 # VFRNN_SECONDS (515, for everything but the report), VFRNN_CUDA_ARCHS (the GPU's own).
@@ -18,7 +19,7 @@ QUICK=; [ "$DEVICE" = cpu ] && QUICK=--quick
 LOG=$OUT/run.log
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/vfrnn-gpu.XXXXXX") || exit 2
 trap 'rm -rf "$WORK"' EXIT
-rm -f "$OUT"/{results.json,tables.txt,exponential.png,recurrence.png,tests.log} && : >"$LOG"
+rm -f "$OUT"/{results.json,tables.txt,exponential.png,recurrence.png,costs.json,tests.log,sanitizer.log} && : >"$LOG"
 if [ -z "${VFRNN_COMMIT:-}" ]; then
   VFRNN_COMMIT=$(git -C "$ROOT" describe --always --dirty 2>/dev/null || echo unknown)
 fi
@@ -43,6 +44,9 @@ major, minor = torch.cuda.get_device_capability()
 print(f"{major}{minor}" + ("a" if major == 9 else ""))' 2>>"$LOG") || { echo "no CUDA device: $(tail -n 1 "$LOG")"; exit 1; }
   export VFRNN_CUDA_ARCHS=${VFRNN_CUDA_ARCHS:-$ARCH}
 fi
+VFRNN_CUDA=OFF
+command -v nvcc >/dev/null && [ "$DEVICE" = cuda ] && VFRNN_CUDA=ON
+export VFRNN_CUDA
 
 # The sources travel to a folder of their own, so that what is imported is what was built, and no build is left behind.
 mkdir -p "$WORK/source" "$WORK/site"
@@ -52,7 +56,7 @@ rm -rf "$WORK"/source/vfrnn_kernels/*.so
 
 # ---- build -----------------------------------------------------------------------------------------------------------
 with_pip() {
-  timeout "$(at_most 150 60)" "$PYTHON" -m pip install -q --no-index --no-build-isolation --no-deps --no-compile \
+  timeout "$(at_most 200 60)" "$PYTHON" -m pip install -q --no-index --no-build-isolation --no-deps --no-compile \
     --disable-pip-version-check --target "$WORK/site" "$WORK/source"
 }
 
@@ -61,8 +65,9 @@ with_cmake() { # where setuptools or pip are too old
     timeout 30 cmake -S "$WORK/source" -B "$WORK/cmake" -G Ninja -DCMAKE_BUILD_TYPE=Release \
       -DPython_EXECUTABLE="$(command -v "$PYTHON")" \
       -DTORCH_ROOT="$("$PYTHON" -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parent)")" \
-      -Dpybind11_DIR="$("$PYTHON" -m pybind11 --cmakedir)" -DCMAKE_INSTALL_PREFIX="$WORK/site/vfrnn_kernels" &&
-    timeout "$(at_most 120 60)" cmake --build "$WORK/cmake" --target install
+      -Dpybind11_DIR="$("$PYTHON" -m pybind11 --cmakedir)" -DCMAKE_INSTALL_PREFIX="$WORK/site/vfrnn_kernels" \
+      -DVFRNN_CUDA="$VFRNN_CUDA" -DVFRNN_CUDA_ARCHS="${VFRNN_CUDA_ARCHS:-}" &&
+    timeout "$(at_most 150 60)" cmake --build "$WORK/cmake" --target install
 }
 
 # Without its compiled part the package still has the Triton kernels.
@@ -74,6 +79,15 @@ else
   note "build: FAILED (run.log says why); the Triton kernels are measured without it"
   rm -rf "$WORK"/site/* && cp -r "$WORK/source/vfrnn_kernels" "$WORK/source/python/vfrnn" "$WORK/site/"
 fi
+[ -e "$WORK/site/vfrnn_kernels/libvfrnn_cuda.so" ] || note "backend cuda: not built ($(command -v nvcc || echo no nvcc))"
+
+# What the design rests on: barriers, pushes between the blocks of a cluster, launches.
+if [ "$VFRNN_CUDA" = ON ]; then
+  timeout 60 nvcc -std=c++17 -O3 -gencode "arch=compute_$VFRNN_CUDA_ARCHS,code=sm_$VFRNN_CUDA_ARCHS" -I "$WORK/source/csrc" \
+    "$WORK/source/bench/gpu/costs.cu" -o "$WORK/costs" >>"$LOG" 2>&1 &&
+    timeout 30 "$WORK/costs" >"$OUT/costs.json" 2>>"$LOG" || note "costs.cu: failed (run.log says why)"
+fi
+
 mkdir -p "$WORK/run" && mv "$WORK/source/"{bench,tests,pyproject.toml} "$WORK/run/" && cd "$WORK/run" || exit 2
 export PYTHONPATH=$WORK/site:$WORK/run
 
@@ -94,7 +108,7 @@ bench() { # part, seconds: in a process of its own, again behind a kernel that b
 bench ceilings 20
 
 # ---- tests -----------------------------------------------------------------------------------------------------------
-TESTS="tests/test_gpu.py tests/test_triton_ops.py"
+TESTS="tests/test_gpu.py tests/test_gpu_ops.py tests/test_gpu_field_flow.py"
 TEST_SECONDS=$(at_most 200 150)
 has() { "$PYTHON" -c "import $1" 2>/dev/null; }
 if [ "$TEST_SECONDS" -lt 20 ]; then
@@ -116,6 +130,17 @@ else
   while IFS= read -r line; do
     note "$line"
   done < <(grep -aE '^(FAILED|ERROR)' "$OUT/tests.log" | cut -c1-230 | head -n 12)
+fi
+
+# ---- compute-sanitizer: one small case per route -----------------------------------------------------------------------
+if [ "$VFRNN_CUDA" = ON ] && command -v compute-sanitizer >/dev/null; then
+  for tool in memcheck racecheck; do
+    timeout "$(at_most 40 200)" compute-sanitizer --tool "$tool" --error-exitcode 9 "$PYTHON" -m bench.gpu.sanitized \
+      >>"$OUT/sanitizer.log" 2>&1
+    note "compute-sanitizer $tool: exit code $? (0: clean, 124: out of time); $(tail -n 1 "$OUT/sanitizer.log" | cut -c1-120)"
+  done
+else
+  note "compute-sanitizer: NOT RUN, it or the CUDA kernels are not there"
 fi
 
 # ---- measurements, most important first ------------------------------------------------------------------------------

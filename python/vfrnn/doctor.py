@@ -13,7 +13,7 @@ from torch import Tensor
 import vfrnn
 import vfrnn_kernels as kernels
 from vfrnn_kernels.dispatch import BACKENDS
-from vfrnn_kernels.loader import CPU_LIBRARY_MISSING, PACKAGE, TRITON_INTERPRETED, build_info
+from vfrnn_kernels.loader import CPU_LIBRARY_MISSING, CUDA_EMULATED, PACKAGE, TRITON_INTERPRETED, build_info
 
 #: Largest relative error of a float32 result and of its gradients: 100 roundings of 2^-24, at the sizes used here.
 TOLERANCE = 100 * 2.0**-24
@@ -50,16 +50,19 @@ def backends() -> dict[str, str]:
     lines = {}
     for backend in BACKENDS:
         reason = backend.missing
-        if reason is None and backend.name == "triton" and _device("triton") is None:
-            reason = f"no GPU is there for it (Triton {_triton_version()} is installed)"
+        if reason is None and _device(backend.name) is None:
+            found = f"Triton {_triton_version()}" if backend.name == "triton" else "libvfrnn_cuda.so"
+            reason = f"no GPU is there for it ({found} is installed)"
         lines[backend.name] = f"loaded{_origin(backend.name)}" if reason is None else f"not loaded: {reason}"
-    lines["cuda"] = "not loaded: not part of this version"
     return lines
 
 
 def _origin(backend: str) -> str:
     if backend == "cpu":
         return f" from {PACKAGE / 'libvfrnn_cpu.so'}"
+    if backend == "cuda":
+        built = f"for sm_{build_info()['cuda'].replace(', ', ', sm_')}" if CUDA_EMULATED is None else "emulated"
+        return f" from {CUDA_EMULATED or PACKAGE / 'libvfrnn_cuda.so'}, {built}"
     if backend == "triton":
         where = "in the interpreter, on CPU tensors" if TRITON_INTERPRETED else "on CUDA tensors"
         return f" with Triton {_triton_version()}, {where}"
@@ -73,7 +76,8 @@ def _triton_version() -> str:
 
 def _device(backend: str) -> torch.device | None:
     """Where the backend is checked, None if there is no such device."""
-    if backend == "triton" and not TRITON_INTERPRETED:
+    emulated = {"triton": TRITON_INTERPRETED, "cuda": CUDA_EMULATED is not None}
+    if not emulated.get(backend, True):
         return torch.device("cuda") if torch.cuda.is_available() else None
     return torch.device("cpu")
 
