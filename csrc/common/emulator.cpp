@@ -85,6 +85,7 @@ struct Scheduler {
   uint64_t random = 0;
   const std::function<void()>* thread = nullptr;
   std::vector<void*> stacks;
+  int64_t launches = 0;
 } s;
 std::mutex one_launch;
 
@@ -284,6 +285,7 @@ void launch(const Launch& l, const std::function<void()>& thread) {
   const char* seed = std::getenv("VFRNN_EMULATOR_SEED");
   s.random = seed == nullptr ? 0 : uint64_t(std::atoll(seed)) * 0x9e3779b97f4a7c15u;
   s.thread = &thread;
+  ++s.launches;
   for (uint32_t first = 0; first < grid; first += together) {
     std::vector<std::unique_ptr<Block>> blocks;
     std::vector<std::unique_ptr<Fiber>> fibers;
@@ -332,6 +334,10 @@ void launch(const Launch& l, const std::function<void()>& thread) {
     }
     run_all(fibers, blocks);
   }
+}
+
+int64_t launches() {
+  return s.launches;
 }
 
 namespace {

@@ -84,6 +84,7 @@ void copy_async(void* shared, const void* global, int bytes);
 void copy_async_commit();
 void copy_async_wait(int pending);
 void launch(const Launch& l, const std::function<void()>& thread);
+int64_t launches();  // so far
 
 }  // namespace emulator
 
