@@ -1,6 +1,6 @@
 """Holds the compiled CUDA library to the limits of its architectures: `python -m tests.cuda_resources LIBRARY`.
 
-Needs no GPU. No kernel may spill; its registers times threads must fit; symbols that stay unresolved without a CUDA build
+Needs no GPU. No kernel may spill; symbols that stay unresolved without a CUDA build
 of torch must be exactly those of its shims. cuda_resources.csv keeps what was found, by version of nvcc; `--write`
 records it.
 """
@@ -12,6 +12,7 @@ import csv
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -35,7 +36,7 @@ def kernels(library: Path) -> list[dict[str, str]]:
     assert version is not None
     rows, arch = [], ""
     lines = _run(TOOLS / "cuobjdump", "--dump-resource-usage", library).splitlines()
-    for name_line, usage in zip(lines, lines[1:], strict=False):
+    for name_line, usage in pairwise(lines):
         if found := re.search(r"arch = sm_(\w+)", name_line):
             arch = found[1]
         name = re.search(r"Function (\S+):", name_line)
