@@ -75,7 +75,7 @@ def test_resume_continues_exactly(tmp_path):
         (["--task", "adding", "--length", "1"], "argument --length: must be at least 2, got 1"),
         (
             ["--task", "copying", "--backend", "gpu"],
-            "argument --backend: must be one of 'cpu', 'triton', 'reference', got 'gpu'",
+            "argument --backend: must be one of 'cpu', 'cuda', 'triton', 'reference', got 'gpu'",
         ),
     ],
 )

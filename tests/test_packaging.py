@@ -74,7 +74,7 @@ def test_import_loads_no_heavy_package():
 
 
 def test_an_unknown_backend_is_named():
-    with pytest.raises(ValueError, match="backend must be one of 'cpu', 'triton', 'reference', got 'cuda9'"):
+    with pytest.raises(ValueError, match="backend must be one of 'cpu', 'cuda', 'triton', 'reference', got 'cuda9'"):
         select_backend("skew_expm", "cuda9", [torch.zeros(1)])
 
 

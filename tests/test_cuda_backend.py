@@ -1,0 +1,85 @@
+"""The backend "cuda" on a machine that need not have a GPU: choice, refusals, build options."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import vfrnn_kernels.dispatch as dispatch
+from vfrnn_kernels.dispatch import BACKENDS, Backend, get_backend, select_backend
+from vfrnn_kernels.library import OPS
+from vfrnn_kernels.loader import CUDA_EMULATED, PACKAGE
+
+CUDA = torch.device("cuda")
+ROOT = Path(__file__).parent.parent
+cuda = get_backend("cuda")
+
+
+class OnGpu:
+    """What the choice of a backend asks of a CUDA tensor."""
+
+    device, dtype = CUDA, torch.float32
+
+
+def test_what_it_serves():
+    for op in OPS:
+        assert cuda.refuses(op, CUDA, torch.float32, 3000) is None
+        for dtype in (torch.float64, torch.float16, torch.bfloat16):
+            refused = cuda.refuses(op, CUDA, dtype, None)
+            assert refused is None if op == "recurrence" else f"got {dtype}" in refused
+    assert (cuda.refuses("recurrence", torch.device("cpu"), torch.float32, None) is None) == (CUDA_EMULATED is not None)
+
+
+@pytest.mark.parametrize(("absent", "chosen"), [((), "cuda"), (("cuda",), "triton")])
+def test_it_is_the_first_choice_on_a_gpu(monkeypatch, absent, chosen):
+    monkeypatch.delenv("VFRNN_BACKEND", raising=False)
+    monkeypatch.setattr(
+        dispatch,
+        "BACKENDS",
+        tuple(Backend(b.name, "not there" if b.name in ("cpu", *absent) else None, b.refuses) for b in BACKENDS),
+    )
+    assert select_backend("recurrence", None, [OnGpu()]) == chosen
+
+
+@pytest.mark.skipif(CUDA_EMULATED is not None, reason="the emulator serves CPU tensors")
+def test_a_library_that_did_not_load_says_why():
+    if torch.version.cuda is None:
+        assert "is not a CUDA build" in cuda.missing
+    elif not (PACKAGE / "libvfrnn_cuda.so").exists():
+        assert "not built" in cuda.missing
+    else:
+        pytest.skip("it loaded")
+    with pytest.raises(RuntimeError, match=r"backend 'cuda' \(from backend\) cannot serve this call: not "):
+        select_backend("recurrence", "cuda", [torch.zeros(1)])
+
+
+def configure(tmp_path, **environment):
+    """cmake's configuration of this project."""
+    torch_root = Path(torch.__file__).parent
+    pybind11 = subprocess.run([sys.executable, "-m", "pybind11", "--cmakedir"], capture_output=True, text=True).stdout
+    options = {"TORCH_ROOT": torch_root, "Python_EXECUTABLE": sys.executable, "pybind11_DIR": pybind11.strip()}
+    return subprocess.run(
+        ["cmake", "-S", ROOT, "-B", tmp_path, *(f"-D{k}={v}" for k, v in (options | environment).items())],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "CUDACXX": "/nowhere/nvcc"},
+    )
+
+
+@pytest.mark.skipif(not (ROOT / "CMakeLists.txt").exists(), reason="needs the sources")
+def test_cuda_on_without_nvcc_is_one_clear_sentence(tmp_path):
+    found = configure(tmp_path, VFRNN_CUDA="ON")
+    assert found.returncode != 0
+    assert "VFRNN_CUDA=ON needs nvcc, which was not found" in " ".join(found.stderr.split())
+    found = configure(tmp_path / "maybe", VFRNN_CUDA="MAYBE")
+    assert "VFRNN_CUDA must be AUTO, ON, OFF or EMULATED, got MAYBE" in " ".join(found.stderr.split())
+
+
+@pytest.mark.skipif(not (ROOT / "CMakeLists.txt").exists(), reason="needs the sources")
+def test_a_cpu_build_says_that_it_is_one(tmp_path):
+    found = configure(tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert "built without CUDA kernels" in found.stdout
