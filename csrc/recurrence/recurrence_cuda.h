@@ -45,9 +45,11 @@ int recurrence_backward_bf16(const RecurrenceBackward& problem, int shape, void*
 int recurrence_backward_f16(const RecurrenceBackward& problem, int shape, void* stream);
 int recurrence_backward_f32(const RecurrenceBackward& problem, int shape, void* stream);
 
-// One product per step, for any n and device: chunks of steps in a CUDA graph.
-int recurrence_forward_steps(const RecurrenceForward& problem, CudaType type, void* stream);
-int recurrence_backward_steps(const RecurrenceBackward& problem, CudaType type, void* stream);
+// One product per step, for any n and device: chunks of steps in a CUDA graph. scratch: memory of the device, of
+// recurrence_steps_scratch bytes, at a multiple of 256.
+int64_t recurrence_steps_scratch(int64_t B, int n, CudaType type);
+int recurrence_forward_steps(const RecurrenceForward& problem, CudaType type, void* scratch, void* stream);
+int recurrence_backward_steps(const RecurrenceBackward& problem, CudaType type, void* scratch, void* stream);
 
 // sums (parts, 2, n) in float32 (float64 for f64): over the rows of a part, of delta and of sign(h) delta;
 // delta, hs (rows, n); a part is `rows_per_part` rows.
