@@ -1,4 +1,6 @@
 // Binding of the CUDA kernels of recurrence: products over all steps are the framework's, the loop over time is ours.
+#include "recurrence/recurrence_cuda.h"
+
 #include <algorithm>
 #include <cstdlib>
 #include <limits>
@@ -7,7 +9,6 @@
 #include <tuple>
 
 #include "common/cuda_tensors.h"
-#include "recurrence/recurrence_cuda.h"
 #include "recurrence/recurrence_plan.h"
 
 namespace vfrnn {

@@ -1,9 +1,9 @@
 // The recurrence with one launch per time step, for any n and type: M and the state come from the second cache. The
 // steps go out in CUDA graphs (recurrence_step_graphs.h).
 //
-// Scratch holds M (backward: M^T) and the operand of the step, h_{t-1} or delta_{t+1} in the type of the products, their
-// rows filled up with zeros to whole groups (mma.h): every load is 16 bytes and none is masked. An element is one sum
-// in a fixed order, whatever its tile: a sample's bits do not depend on its batch.
+// Scratch holds M (backward: M^T) and the operand of the step, h_{t-1} or delta_{t+1} in the type of the products,
+// their rows filled up with zeros to whole groups (mma.h): every load is 16 bytes and none is masked. An element is one
+// sum in a fixed order, whatever its tile: a sample's bits do not depend on its batch.
 #include <algorithm>
 
 #include "common/mma.h"
@@ -92,8 +92,7 @@ struct Epilogue {
 template <class Type, bool wide, bool backward, int unit_tiles, int sample_tiles>
 __global__ void __launch_bounds__(threads) tensor_step(const StepRecord* record, int offset) {
   constexpr int samples = 8 * sample_tiles, passes = unit_tiles / 2;
-  // Groups under way per warp: as many as registers hold.
-  constexpr int depth = unit_tiles + sample_tiles == 4 ? 4 : sizeof(typename Type::Storage) == 4 ? 1 : 2;
+  constexpr int depth = sample_tiles == 2 ? 4 : 2;  // groups under way per warp: as many as registers hold
   const StepRecord r = *record;
   const Epilogue<Type, wide, backward> epilogue(r, r.first + offset);
   if (epilogue.step >= r.steps) return;
@@ -157,7 +156,7 @@ __global__ void __launch_bounds__(threads) tensor_step(const StepRecord* record,
 #pragma unroll
       for (int j = 0; j < sample_tiles; ++j) {
         float* to = parts + (warp() * samples + 8 * j + 2 * t) * pass_stride + 16 * i + g;
-        const float(&d)[4] = sums[2 * p + i][j];
+        const float (&d)[4] = sums[2 * p + i][j];
         to[0] = d[0], to[pass_stride] = d[1], to[8] = d[2], to[pass_stride + 8] = d[3];
       }
     }
@@ -254,7 +253,8 @@ static_assert(sizeof(StepRecord) <= record_bytes, "the matrix follows, at a mult
 
 template <class Type, bool wide, bool backward>
 StepLaunch step_launch(int64_t B, int n) {
-  constexpr CudaType any = sizeof(typename Type::Storage) == 8 ? CudaType::f64 : CudaType::f32;
+  constexpr size_t bytes = sizeof(typename Type::Storage);
+  constexpr CudaType any = bytes == 8 ? CudaType::f64 : bytes == 4 ? CudaType::f32 : CudaType::bf16;
   const StepTile tile = step_tile(n, any, B);
   StepLaunch l{nullptr, uint32_t((B + tile.samples - 1) / tile.samples), uint32_t((n + tile.units - 1) / tile.units),
                threads, 0};
@@ -262,7 +262,9 @@ StepLaunch step_launch(int64_t B, int n) {
     l.kernel = double_step<backward>;
     l.shared = (double_units + double_samples) * double_stride * int64_t(sizeof(double));
   } else {
-    l.kernel = tile.units == 64 ? tensor_step<Type, wide, backward, 4, 4> : tensor_step<Type, wide, backward, 2, 2>;
+    constexpr int large_units = large_step_tile(any).units / 16;
+    l.kernel = tile.samples == small_step_tile.samples ? tensor_step<Type, wide, backward, 2, 2>
+                                                       : tensor_step<Type, wide, backward, large_units, 4>;
     l.shared = warps * tile.samples * pass_stride * int64_t(sizeof(float));
   }
   return l;

@@ -13,12 +13,12 @@ namespace vfrnn {
 namespace {
 
 constexpr double cycles_per_microsecond = 1750;
-constexpr double mma_cycles = 6.5;       // of a partition of the SM: m16n8k16 in 16 bits, m16n8k8 in TF32
-constexpr double mma_latency = 33;       // until its sum can be added to
-constexpr double shared_bandwidth = 128; // bytes per cycle of an SM
-constexpr double step_latency = 250;     // first load of h, activation, barrier
-constexpr double backward_latency = 50;  // one more operand per element
-constexpr double exchange_latency = 600; // states through the cluster and back
+constexpr double mma_cycles = 6.5;        // of a partition of the SM: m16n8k16 in 16 bits, m16n8k8 in TF32
+constexpr double mma_latency = 33;        // until its sum can be added to
+constexpr double shared_bandwidth = 128;  // bytes per cycle of an SM
+constexpr double step_latency = 250;      // first load of h, activation, barrier
+constexpr double backward_latency = 50;   // one more operand per element
+constexpr double exchange_latency = 600;  // states through the cluster and back
 constexpr double launch_microseconds = 1.5;
 constexpr double second_cache_bandwidth = 24;  // bytes per cycle and SM
 constexpr double second_cache_latency = 700;
@@ -53,17 +53,17 @@ RecurrencePlan plan_of_shape(const RecurrenceShape& s, int index, CudaType type,
   const double products = double(s.unit_tiles) * s.batch_tiles * groups * products_per_group(type);  // of a warp
   const double tensor = ceil_div(s.warps(), partitions) * products * mma_cycles;
   const double chain = 2.0 * groups * mma_latency;
-  const double traffic = double(s.warps()) *
-                             (double(s.samples()) * s.N * bytes + 1024.0 * s.unit_tiles * (groups - s.register_groups)) +
-                         2.0 * s.samples() * s.N * bytes;
+  const double traffic =
+      double(s.warps()) * (double(s.samples()) * s.N * bytes + 1024.0 * s.unit_tiles * (groups - s.register_groups)) +
+      2.0 * s.samples() * s.N * bytes;
   const double work = std::max(tensor, traffic / shared_bandwidth);
-  const double alone = std::max(work, chain) + step_latency + (backward ? backward_latency : 0) +
-                       (s.cluster > 1 ? exchange_latency : 0);
+  const double alone =
+      std::max(work, chain) + step_latency + (backward ? backward_latency : 0) + (s.cluster > 1 ? exchange_latency : 0);
   // Blocks that share an SM hide each other's latency, and share its throughput.
   const double registers = std::min(255, p.registers + other_registers);
-  const double resident = std::max(1.0, std::floor(std::min({registers_of_sm / (registers * p.threads),
-                                                             double(threads_of_sm) / p.threads,
-                                                             double(device.shared_limit) / double(p.shared + 1024)})));
+  const double resident =
+      std::max(1.0, std::floor(std::min({registers_of_sm / (registers * p.threads), double(threads_of_sm) / p.threads,
+                                         double(device.shared_limit) / double(p.shared + 1024)})));
   const double places = std::max(1, device.multiprocessors / s.cluster);  // SMs, or clusters of them
   const double tiles = double(p.blocks) / s.cluster;
   const double together = std::min(resident, ceil_div(tiles, places));

@@ -31,15 +31,20 @@ RecurrencePlan recurrence_plan(int n, CudaType type, int64_t batch, bool backwar
 std::optional<RecurrencePlan> recurrence_plan(RecurrenceRoute route, int n, CudaType type, int64_t batch, bool backward,
                                               const gpu::DeviceProperties& device);
 
-// The tile of a block of a step: units of so many samples. Twice the units and samples halve the bytes that a block
-// reads per product; fewer blocks than this would leave SMs idle.
+// The tile of a block of a step: units of so many samples. A large one reads fewer bytes per product (in float32 its
+// registers hold fewer units), but fewer blocks than this would leave SMs idle.
 struct StepTile {
   int units, samples;
 };
+constexpr StepTile small_step_tile{32, 16};
+constexpr StepTile large_step_tile(CudaType type) {
+  return {type == CudaType::f32 ? 32 : 64, 32};
+}
 constexpr StepTile step_tile(int n, CudaType type, int64_t batch) {
   constexpr int64_t enough_blocks = 256;
-  const bool large = type != CudaType::f64 && (n + 63) / 64 * ((batch + 31) / 32) >= enough_blocks;
-  return large ? StepTile{64, 32} : StepTile{32, 16};
+  const StepTile large = large_step_tile(type);
+  const int64_t blocks = (n + large.units - 1) / large.units * ((batch + large.samples - 1) / large.samples);
+  return type != CudaType::f64 && blocks >= enough_blocks ? large : small_step_tile;
 }
 
 }  // namespace vfrnn

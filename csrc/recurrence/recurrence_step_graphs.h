@@ -19,10 +19,10 @@ namespace {
 
 // Step s of `steps` is t = s forward, and t = T - 1 - s backward, where t = -1 is grad_h0.
 struct StepRecord {
-  const void* M;          // (n, row), the numbers after the n of a row are 0; backward: M^T
-  void* operands;         // (2, B, row), likewise; step s reads number s % 2 and writes the other
-  const void *c, *beta;   // forward
-  const void* grad_hs;    // backward
+  const void* M;         // (n, row), the numbers after the n of a row are 0; backward: M^T
+  void* operands;        // (2, B, row), likewise; step s reads number s % 2 and writes the other
+  const void *c, *beta;  // forward
+  const void* grad_hs;   // backward
   int64_t grad_step, grad_row;
   void *hs, *delta, *grad_h0;
   int64_t T, B, steps;
@@ -59,10 +59,10 @@ __global__ void advance(StepRecord* record, int64_t steps) {
   if (threadIdx.x == 0) record->first += steps;
 }
 
-#define VFRNN_RETURN_ERROR(call)                                 \
-  do {                                                           \
-    const cudaError_t vfrnn_error = (call);                      \
-    if (vfrnn_error != cudaSuccess) return vfrnn_error;          \
+#define VFRNN_RETURN_ERROR(call)                        \
+  do {                                                  \
+    const cudaError_t vfrnn_error = (call);             \
+    if (vfrnn_error != cudaSuccess) return vfrnn_error; \
   } while (0)
 
 // The graphs of this process. Work on a stream is in order, so a call may overwrite the record and launch the graphs of
@@ -79,8 +79,7 @@ class StepGraphs {
     const std::lock_guard<std::mutex> lock(mutex_);  // what a call enqueues stays together
     Entry* entry = nullptr;
     VFRNN_RETURN_ERROR(find(l, stream, &entry));
-    VFRNN_RETURN_ERROR(
-        gpu::launch(gpu::Launch{1, 1, 1, 32, 0, 1, false, stream}, write_record, entry->record, record));
+    VFRNN_RETURN_ERROR(gpu::launch(gpu::Launch{1, 1, 1, 32, 0, 1, false, stream}, write_record, entry->record, record));
     int64_t left = record.steps;
     for (int k = 0; k < sizes; ++k) {
       const bool last = k + 1 == sizes;
