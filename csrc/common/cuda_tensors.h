@@ -56,7 +56,8 @@ void call(const char* op, const char* overload, std::array<StableIValue, count>&
 }
 }  // namespace detail
 
-// a b, and result += a b, by the framework's own product, in the precision that its own switches ask for.
+// a b, the same into a tensor, and added to one (a new tensor), by the framework's own product, in the precision that
+// its own switches ask for.
 inline Tensor product(const Tensor& a, const Tensor& b) {
   std::array<StableIValue, 2> stack{torch::stable::detail::from(a), torch::stable::detail::from(b)};
   detail::call("aten::mm", "", stack);
@@ -68,12 +69,9 @@ inline void product_into(Tensor& result, const Tensor& a, const Tensor& b) {
   detail::call("aten::mm", "out", stack);
   torch::stable::detail::to<Tensor>(stack[0]);  // takes the reference that the call returned
 }
+// Two calls: addmm takes scalars, which the stable interface cannot pass.
 inline void add_product(Tensor& result, const Tensor& a, const Tensor& b) {
-  std::array<StableIValue, 5> stack{torch::stable::detail::from(result), torch::stable::detail::from(a),
-                                    torch::stable::detail::from(b), torch::stable::detail::from(1.0),
-                                    torch::stable::detail::from(1.0)};
-  detail::call("aten::addmm_", "", stack);
-  torch::stable::detail::to<Tensor>(stack[0]);
+  result = ts::subtract(result, product(a, b), -1.0);
 }
 
 }  // namespace vfrnn

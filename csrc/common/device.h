@@ -9,6 +9,8 @@ struct DeviceProperties {
   int arch;             // 90 for sm_90
   int multiprocessors;  // SMs
   int shared_limit;     // bytes of shared memory that a block may ask for
+  int largest_cluster;  // blocks of a cluster: 1 before sm_90; 16 where the device can run such with 200 KB each, else
+                        // 8
 };
 
 // Of the current device (common/gpu.cu); emulated: a small sm_90.

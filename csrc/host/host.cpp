@@ -1,9 +1,13 @@
-// vfrnn_kernels._host: what this build is. Links no torch, so it loads when nothing else does.
+// vfrnn_kernels._host: what this build is, and what its CUDA kernels would do. Links no torch, so it loads when nothing
+// else does.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <map>
+#include <stdexcept>
 #include <string>
+
+#include "recurrence/recurrence_plan.h"
 
 namespace {
 
@@ -17,10 +21,38 @@ std::map<std::string, std::string> build_info() {
   };
 }
 
+namespace py = pybind11;
+
+py::dict recurrence_plan(int n, const std::string& dtype, int64_t batch, bool backward, int arch, int multiprocessors,
+                         int shared_limit, int largest_cluster) {
+  const std::map<std::string, vfrnn::CudaType> types = {{"bfloat16", vfrnn::CudaType::bf16},
+                                                        {"float16", vfrnn::CudaType::f16},
+                                                        {"float32", vfrnn::CudaType::f32},
+                                                        {"float64", vfrnn::CudaType::f64}};
+  const auto type = types.find(dtype);
+  if (type == types.end()) {
+    throw std::invalid_argument("dtype must be bfloat16, float16, float32 or float64, got " + dtype);
+  }
+  if (n < 1 || batch < 1) throw std::invalid_argument("n and batch must be at least 1");
+  const vfrnn::RecurrencePlan p =
+      vfrnn::recurrence_plan(n, type->second, batch, backward, {arch, multiprocessors, shared_limit, largest_cluster});
+  using namespace py::literals;
+  return py::dict("route"_a = vfrnn::recurrence_route_names[int(p.route)], "shape"_a = p.shape, "N"_a = p.N,
+                  "cluster"_a = p.cluster, "samples"_a = p.samples, "unit_tiles"_a = p.unit_tiles,
+                  "blocks"_a = p.blocks, "threads"_a = p.threads, "registers"_a = p.registers, "shared"_a = p.shared,
+                  "microseconds"_a = p.microseconds);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_host, m) {
-  m.doc() = "Build information of vfrnn_kernels.";
+  m.doc() = "Build information of vfrnn_kernels, and the plans of its CUDA kernels.";
   m.def("build_info", &build_info,
         "Version, compiler, oldest torch served, build type and CUDA architectures, as strings.");
+  m.def("recurrence_plan", &recurrence_plan, py::arg("n"), py::arg("dtype"), py::arg("batch"), py::arg("backward"),
+        py::arg("arch") = 90, py::arg("multiprocessors") = 132, py::arg("shared_limit") = 232448,
+        py::arg("largest_cluster") = 16,
+        "How the CUDA kernels would run the recurrence on such a device: the route ('cta', 'cluster' or 'steps'), its "
+        "tiles, the registers of a thread that hold M, the bytes of shared memory per block, and the predicted "
+        "microseconds per step.");
 }

@@ -12,7 +12,6 @@ enum class CudaActivation { modrelu, tanh, relu, identity };
 // h_t = act(M h_{t-1} + u_t + c). hs (T, B, n) holds u on entry and the states at the end, both of the state type.
 struct RecurrenceForward {
   const void* M;     // (n, n), row-major
-  void* packed;      // scratch of recurrence_packed_bytes
   const void* h0;    // (B, n)
   const void* c;     // (n,) or null
   const void* beta;  // (n,) or null
@@ -27,7 +26,6 @@ struct RecurrenceForward {
 // n) of the state type.
 struct RecurrenceBackward {
   const void* M;
-  void* packed;
   const void* grad_hs;          // (T, B, n) of the state type, entries of a row adjacent
   int64_t grad_step, grad_row;  // strides in elements
   const void* hs;               // (T, B, n), contiguous
@@ -39,21 +37,20 @@ struct RecurrenceBackward {
   bool wide;
 };
 
-// All steps in one launch, M on the chip, behind one that packs M: `shape` is an index into shapes_16_bits or
-// shapes_32_bits.
-int recurrence_forward_bf16(const RecurrenceForward& problem, int shape, void* stream);
-int recurrence_forward_f16(const RecurrenceForward& problem, int shape, void* stream);
-int recurrence_forward_f32(const RecurrenceForward& problem, int shape, void* stream);
-int recurrence_backward_bf16(const RecurrenceBackward& problem, int shape, void* stream);
-int recurrence_backward_f16(const RecurrenceBackward& problem, int shape, void* stream);
-int recurrence_backward_f32(const RecurrenceBackward& problem, int shape, void* stream);
+// All steps in one launch, M on the chip, behind one that packs M. shape: index into shapes_16_bits or shapes_32_bits
+// (recurrence_shapes.h); scratch: memory of the device for N * N numbers of the type, at a multiple of 256.
+int recurrence_forward_bf16(const RecurrenceForward& problem, int shape, void* scratch, void* stream);
+int recurrence_forward_f16(const RecurrenceForward& problem, int shape, void* scratch, void* stream);
+int recurrence_forward_f32(const RecurrenceForward& problem, int shape, void* scratch, void* stream);
+int recurrence_backward_bf16(const RecurrenceBackward& problem, int shape, void* scratch, void* stream);
+int recurrence_backward_f16(const RecurrenceBackward& problem, int shape, void* scratch, void* stream);
+int recurrence_backward_f32(const RecurrenceBackward& problem, int shape, void* scratch, void* stream);
 
-// Of the scratch `packed`: M padded to the shape's N. None is needed step by step.
-int64_t recurrence_packed_bytes(int shape, CudaType type);
-
-// One product per step, for any n and device: chunks of steps in a CUDA graph.
-int recurrence_forward_steps(const RecurrenceForward& problem, CudaType type, void* stream);
-int recurrence_backward_steps(const RecurrenceBackward& problem, CudaType type, void* stream);
+// One product per step, for any n and device: chunks of steps in a CUDA graph. scratch: memory of the device, of
+// recurrence_steps_scratch bytes, at a multiple of 256.
+int64_t recurrence_steps_scratch(int64_t B, int n, CudaType type);
+int recurrence_forward_steps(const RecurrenceForward& problem, CudaType type, void* scratch, void* stream);
+int recurrence_backward_steps(const RecurrenceBackward& problem, CudaType type, void* scratch, void* stream);
 
 // sums (parts, 2, n) in float32 (float64 for f64): over the rows of a part, of delta and of sign(h) delta;
 // delta, hs (rows, n); a part is `rows_per_part` rows.

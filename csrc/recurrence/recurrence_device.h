@@ -6,16 +6,17 @@
 
 namespace vfrnn {
 
-// sign(z) relu(|z| + beta) for modrelu; NaN stays NaN.
-VFRNN_DEVICE float activate(CudaActivation activation, float z, float beta) {
+// sign(z) relu(|z| + beta) for modrelu; NaN stays NaN. Number: float or double.
+template <class Number>
+VFRNN_DEVICE Number activate(CudaActivation activation, Number z, Number beta) {
   switch (activation) {
     case CudaActivation::tanh:
-      return tanhf(z);
+      return tanh(z);
     case CudaActivation::relu:
-      return z < 0.f ? 0.f : z;
+      return z < 0 ? 0 : z;
     case CudaActivation::modrelu: {
-      const float modulus = fabsf(z) + beta;
-      return z == 0.f || modulus <= 0.f ? 0.f : copysignf(modulus, z);
+      const Number modulus = fabs(z) + beta;
+      return z == 0 || modulus <= 0 ? 0 : copysign(modulus, z);
     }
     default:
       return z;
@@ -23,14 +24,15 @@ VFRNN_DEVICE float activate(CudaActivation activation, float z, float beta) {
 }
 
 // act'(z) grad from h = act(z) alone.
-VFRNN_DEVICE float multiply_by_derivative(CudaActivation activation, float grad, float h) {
+template <class Number>
+VFRNN_DEVICE Number multiply_by_derivative(CudaActivation activation, Number grad, Number h) {
   switch (activation) {
     case CudaActivation::tanh:
-      return grad * (1.f - h * h);
+      return grad * (1 - h * h);
     case CudaActivation::relu:
-      return h > 0.f ? grad : 0.f;
+      return h > 0 ? grad : 0;
     case CudaActivation::modrelu:
-      return h != 0.f ? grad : 0.f;
+      return h != 0 ? grad : 0;
     default:
       return grad;
   }

@@ -360,11 +360,11 @@ int launch_pack(const void* M, void* packed, int n, int shape, bool transposed, 
 }
 
 template <class Type>
-int launch_forward(const RecurrenceForward& f, int shape, void* stream) {
+int launch_forward(const RecurrenceForward& f, int shape, void* scratch, void* stream) {
   const int bytes = f.wide ? 4 : int(sizeof(typename Type::Storage));
   const int64_t row = f.n, step = f.B * row;
-  if (const int error = launch_pack<Type>(f.M, f.packed, f.n, shape, false, stream)) return error;
-  const PersistentProblem problem{static_cast<const uint4*>(f.packed),
+  if (const int error = launch_pack<Type>(f.M, scratch, f.n, shape, false, stream)) return error;
+  const PersistentProblem problem{static_cast<const uint4*>(scratch),
                                   f.h0,
                                   f.hs,
                                   step,
@@ -384,15 +384,15 @@ int launch_forward(const RecurrenceForward& f, int shape, void* stream) {
 }
 
 template <class Type>
-int launch_backward(const RecurrenceBackward& b, int shape, void* stream) {
+int launch_backward(const RecurrenceBackward& b, int shape, void* scratch, void* stream) {
   const int bytes = int(sizeof(typename Type::Storage)), state_bytes = b.wide ? 4 : bytes;
   const int64_t row = b.n, step = b.B * row;
   const bool paired = starts_with_a_pair(b.grad_hs, b.grad_step, b.grad_row, b.n, state_bytes) &&
                       starts_with_a_pair(b.hs, step, row, b.n, state_bytes) &&
                       starts_with_a_pair(b.delta, step, row, b.n, bytes) &&
                       starts_with_a_pair(b.grad_h0, row, row, b.n, state_bytes);
-  if (const int error = launch_pack<Type>(b.M, b.packed, b.n, shape, true, stream)) return error;
-  const PersistentProblem problem{static_cast<const uint4*>(b.packed),
+  if (const int error = launch_pack<Type>(b.M, scratch, b.n, shape, true, stream)) return error;
+  const PersistentProblem problem{static_cast<const uint4*>(scratch),
                                   nullptr,
                                   b.grad_hs,
                                   b.grad_step,
@@ -409,12 +409,6 @@ int launch_backward(const RecurrenceBackward& b, int shape, void* stream) {
                                   b.wide,
                                   paired};
   return launch_shape<Type, true>(problem, shape, stream, ShapeIndices<Type>{});
-}
-
-template <class Type>
-int64_t packed_bytes(int shape) {
-  const int64_t N = shape_of<Type>(shape).N;
-  return N * N * int64_t(sizeof(typename Type::Storage));
 }
 
 }  // namespace vfrnn

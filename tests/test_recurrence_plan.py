@@ -1,0 +1,70 @@
+"""The plans of the recurrence's CUDA kernels, for devices that need not be there."""
+
+import itertools
+import math
+
+import pytest
+
+host = pytest.importorskip("vfrnn_kernels._host", reason="the host module is not built")
+
+#: arch, multiprocessors, shared_limit, largest_cluster
+DEVICES = ((80, 108, 166912, 1), (90, 132, 232448, 8), (90, 132, 232448, 16), (100, 148, 232448, 16))
+BATCHES = (1, 7, 64, 4096)
+DTYPES = ("bfloat16", "float16", "float32", "float64")
+#: Registers that a thread of a persistent kernel needs beside those of M, at least.
+SLACK = 32
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=lambda d: f"sm_{d[0]}_cluster_{d[3]}")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_plan_fits_its_device(dtype, device):
+    largest_cluster, shared_limit = device[3], device[2]
+    for n, batch in itertools.product(range(1, 2049), BATCHES):
+        plan = host.recurrence_plan(n, dtype, batch, n % 2 == 0, *device)
+        where = n, batch, plan
+        assert plan["N"] >= n, where
+        assert 0 < plan["shared"] <= shared_limit, where
+        assert plan["threads"] in range(32, 1025, 32), where
+        assert plan["registers"] + SLACK <= min(255, 65536 // plan["threads"]), where
+        assert 0 < plan["microseconds"] < math.inf, where
+        assert plan["blocks"] * plan["samples"] >= batch * plan["cluster"], where
+        if plan["route"] == "cluster":
+            assert 1 < plan["cluster"] <= largest_cluster, where
+        else:
+            assert plan["cluster"] == 1, where
+        assert (plan["shape"] == -1) == (plan["route"] == "steps"), where
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=lambda d: f"sm_{d[0]}_cluster_{d[3]}")
+@pytest.mark.parametrize("dtype", DTYPES[:3])
+def test_small_states_stay_in_a_block_and_large_ones_go_step_by_step(dtype, device):
+    routes = [host.recurrence_plan(n, dtype, 64, False, *device)["route"] for n in range(1, 2049)]
+    assert set(routes[:64]) == {"cta"}
+    assert routes[-1] == "steps"
+    # A block, then a cluster where there are any, then steps: each route is one range of n.
+    assert [route for route, _ in itertools.groupby(routes)] in (["cta", "steps"], ["cta", "cluster", "steps"])
+
+
+def test_float64_goes_step_by_step():
+    plans = [host.recurrence_plan(n, "float64", 64, True) for n in (1, 64, 2048)]
+    assert {plan["route"] for plan in plans} == {"steps"}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_prediction_grows_with_the_batch(dtype):
+    for n in (16, 100, 300, 700, 1024, 1500):
+        times = [host.recurrence_plan(n, dtype, batch, False)["microseconds"] for batch in (1, 64, 512, 4096, 65536)]
+        assert times == sorted(times)
+
+
+def test_the_largest_clusters_are_left_out_where_a_device_has_none():
+    for n in (512, 768, 1024):
+        plan = host.recurrence_plan(n, "bfloat16", 64, False, largest_cluster=1)
+        assert plan["cluster"] == 1
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="dtype must be bfloat16, float16, float32 or float64, got int8"):
+        host.recurrence_plan(8, "int8", 1, False)
+    with pytest.raises(ValueError, match="n and batch must be at least 1"):
+        host.recurrence_plan(0, "float32", 1, False)
