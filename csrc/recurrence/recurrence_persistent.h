@@ -113,8 +113,9 @@ __global__ void __launch_bounds__(shape_of<Type>(index).threads(), 1)
   constexpr int bytes = sizeof(Storage), groups = shape.groups(bytes), row_bytes = shape.row_bytes(bytes);
   constexpr int unit_tiles = shape.unit_tiles, batch_tiles = shape.batch_tiles, in_registers = shape.register_groups;
   constexpr int per_chunk = 16 / bytes;
-  // Two sums per tile where few tiles would leave the tensor cores waiting for each other; steps that are read ahead.
-  constexpr int sums = bytes == 2 && unit_tiles * batch_tiles <= 2 ? 2 : 1;
+  // Two sums per tile where few tiles would leave the tensor cores waiting for each other: by n alone, so that a sample's
+  // bits do not depend on the batch. And steps that are read ahead.
+  constexpr int sums = bytes == 2 && unit_tiles == 1 ? 2 : 1;
   constexpr int ahead = unit_tiles * batch_tiles * (backward ? 2 : 1) <= 2 ? 2 : 1;
   constexpr int cluster = shape.cluster, samples = shape.samples(), buffer_bytes = shape.buffer_bytes(bytes);
   [[maybe_unused]] constexpr int chunks_per_row = shape.chunks_per_row(bytes),

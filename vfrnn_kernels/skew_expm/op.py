@@ -9,6 +9,7 @@ from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
 from vfrnn_kernels.checks import as_batch, as_number_tensor, check_rank, check_tensor, from_batch
 from vfrnn_kernels.dispatch import select_backend
+from vfrnn_kernels.loader import CUDA_EMULATED
 from vfrnn_kernels.skew_expm.coefficients import scheme
 from vfrnn_kernels.skew_expm.reference import skew_expm_backward_reference, skew_expm_reference
 
@@ -89,14 +90,18 @@ def check_broadcast(name: str, batch: torch.Size, S: Tensor) -> None:
         raise ValueError(f"{name} must broadcast with the batch shape of S, {tuple(expected)}, got {tuple(batch)}")
 
 
-def saved_matrices(dtype: torch.dtype) -> int:
-    """L, the number of matrices the CPU kernel keeps for its backward (csrc/skew_expm/skew_expm.h)."""
-    return scheme(dtype).r + 6
+#: kept_slots of csrc/skew_expm/skew_expm_cuda.h.
+_KEPT_BY_CUDA = 11
+
+
+def saved_matrices(S: Tensor) -> int:
+    """L, the number of matrices that the kernel of the device keeps for its backward (csrc/skew_expm/skew_expm*.h)."""
+    return _KEPT_BY_CUDA if S.device.type == "cuda" or CUDA_EMULATED is not None else scheme(S.dtype).r + 6
 
 
 def _fake(S: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
     K, n, _ = S.shape
-    return S.new_empty(K, n, n), S.new_empty(K, saved_matrices(S.dtype), n, n)
+    return S.new_empty(K, n, n), S.new_empty(K, saved_matrices(S), n, n)
 
 
 def _triton_fake(S: Tensor, dt: Tensor) -> tuple[Tensor, ...]:

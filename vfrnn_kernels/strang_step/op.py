@@ -70,7 +70,7 @@ def strang_step(
 
 def _fake(S: Tensor, delta: Tensor, dt: Tensor, substeps: int) -> tuple[Tensor, Tensor, Tensor]:
     K, n, _ = S.shape
-    return S.new_empty(K, n, n), S.new_empty(K, n, n), S.new_empty(K, saved_matrices(S.dtype), n, n)
+    return S.new_empty(K, n, n), S.new_empty(K, n, n), S.new_empty(K, saved_matrices(S), n, n)
 
 
 def _triton_fake(S: Tensor, delta: Tensor, dt: Tensor, substeps: int) -> tuple[Tensor, ...]:
