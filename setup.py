@@ -1,15 +1,17 @@
 """Build: CMake compiles everything (CMakeLists.txt is the one list of sources and flags); this file only calls it.
 
-Environment: VFRNN_CUDA=AUTO|ON|OFF and VFRNN_CUDA_ARCHS="80;90a;100" (read by CMakeLists.txt).
+Environment: VFRNN_CUDA=AUTO|ON|OFF and VFRNN_CUDA_ARCHS="80;90a;100+PTX" (read by CMakeLists.txt).
 Never imports torch, never downloads.
 """
 
+import importlib.metadata
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
@@ -17,12 +19,38 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent.resolve()
 
 
+def stop(what: str) -> NoReturn:
+    """Ends the build with one clear sentence."""
+    sys.exit(f"vfrnn-kernels: {what}")
+
+
 def torch_root() -> Path:
     """Where torch's headers and libraries are; found without importing torch."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
-        sys.exit("vfrnn-kernels: torch >= 2.10 must be installed to build (pip install torch), none was found")
+        stop("torch >= 2.10 must be installed to build (pip install torch), none was found")
+    found = importlib.metadata.version("torch")
+    if tuple(int(part) for part in found.split("+")[0].split(".")[:2]) < (2, 10):
+        stop(f"torch >= 2.10 must be installed to build (pip install -U torch), found {found}")
     return Path(spec.origin).parent
+
+
+def cmake() -> str:
+    """The cmake to run, new enough."""
+    path = shutil.which("cmake")
+    if path is None:
+        stop("cmake >= 3.24 is needed to build (pip install cmake), none was found")
+    found = subprocess.check_output([path, "--version"], text=True).split()[2]
+    if tuple(int(part) for part in found.split("-")[0].split(".")[:2]) < (3, 24):
+        stop(f"cmake >= 3.24 is needed to build (pip install -U cmake), found {found} ({path})")
+    return path
+
+
+def check_compiler() -> None:
+    """There is a C++ compiler."""
+    wanted = os.environ.get("CXX")
+    if not any(shutil.which(name.split()[0]) for name in ([wanted] if wanted else ["c++", "g++", "clang++"])):
+        stop(f"a C++17 compiler is needed to build (package g++ or clang), {wanted or 'none'} was not found")
 
 
 class CMakeBuild(build_ext):
@@ -34,13 +62,12 @@ class CMakeBuild(build_ext):
         package = Path(self.get_ext_fullpath(ext.name)).resolve().parent
         build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"  # kept, so that a rebuild is incremental
         build.mkdir(parents=True, exist_ok=True)
-        cmake = shutil.which("cmake")
-        if cmake is None:
-            sys.exit("vfrnn-kernels: cmake >= 3.24 is needed to build (pip install cmake), none was found")
+        program, root = cmake(), torch_root()
+        check_compiler()
         configure = [
-            cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
+            program, "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
             f"-DCMAKE_BUILD_TYPE={os.environ.get('VFRNN_BUILD_TYPE', 'Release')}",
-            f"-DTORCH_ROOT={torch_root()}",
+            f"-DTORCH_ROOT={root}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DCMAKE_INSTALL_PREFIX={package}",
@@ -48,7 +75,7 @@ class CMakeBuild(build_ext):
             *(f"-D{name}={os.environ[name]}" for name in ("VFRNN_CUDA", "VFRNN_CUDA_ARCHS") if name in os.environ),
         ]  # fmt: skip
         subprocess.check_call(configure)
-        subprocess.check_call([cmake, "--build", str(build), "--target", "install"])
+        subprocess.check_call([program, "--build", str(build), "--target", "install"])
         if self.inplace or getattr(self, "editable_mode", False):
             # setuptools itself copies only the declared module
             for library in package.glob("*.so"):

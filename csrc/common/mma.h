@@ -39,38 +39,52 @@ VFRNN_DEVICE Split split_tf32(uint32_t bits) {
   return {bits_of(large), bits_of(x - large)};  // mma_tf32 drops the low bits of `small`, 2^-22 of x
 }
 
-// d += a b^T over one group: a_low and a_high of rows g and g + 8, b of column g. d as in mma_*: rows of a, columns of
-// b.
+// What a lane holds of a group of a, ready for products.
 template <class Type>
-VFRNN_DEVICE void multiply_group(float (&d)[4], const uint4& a_low, const uint4& a_high, const uint4& b);
+struct Rows {
+  uint4 low, high;  // of rows g and g + 8
+};
+template <>
+struct Rows<F32> {
+  Split first[4], second[4];  // the operands of the group's two halves
+};
+template <class Type>
+VFRNN_DEVICE Rows<Type> rows_of(const uint4& low, const uint4& high) {
+  return {low, high};
+}
+template <>
+VFRNN_DEVICE Rows<F32> rows_of<F32>(const uint4& low, const uint4& high) {
+  return {{split_tf32(low.x), split_tf32(high.x), split_tf32(low.y), split_tf32(high.y)},
+          {split_tf32(low.z), split_tf32(high.z), split_tf32(low.w), split_tf32(high.w)}};
+}
 
-template <>
-VFRNN_DEVICE void multiply_group<Bf16>(float (&d)[4], const uint4& a_low, const uint4& a_high, const uint4& b) {
-  mma_bf16(d, a_low.x, a_high.x, a_low.y, a_high.y, b.x, b.y);
-  mma_bf16(d, a_low.z, a_high.z, a_low.w, a_high.w, b.z, b.w);
-}
-template <>
-VFRNN_DEVICE void multiply_group<F16>(float (&d)[4], const uint4& a_low, const uint4& a_high, const uint4& b) {
-  mma_f16(d, a_low.x, a_high.x, a_low.y, a_high.y, b.x, b.y);
-  mma_f16(d, a_low.z, a_high.z, a_low.w, a_high.w, b.z, b.w);
-}
 // The tensor cores add with truncation: the three products of 8 terms are summed from zero and added to d in rounded
 // float32, so that the error does not grow with the length of the sum.
-VFRNN_DEVICE void multiply_split(float (&d)[4], const Split (&a)[4], const Split (&b)[2]) {
+VFRNN_DEVICE void multiply_split(float (&d)[4], const Split (&a)[4], const Split& b0, const Split& b1) {
   float sum[4] = {0.f, 0.f, 0.f, 0.f};
-  mma_tf32(sum, a[0].small, a[1].small, a[2].small, a[3].small, b[0].large, b[1].large);
-  mma_tf32(sum, a[0].large, a[1].large, a[2].large, a[3].large, b[0].small, b[1].small);
-  mma_tf32(sum, a[0].large, a[1].large, a[2].large, a[3].large, b[0].large, b[1].large);
+  mma_tf32(sum, a[0].small, a[1].small, a[2].small, a[3].small, b0.large, b1.large);
+  mma_tf32(sum, a[0].large, a[1].large, a[2].large, a[3].large, b0.small, b1.small);
+  mma_tf32(sum, a[0].large, a[1].large, a[2].large, a[3].large, b0.large, b1.large);
 #pragma unroll
   for (int e = 0; e < 4; ++e) d[e] += sum[e];
 }
-template <>
-VFRNN_DEVICE void multiply_group<F32>(float (&d)[4], const uint4& a_low, const uint4& a_high, const uint4& b) {
-  const Split a0[4] = {split_tf32(a_low.x), split_tf32(a_high.x), split_tf32(a_low.y), split_tf32(a_high.y)};
-  const Split a1[4] = {split_tf32(a_low.z), split_tf32(a_high.z), split_tf32(a_low.w), split_tf32(a_high.w)};
-  const Split b0[2] = {split_tf32(b.x), split_tf32(b.y)}, b1[2] = {split_tf32(b.z), split_tf32(b.w)};
-  multiply_split(d, a0, b0);
-  multiply_split(d, a1, b1);
+
+// d += a b^T over one group, b of column g. d as in mma_*: rows of a, columns of b.
+VFRNN_DEVICE void multiply(float (&d)[4], const Rows<Bf16>& a, const uint4& b) {
+  mma_bf16(d, a.low.x, a.high.x, a.low.y, a.high.y, b.x, b.y);
+  mma_bf16(d, a.low.z, a.high.z, a.low.w, a.high.w, b.z, b.w);
+}
+VFRNN_DEVICE void multiply(float (&d)[4], const Rows<F16>& a, const uint4& b) {
+  mma_f16(d, a.low.x, a.high.x, a.low.y, a.high.y, b.x, b.y);
+  mma_f16(d, a.low.z, a.high.z, a.low.w, a.high.w, b.z, b.w);
+}
+VFRNN_DEVICE void multiply(float (&d)[4], const Rows<F32>& a, const uint4& b) {
+  multiply_split(d, a.first, split_tf32(b.x), split_tf32(b.y));
+  multiply_split(d, a.second, split_tf32(b.z), split_tf32(b.w));
+}
+template <class Type>
+VFRNN_DEVICE void multiply_group(float (&d)[4], const uint4& a_low, const uint4& a_high, const uint4& b) {
+  multiply(d, rows_of<Type>(a_low, a_high), b);
 }
 
 }  // namespace vfrnn::gpu

@@ -47,29 +47,29 @@ RecurrencePlan plan(int n, CudaType type, int64_t B, bool backward) {
   return {};
 }
 
-// Scratch of the steps.
-Tensor steps_scratch(const Tensor& like, int64_t B, int n, CudaType type) {
-  return empty_tensor(like, {recurrence_steps_scratch(B, n, type)}, ScalarType::Byte);
+// Memory for a plan's scratch.
+Tensor scratch_of(const RecurrencePlan& plan, const Tensor& like, int64_t B, int n, CudaType type) {
+  const int64_t packed_bytes = int64_t(plan.N) * plan.N * (type == CudaType::f32 ? 4 : 2);
+  const int64_t bytes = plan.route == RecurrenceRoute::steps ? recurrence_steps_scratch(B, n, type) : packed_bytes;
+  return empty_tensor(like, {bytes}, ScalarType::Byte);
 }
 int run(const RecurrenceForward& p, CudaType type, const Tensor& like, void* stream) {
   const RecurrencePlan chosen = plan(p.n, type, p.B, false);
-  if (chosen.route == RecurrenceRoute::steps) {
-    Tensor scratch = steps_scratch(like, p.B, p.n, type);
-    return recurrence_forward_steps(p, type, scratch.mutable_data_ptr(), stream);
-  }
-  if (type == CudaType::bf16) return recurrence_forward_bf16(p, chosen.shape, stream);
-  if (type == CudaType::f16) return recurrence_forward_f16(p, chosen.shape, stream);
-  return recurrence_forward_f32(p, chosen.shape, stream);
+  Tensor scratch = scratch_of(chosen, like, p.B, p.n, type);
+  void* const s = scratch.mutable_data_ptr();
+  if (chosen.route == RecurrenceRoute::steps) return recurrence_forward_steps(p, type, s, stream);
+  if (type == CudaType::bf16) return recurrence_forward_bf16(p, chosen.shape, s, stream);
+  if (type == CudaType::f16) return recurrence_forward_f16(p, chosen.shape, s, stream);
+  return recurrence_forward_f32(p, chosen.shape, s, stream);
 }
 int run(const RecurrenceBackward& p, CudaType type, const Tensor& like, void* stream) {
   const RecurrencePlan chosen = plan(p.n, type, p.B, true);
-  if (chosen.route == RecurrenceRoute::steps) {
-    Tensor scratch = steps_scratch(like, p.B, p.n, type);
-    return recurrence_backward_steps(p, type, scratch.mutable_data_ptr(), stream);
-  }
-  if (type == CudaType::bf16) return recurrence_backward_bf16(p, chosen.shape, stream);
-  if (type == CudaType::f16) return recurrence_backward_f16(p, chosen.shape, stream);
-  return recurrence_backward_f32(p, chosen.shape, stream);
+  Tensor scratch = scratch_of(chosen, like, p.B, p.n, type);
+  void* const s = scratch.mutable_data_ptr();
+  if (chosen.route == RecurrenceRoute::steps) return recurrence_backward_steps(p, type, s, stream);
+  if (type == CudaType::bf16) return recurrence_backward_bf16(p, chosen.shape, s, stream);
+  if (type == CudaType::f16) return recurrence_backward_f16(p, chosen.shape, s, stream);
+  return recurrence_backward_f32(p, chosen.shape, s, stream);
 }
 
 // (T, B, k) as (T B, k), and (a, b) as (b, a).

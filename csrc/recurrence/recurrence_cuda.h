@@ -37,13 +37,14 @@ struct RecurrenceBackward {
   bool wide;
 };
 
-// All steps in one launch, M on the chip: `shape` is an index into shapes_16_bits or shapes_32_bits.
-int recurrence_forward_bf16(const RecurrenceForward& problem, int shape, void* stream);
-int recurrence_forward_f16(const RecurrenceForward& problem, int shape, void* stream);
-int recurrence_forward_f32(const RecurrenceForward& problem, int shape, void* stream);
-int recurrence_backward_bf16(const RecurrenceBackward& problem, int shape, void* stream);
-int recurrence_backward_f16(const RecurrenceBackward& problem, int shape, void* stream);
-int recurrence_backward_f32(const RecurrenceBackward& problem, int shape, void* stream);
+// All steps in one launch, M on the chip, behind one that packs M. shape: index into shapes_16_bits or shapes_32_bits
+// (recurrence_shapes.h); scratch: memory of the device for N * N numbers of the type, at a multiple of 256.
+int recurrence_forward_bf16(const RecurrenceForward& problem, int shape, void* scratch, void* stream);
+int recurrence_forward_f16(const RecurrenceForward& problem, int shape, void* scratch, void* stream);
+int recurrence_forward_f32(const RecurrenceForward& problem, int shape, void* scratch, void* stream);
+int recurrence_backward_bf16(const RecurrenceBackward& problem, int shape, void* scratch, void* stream);
+int recurrence_backward_f16(const RecurrenceBackward& problem, int shape, void* scratch, void* stream);
+int recurrence_backward_f32(const RecurrenceBackward& problem, int shape, void* scratch, void* stream);
 
 // One product per step, for any n and device: chunks of steps in a CUDA graph. scratch: memory of the device, of
 // recurrence_steps_scratch bytes, at a multiple of 256.

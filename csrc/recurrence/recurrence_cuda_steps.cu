@@ -76,10 +76,10 @@ struct Epilogue {
     typename Type::Storage operand;
     if constexpr (backward) {
       if (t < 0) return put(r.grad_h0, sample * r.n + unit, sum);
-      operand = Type::of_float(multiply_by_derivative(beside.u + sum, beside.h, r.activation));
+      operand = Type::of_float(multiply_by_derivative(r.activation, beside.u + sum, beside.h));
       static_cast<typename Type::Storage*>(r.delta)[here] = operand;
     } else {
-      const Number h = activate(sum + (beside.u + beside.c), beside.beta, r.activation);
+      const Number h = activate(r.activation, sum + (beside.u + beside.c), beside.beta);
       put(r.hs, here, h);
       operand = Type::of_float(h);
     }

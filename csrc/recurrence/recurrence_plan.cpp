@@ -39,14 +39,14 @@ double ceil_div(double a, double b) {
 
 RecurrencePlan plan_of_shape(const RecurrenceShape& s, int index, CudaType type, int64_t batch, bool backward,
                              const gpu::DeviceProperties& device) {
-  const int bytes = bytes_of(type), groups = s.N * bytes / 64;
+  const int bytes = bytes_of(type), groups = s.groups(bytes);
   RecurrencePlan p{};
   p.route = s.cluster > 1 ? RecurrenceRoute::cluster : RecurrenceRoute::cta;
   p.shape = index, p.N = s.N, p.cluster = s.cluster, p.samples = s.samples(), p.unit_tiles = s.unit_tiles;
   p.blocks = (batch + s.samples() - 1) / s.samples() * s.cluster;
   p.threads = s.threads();
-  p.registers = 8 * s.unit_tiles * s.register_groups;
-  p.shared = int64_t(2) * s.samples() * s.N * bytes;
+  p.registers = (type == CudaType::f32 ? 16 : 8) * s.unit_tiles * s.register_groups;
+  p.shared = s.shared_bytes(bytes);
 
   // One block: the longer of the tensor cores' work, the chain of dependent products and the traffic of shared memory
   // (every warp reads all of h, and the part of M that is not in its registers), and what no work hides.

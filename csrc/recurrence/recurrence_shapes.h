@@ -1,8 +1,17 @@
 // The instances of the kernels that keep M on the chip for all steps: their tiles and the layout of their shared
 // memory. Plain C++, for the kernels, the plan and the tests alike.
+//
+// Shared memory: two buffers of states, that of step s in buffer s & 1 (the initial state, s = -1, in buffer 1); the
+// fragments of M that are not in registers; two mbarriers. A state is stored by samples, in chunks of 16 bytes.
 #pragma once
 
 #include <cstdint>
+
+#if defined(__CUDACC__)
+#define VFRNN_HOST_DEVICE __host__ __device__ __forceinline__
+#else
+#define VFRNN_HOST_DEVICE inline
+#endif
 
 namespace vfrnn {
 
@@ -13,15 +22,78 @@ struct RecurrenceShape {
   int cluster;          // blocks that share M by units; 1: one block holds all of it
   int unit_tiles;       // tiles of 16 units per warp
   int batch_tiles;      // tiles of 8 samples per block
-  int register_groups;  // of a unit tile's N * element_bytes / 64 groups of M (mma.h), those in registers
+  int register_groups;  // of a unit tile's groups of M (mma.h), those in registers: 8 of each thread, for float32 16
 
   constexpr int units() const { return N / cluster; }
   constexpr int warps() const { return units() / 16 / unit_tiles; }
   constexpr int threads() const { return 32 * warps(); }
   constexpr int samples() const { return 8 * batch_tiles; }
+
+  // Groups of 64 bytes of the sum; a fragment of M is a group of a unit tile: two times 16 bytes of every lane.
+  constexpr int groups(int element_bytes) const { return N * element_bytes / 64; }
+  constexpr int shared_groups(int element_bytes) const { return groups(element_bytes) - register_groups; }
+
+  // 64 bytes more than a multiple of 128: the rows of two samples that are read together lie in other banks.
+  constexpr int row_bytes(int element_bytes) const { return N * element_bytes + 64; }
+  constexpr int buffer_bytes(int element_bytes) const { return samples() * row_bytes(element_bytes); }
+  constexpr int fragments_at(int element_bytes) const { return 2 * buffer_bytes(element_bytes); }
+  constexpr int fragment_at(int element_bytes, int warp, int tile, int group) const {
+    return fragments_at(element_bytes) +
+           ((warp * unit_tiles + tile) * shared_groups(element_bytes) + group - register_groups) * 1024;
+  }
+  constexpr int barriers_at(int element_bytes) const {
+    return fragments_at(element_bytes) + warps() * unit_tiles * shared_groups(element_bytes) * 1024;
+  }
+  constexpr int shared_bytes(int element_bytes) const { return barriers_at(element_bytes) + 16; }
+
+  // What a block receives of every state from its peers: counted by an mbarrier.
+  constexpr int received_bytes(int element_bytes) const { return (cluster - 1) * samples() * units() * element_bytes; }
+  // Chunks of a warp's units and samples, to be pushed to every peer.
+  constexpr int chunks_per_row(int element_bytes) const { return unit_tiles * element_bytes; }
 };
 
-constexpr RecurrenceShape shapes_16_bits[] = {{64, 1, 1, 1, 2}};
-constexpr RecurrenceShape shapes_32_bits[] = {{64, 1, 1, 1, 4}};
+// Row g of a tile of 16 stands for unit 2 g and row g + 8 for unit 2 g + 1: what a lane holds of a result are then
+// pairs of neighbours.
+VFRNN_HOST_DEVICE constexpr int unit_of_row(int row) {
+  return row < 8 ? 2 * row : 2 * (row - 8) + 1;
+}
+// Where a chunk of a sample's row lies. Four lanes write a pair each to the samples 0, 2, 4, 6 of a tile: the exchange
+// of chunks puts these into different banks; samples 2 k and 2 k + 1, which are read together, exchange alike.
+VFRNN_HOST_DEVICE constexpr int chunk_at(int row_bytes, int sample, int chunk) {
+  return sample * row_bytes + (chunk ^ (2 * (sample >> 1 & 3))) * 16;
+}
+VFRNN_HOST_DEVICE constexpr int buffer_of(int step) {
+  return step & 1;
+}
+// Of the phase of its buffer's mbarrier that ends when the state of this step is complete.
+VFRNN_HOST_DEVICE constexpr uint32_t parity_of(int step) {
+  return uint32_t(step >> 1) & 1u;
+}
+
+//                                             N  cluster, unit tiles, batch tiles, register groups
+constexpr RecurrenceShape shapes_16_bits[] = {
+    {64, 1, 1, 1, 2},    {64, 1, 1, 2, 2},    {128, 1, 1, 1, 4},    {128, 1, 1, 2, 4},  {192, 1, 1, 1, 6},
+    {192, 1, 1, 2, 6},   {256, 1, 2, 1, 6},   {256, 1, 2, 2, 6},    {384, 8, 1, 1, 12}, {384, 8, 1, 2, 12},
+    {512, 8, 1, 1, 16},  {512, 8, 1, 2, 16},  {768, 8, 1, 1, 16},   {768, 8, 1, 2, 16}, {1024, 8, 1, 1, 14},
+    {1024, 8, 1, 2, 14}, {768, 16, 1, 1, 16}, {1024, 16, 1, 1, 16},
+};
+constexpr RecurrenceShape shapes_32_bits[] = {
+    {64, 1, 1, 1, 4},  {64, 1, 1, 2, 3},  {128, 1, 1, 1, 5}, {128, 1, 1, 2, 4}, {192, 1, 1, 1, 3},  {192, 1, 1, 2, 2},
+    {256, 8, 1, 1, 5}, {384, 8, 1, 1, 5}, {512, 8, 1, 1, 5}, {512, 8, 1, 2, 4}, {768, 16, 1, 1, 5},
+};
+
+constexpr bool is_consistent(const RecurrenceShape& s, int element_bytes) {
+  return s.N % (16 * s.cluster * s.unit_tiles) == 0 && s.N * element_bytes % 128 == 0 && s.threads() <= 1024 &&
+         s.batch_tiles <= 2 && s.register_groups >= 0 && s.shared_groups(element_bytes) >= 0 &&
+         s.shared_bytes(element_bytes) <= 232448 && s.received_bytes(element_bytes) < 1 << 20;
+}
+template <int count>
+constexpr bool all_consistent(const RecurrenceShape (&shapes)[count], int element_bytes) {
+  for (const RecurrenceShape& shape : shapes) {
+    if (!is_consistent(shape, element_bytes)) return false;
+  }
+  return true;
+}
+static_assert(all_consistent(shapes_16_bits, 2) && all_consistent(shapes_32_bits, 4));
 
 }  // namespace vfrnn
