@@ -52,7 +52,10 @@ RecurrencePlan plan_of_shape(const RecurrenceShape& s, int index, CudaType type,
   // (every warp reads all of h, and the part of M that is not in its registers), and what no work hides.
   const double products = double(s.unit_tiles) * s.batch_tiles * groups * products_per_group(type);  // of a warp
   const double tensor = ceil_div(s.warps(), partitions) * products * mma_cycles;
-  const double chain = 2.0 * groups * mma_latency;
+  // In 16 bits the products of a group follow each other, on two sums where tiles are few; in float32 its halves are
+  // independent sums of three products.
+  const double chained = type == CudaType::f32 ? 3 : s.unit_tiles * s.batch_tiles <= 2 ? 1 : 2;
+  const double chain = chained * groups * mma_latency;
   const double traffic =
       double(s.warps()) * (double(s.samples()) * s.N * bytes + 1024.0 * s.unit_tiles * (groups - s.register_groups)) +
       2.0 * s.samples() * s.N * bytes;
