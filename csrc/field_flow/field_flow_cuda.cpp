@@ -130,7 +130,7 @@ Gradients field_flow_backward(const Tensor& grad_, const Tensor& h, const Tensor
     backward.grad_b = data(grad_b, b_bit), backward.grad_w = data(grad_w, w_bit);
     backward.grad_N = data(grad_N, N_bit), backward.grad_G = data(grad_G, G_bit);
     backward.grad_dt = data(grad_dt, dt_bit), backward.grad_scale = data(grad_scale, scale_bit);
-    backward.C = scratch.take(p.one_field || (!layout.resident && layout.C < 0), p.one_field ? mesh : slots * mesh);
+    backward.C = scratch.take(p.one_field || layout.C < 0, p.one_field ? mesh : slots * mesh);
     backward.states = scratch.take(true, slots * states * n);
     backward.state_count = states;
     backward.tape = scratch.take(layout.tape < 0, slots * terms * n);

@@ -7,31 +7,28 @@
 namespace vfrnn {
 namespace {
 
-enum Vector { r_, e_, div_, h_, u_, z_, vectors };
-
 template <class S>
 __global__ void __launch_bounds__(S::most_threads, 1)
     forward_kernel(FieldFlowProblem p, FieldFlowForward f, FieldFlowLayout layout) {
   Mesh<S> mesh(p, layout, of_slot(f.C, p.one_field ? 0 : int64_t(p.m) * p.n));
-  float* vector = mesh.shared() + layout.vectors;
-  const auto at = [&](Vector which) { return vector + which * p.n; };
-  float *r = at(r_), *e = at(e_), *h = at(h_), *u = at(u_), *z = at(z_);
-  for_nodes(p.n, [&](int j) { r[j] = inverse_root(p.b[j]); });
+  Node* nodes = reinterpret_cast<Node*>(mesh.shared() + layout.nodes);
+  float* z = mesh.shared() + layout.z;
+  for_nodes(p.n, [&](int j) { nodes[j].r = inverse_root(p.b[j]); });
   uint32_t round = 0;
   if (p.one_field) contract_for_all(mesh, f.C);
   float taken = f.read ? *f.read : float(f.substeps);
-  if (!f.read && f.substeps == 0) taken = planned_substeps(mesh, r, f.series_limit, f.plan, f.counter, round);
+  if (!f.read && f.substeps == 0) taken = planned_substeps(mesh, nodes, f.series_limit, f.plan, f.counter, round);
   if (p.one_field && round == 0) gpu::grid_sync(f.counter, ++round);
   if (f.taken && blockIdx.x == 0 && threadIdx.x == 0) *f.taken = taken;
   const TimeStep step = time_step(taken, *p.dt);
-  for (int64_t sample = blockIdx.x; sample < p.B; sample += layout.slots) {
-    if (!p.one_field || sample == blockIdx.x) {
-      mesh.start(p.one_field ? nullptr : p.v + sample * p.m * p.d, p.one_field ? f.C : nullptr);
-      divergence(mesh, r, step.tau, at(div_), e);
+  for (int sample = int(blockIdx.x); sample < p.B; sample += layout.slots) {
+    if (!p.one_field || sample == int(blockIdx.x)) {
+      mesh.start(p.one_field ? nullptr : p.v + int64_t(sample) * p.m * p.d, p.one_field ? f.C : nullptr);
+      divergence(mesh, nodes, step.tau);
     }
-    for_nodes(p.n, [&](int j) { h[j] = f.h[sample * p.n + j]; });
-    for (int s = 0; s < step.count; ++s) substep(mesh, r, e, step.tau * f.direction, h, u, z);
-    for_nodes(p.n, [&](int j) { f.out[sample * p.n + j] = h[j]; });
+    for_nodes(p.n, [&](int j) { nodes[j].h = f.h[int64_t(sample) * p.n + j]; });
+    for (int s = 0; s < step.count; ++s) substep(mesh, nodes, step.tau * f.direction, z);
+    for_nodes(p.n, [&](int j) { f.out[int64_t(sample) * p.n + j] = nodes[j].h; });
   }
 }
 
@@ -48,8 +45,10 @@ FieldFlowLayout field_flow_layout(int64_t B, int m, int n, int order, bool backw
   l.warps = l.warps < most_warps ? l.warps : most_warps;
   l.resident = l.columns < 32 && m <= l.warps * l.rows;
   int64_t floats = int64_t(l.warps) * 32 * l.columns;
-  l.vectors = int(floats);
-  floats += int64_t(backward ? field_flow_backward_vectors : int(vectors)) * n;
+  l.nodes = int(floats);
+  floats += (backward ? field_flow_backward_values : int64_t(sizeof(Node) / sizeof(float))) * n;
+  l.z = int(floats);
+  floats += n + (backward ? field_flow_backward_common : 0);
   // What else fits is shared memory too, first what is read most often.
   const auto place = [&](bool wanted, int64_t count) {
     if (!wanted || (floats + count) * int64_t(sizeof(float)) > shared_limit) return -1;

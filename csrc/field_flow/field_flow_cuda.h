@@ -14,8 +14,7 @@ struct FieldFlowProblem {
   const float* G;  // (m, d, n)
   const float* dt;
   const float* scale;  // of the divergence
-  int64_t B;
-  int m, n, d, order;
+  int B, m, n, d, order;
   bool one_field, volume_preserving;
 };
 
@@ -27,11 +26,11 @@ struct FieldFlowLayout {
   bool resident;
   int blocks, slots;  // of the grid; of those, how many take samples
   int64_t shared;     // bytes
-  int vectors, C, N, tape, coefficients, X, Y;
+  int nodes, z, C, N, tape, coefficients, X, Y;
 };
 constexpr int field_flow_largest_n = 1024;
-constexpr int field_flow_states = 32;            // that the backward keeps of a flow
-constexpr int field_flow_backward_vectors = 13;  // of nodes, in shared memory
+constexpr int field_flow_states = 32;                                           // that the backward keeps of a flow
+constexpr int field_flow_backward_values = 13, field_flow_backward_common = 4;  // of a node, of a block: shared memory
 
 // gradients: X and Y wanted (-1: the forward). shared_limit: bytes of shared memory.
 FieldFlowLayout field_flow_layout(int64_t B, int m, int n, int order, bool backward, bool to_X, bool to_Y,

@@ -9,112 +9,138 @@
 namespace vfrnn {
 namespace {
 
-enum Vector { r_, e_, div_, h_, u_, y0_, g_, to_e_, to_u_, to_b_, to_tau_, adjoint_, row_, vectors };
-static_assert(vectors == field_flow_backward_vectors);
+// Beside the flow: y_0; the gradients of h, e, u, b and tau; r_j; and, at the end, the row that all of X gets.
+struct AdjointNode : Node {
+  float y0, grad, to_e, to_u, to_b, to_tau, adjoint, more;
+};
+static_assert(sizeof(AdjointNode) == field_flow_backward_values * sizeof(float));
 
-// What a block needs for its samples: vectors of nodes, the tape and the coefficients of one substep (rows 2 j of
-// y_{j+1}, rows 2 j + 1 of r_j), X and Y.
+// What all threads of a block have in common, in shared memory too.
+struct Times {
+  float tau, mean;     // taken off div v
+  int count, segment;  // substeps, and how many of them from one kept state to the next
+};
+static_assert(sizeof(Times) <= field_flow_backward_common * sizeof(float));
+
+// What a block does for a sample. Of one substep it keeps, on the tape, rows 2 j of z = B^-1/2 y_{j+1} and 2 j + 1 of
+// B^-1/2 r_j, and the same rows of the coefficients with which they enter X and Y. Where those pieces are is computed
+// whenever one is used: the registers hold the mesh.
 template <class S>
 struct Adjoint {
   const FieldFlowProblem& p;
   const FieldFlowBackward& g;
+  const FieldFlowLayout& layout;
   Mesh<S>& mesh;
-  float *vector, *tape, *on_C, *on_N, *X, *Y;
+  AdjointNode* nodes;
+  Times* times;
+  int X_index;  // of this block's X in global memory
 
-  VFRNN_DEVICE float* at(Vector which) const { return vector + which * p.n; }
-  VFRNN_DEVICE float* row(int j) const { return tape + int64_t(j) * p.n; }
+  static VFRNN_DEVICE float* piece(int place, float* global, int64_t index, int64_t size) {
+    place = gpu::opaque(place);
+    return place < 0 ? global + index * size : Mesh<S>::shared() + place;
+  }
+  VFRNN_DEVICE int64_t size() const { return int64_t(p.m) * p.n; }
+  VFRNN_DEVICE float* row(int j) const {
+    return piece(layout.tape, g.tape, blockIdx.x, 2 * int64_t(p.order) * p.n) + int64_t(j) * p.n;
+  }
+  VFRNN_DEVICE float* coefficients(bool of_Y) const {
+    const int64_t count = 2 * int64_t(p.order) * p.m;
+    return piece(layout.coefficients, g.coefficients, blockIdx.x, 2 * count) + (of_Y ? count : 0);
+  }
+  VFRNN_DEVICE float* X() const { return piece(layout.X, g.X, X_index, size()); }
+  VFRNN_DEVICE float* Y() const { return piece(layout.Y, g.Y, blockIdx.x, size()); }
 
   // The terms of one substep from h: y_0, the tape's rows of y, and the coefficients of the rows of r.
-  VFRNN_DEVICE void terms(float tau) {
-    const float *r = at(r_), *e = at(e_), *h = at(h_);
-    float *u = at(u_), *y0 = at(y0_);
+  VFRNN_DEVICE void terms() {
+    const float tau = times->tau;
     for_nodes(p.n, [&](int j) {
-      u[j] = e[j] * h[j];
-      row(2 * p.order - 2)[j] = r[j] * u[j];
+      nodes[j].u = nodes[j].e * nodes[j].h;
+      row(2 * p.order - 2)[j] = nodes[j].r * nodes[j].u;
     });
     for (int k = p.order - 1; k >= 0; --k) {
       gpu::sync_threads();
       const float c = tau / float(k + 1);
       keep_dots(2 * k, 2 * k + 1, -c);
       for_nodes(p.n, [&](int j) {
-        const float y = u[j] + c * r[j] * mesh.total(j);
+        const float y = nodes[j].u + c * nodes[j].r * mesh.total(j);
         if (k > 0) {
-          row(2 * k - 2)[j] = r[j] * y;
+          row(2 * k - 2)[j] = nodes[j].r * y;
         } else {
-          y0[j] = y;
+          nodes[j].y0 = y;
         }
       });
     }
   }
   // The adjoint of the same substep: g becomes the gradient of h.
-  VFRNN_DEVICE void series(float tau) {
-    const float *r = at(r_), *e = at(e_), *h = at(h_), *u = at(u_), *y0 = at(y0_);
-    float *grad = at(g_), *to_e = at(to_e_), *to_u = at(to_u_), *to_b = at(to_b_), *to_tau = at(to_tau_);
-    float* adjoint = at(adjoint_);
+  VFRNN_DEVICE void series() {
+    const float tau = times->tau;
     for_nodes(p.n, [&](int j) {
-      to_e[j] += grad[j] * y0[j];
-      adjoint[j] = to_u[j] = e[j] * grad[j];
-      row(1)[j] = r[j] * adjoint[j];
+      AdjointNode& node = nodes[j];
+      node.to_e += node.grad * node.y0;
+      node.adjoint = node.to_u = node.e * node.grad;
+      row(1)[j] = node.r * node.adjoint;
     });
     for (int k = 0; k < p.order; ++k) {
       gpu::sync_threads();
       const float c = tau / float(k + 1);
       keep_dots(2 * k + 1, 2 * k, c);
       for_nodes(p.n, [&](int j) {
-        const float total = mesh.total(j), along = total * row(2 * k)[j];  // <S r, y_{j+1}>, of this node
-        const float y = k > 0 ? row(2 * k - 2)[j] / r[j] : y0[j];
-        to_tau[j] -= along / float(k + 1);
-        to_b[j] += adjoint[j] * (y - u[j]) - c * along;
-        adjoint[j] = -c * r[j] * total;
-        to_u[j] += adjoint[j];
-        if (k + 1 < p.order) row(2 * k + 3)[j] = r[j] * adjoint[j];
+        AdjointNode& node = nodes[j];
+        const float total = mesh.total(j), along = total * row(2 * k)[j];  // <S r_k, y_{k+1}>, of this node
+        const float y = k > 0 ? row(2 * k - 2)[j] / node.r : node.y0;
+        node.to_tau -= along / float(k + 1);
+        node.to_b += node.adjoint * (y - node.u) - c * along;
+        node.adjoint = -c * node.r * total;
+        node.to_u += node.adjoint;
+        if (k + 1 < p.order) row(2 * k + 3)[j] = node.r * node.adjoint;
       });
     }
     for_nodes(p.n, [&](int j) {
-      to_e[j] += to_u[j] * h[j];
-      grad[j] = e[j] * to_u[j];
+      nodes[j].to_e += nodes[j].to_u * nodes[j].h;
+      nodes[j].grad = nodes[j].e * nodes[j].to_u;
     });
   }
   // S times the tape's row `from`; its dots become the coefficients of the row `of`.
   VFRNN_DEVICE void keep_dots(int from, int of, float sigma) {
-    float *coef_C = on_C + int64_t(of) * p.m, *coef_N = on_N + int64_t(of) * p.m;
-    mesh.generator(row(from), [&](int cell, float a, float along) {
-      coef_C[cell] = sigma * a;
-      coef_N[cell] = -sigma * along;
+    // of C: sigma N_c.z, and of N: -sigma C_c.z
+    mesh.generator(row(from), [&](int cell, int which, float dot) {
+      coefficients(which == 1)[int64_t(of) * p.m + cell] = which == 0 ? sigma * dot : -sigma * dot;
     });
   }
 
   // The first substep is done: what delta gets, e = exp(-tau delta / 4) with delta = scale (div - mean).
-  VFRNN_DEVICE void finish(const TimeStep& step, float mean, int64_t sample) {
-    const float *r = at(r_), *e = at(e_), *div = at(div_), *grad = at(g_), *to_e = at(to_e_), *to_b = at(to_b_);
-    float *to_delta = at(row_), *to_tau = at(to_tau_), *to_scale = at(adjoint_);
+  VFRNN_DEVICE void finish(int sample) {
+    const float tau = times->tau, mean = times->mean;
     const float scale = *p.scale;
-    for_nodes(p.n, [&](int j) { to_delta[j] = -0.25f * step.tau * to_e[j] * e[j]; });
+    for_nodes(p.n, [&](int j) { nodes[j].more = -0.25f * tau * nodes[j].to_e * nodes[j].e; });
     float taken_off = 0.f;
     if (p.volume_preserving) {
       gpu::sync_threads();
-      taken_off = sum_of(to_delta, p.n) / float(p.n);
+      taken_off = sum_of(p.n, [&](int j) { return nodes[j].more; }) / float(p.n);
       gpu::sync_threads();
     }
     for_nodes(p.n, [&](int j) {
-      const float on_delta = to_delta[j] - taken_off;
-      const int64_t place = sample * p.n + j;
-      if (g.grad_h) g.grad_h[place] = grad[j];
-      g.rows_b[place] = -(0.5f * to_b[j] + scale * on_delta * div[j]) / p.b[j];
-      to_tau[j] -= 0.25f * to_e[j] * e[j] * scale * (div[j] - mean);
-      to_scale[j] = on_delta * div[j];
-      to_delta[j] = -2.f * scale * r[j] * r[j] * on_delta;
+      AdjointNode& node = nodes[j];
+      const float on_delta = node.more - taken_off;
+      const int64_t place = int64_t(sample) * p.n + j;
+      if (g.grad_h) g.grad_h[place] = node.grad;
+      g.rows_b[place] = -(0.5f * node.to_b + scale * on_delta * node.div) / p.b[j];
+      node.to_tau -= 0.25f * node.to_e * node.e * scale * (node.div - mean);
+      node.adjoint = on_delta * node.div;  // of the scale, from here on
+      node.more = -2.f * scale * node.r * node.r * on_delta;
     });
     gpu::sync_threads();
     if (mesh.warp == 0) {
-      const float on_tau = sum_of(to_tau, p.n), on_scale = sum_of(to_scale, p.n);
-      if (mesh.lane == 0) g.parts[2 * sample] = on_tau / float(step.count), g.parts[2 * sample + 1] = on_scale;
+      const float on_tau = sum_of(p.n, [&](int j) { return nodes[j].to_tau; });
+      const float on_scale = sum_of(p.n, [&](int j) { return nodes[j].adjoint; });
+      if (mesh.lane == 0) g.parts[2 * sample] = on_tau / float(times->count), g.parts[2 * sample + 1] = on_scale;
     }
   }
 
-  // out (m, n) += coefficients^T tape (+ 1 more^T); the first time out is set. A thread adds to its own entries.
-  VFRNN_DEVICE void add_products(const float* coefficients, const float* more, bool is_first, float* out) const {
+  // X or Y += coefficients^T tape (+ 1 more^T if `ends`); the first time it is set. A thread adds to its own entries.
+  VFRNN_DEVICE void add_products(bool to_Y, bool ends, bool is_first) const {
     constexpr int rows = S::rows, columns = S::columns;
+    float* out = to_Y ? Y() : X();
     for (int first = 0; first < p.m; first += mesh.warps * rows) {
       float sums[rows][columns];
 #pragma unroll
@@ -124,18 +150,17 @@ struct Adjoint {
         for (int q = 0; q < columns; ++q) {
           const bool inside = c < p.m && mesh.node(q) < p.n;
           sums[i][q] = inside && !is_first ? out[mesh.place(c, q)] : 0.f;
-          if (inside && more) sums[i][q] += more[mesh.node(q)];
+          if (inside && ends) sums[i][q] += nodes[mesh.node(q)].more;
         }
       }
-#pragma unroll 1
-      for (int t = 0; t < 2 * p.order; ++t) {
+      const float *z = row(0) + mesh.lane, *factor = coefficients(to_Y) + mesh.cell(first, 0);
+#pragma unroll 2
+      for (int t = 0; t < 2 * p.order; ++t, z += p.n, factor += p.m) {
         float factors[rows], x[columns];
 #pragma unroll
-        for (int i = 0; i < rows; ++i) {
-          factors[i] = mesh.cell(first, i) < p.m ? coefficients[int64_t(t) * p.m + mesh.cell(first, i)] : 0.f;
-        }
+        for (int i = 0; i < rows; ++i) factors[i] = mesh.cell(first, i) < p.m ? factor[mesh.warps * i] : 0.f;
 #pragma unroll
-        for (int q = 0; q < columns; ++q) x[q] = mesh.node(q) < p.n ? row(t)[mesh.node(q)] : 0.f;
+        for (int q = 0; q < columns; ++q) x[q] = mesh.node(q) < p.n ? z[32 * q] : 0.f;
 #pragma unroll
         for (int i = 0; i < rows; ++i) {
 #pragma unroll
@@ -154,12 +179,12 @@ struct Adjoint {
   }
 
   // grad_v_ck = (w_c / 2) <X_c, G_ck> of a sample with its own field, and its part <X_c, C_c> / 2 of grad_w_c
-  VFRNN_DEVICE void field_gradients(int64_t sample) const {
+  VFRNN_DEVICE void field_gradients(int sample) const {
     constexpr int columns = S::columns, axes = 4;
     for (int c = mesh.warp; c < p.m; c += mesh.warps) {
       float x[columns], part_w = 0.f;
-      mesh.load(X, c, x);
-      const int64_t first_axis = (sample * p.m + c) * p.d;
+      mesh.load(X(), c, x);
+      const int64_t first_axis = (int64_t(sample) * p.m + c) * p.d;
       const float half_w = 0.5f * weight(p, c);
       for (int k = 0; k < p.d; k += axes) {
         float along[axes] = {};
@@ -178,7 +203,7 @@ struct Adjoint {
         }
       }
       part_w = gpu::warp_sum(part_w);
-      if (mesh.lane == 0 && g.parts_w) g.parts_w[sample * p.m + c] = part_w;
+      if (mesh.lane == 0 && g.parts_w) g.parts_w[int64_t(sample) * p.m + c] = part_w;
     }
   }
   // X or Y of this block, from shared to global memory: every thread its own entries
@@ -196,7 +221,7 @@ template <class S, class Factor>
 VFRNN_DEVICE void sum_of_rows(Mesh<S>& mesh, const float* rows, int64_t count, int c, const Factor& factor) {
   const int64_t size = int64_t(mesh.p.m) * mesh.p.n;
   float sum[S::columns] = {};
-#pragma unroll 2
+#pragma unroll 1
   for (int64_t i = mesh.warp; i < count; i += mesh.warps) {
     const float* from = rows + i * size;
     const float times = factor(i);
@@ -270,67 +295,65 @@ VFRNN_DEVICE void sum_b(Mesh<S>& mesh, const FieldFlowBackward& g, int first) {
 template <class S>
 __global__ void __launch_bounds__(S::most_threads, 1)
     backward_kernel(FieldFlowProblem p, FieldFlowBackward g, FieldFlowLayout layout) {
-  const int64_t slot = blockIdx.x, size = int64_t(p.m) * p.n, terms = 2 * int64_t(p.order);
-  Mesh<S> mesh(p, layout, of_slot(g.C, p.one_field ? 0 : size));
-  float* shared = mesh.shared();
+  float* C = of_slot(g.C, p.one_field ? 0 : int64_t(p.m) * p.n);
+  Mesh<S> mesh(p, layout, C);
+  const int slot = int(blockIdx.x);
   const bool to_X = g.grad_v || g.grad_w || g.grad_G, one_X_each = !p.one_field && g.grad_G;
-  float* coefficients =
-      layout.coefficients < 0 ? of_slot(g.coefficients, 2 * terms * p.m) : shared + layout.coefficients;
-  Adjoint<S> adjoint = {p,
-                        g,
-                        mesh,
-                        shared + layout.vectors,
-                        layout.tape < 0 ? of_slot(g.tape, terms * p.n) : shared + layout.tape,
-                        coefficients,
-                        coefficients + terms * p.m,
-                        layout.X < 0 ? of_slot(g.X, size) : shared + layout.X,
-                        layout.Y < 0 ? of_slot(g.Y, size) : shared + layout.Y};
-  const auto at = [&](Vector which) { return adjoint.at(which); };
-  const float *r = at(r_), *e = at(e_);
-  float* h = at(h_);
-  for_nodes(p.n, [&](int j) { at(r_)[j] = inverse_root(p.b[j]); });
+  AdjointNode* nodes = reinterpret_cast<AdjointNode*>(mesh.shared() + layout.nodes);
+  float* z = mesh.shared() + layout.z;
+  Times* times = reinterpret_cast<Times*>(z + p.n);
+  Adjoint<S> adjoint = {p, g, layout, mesh, nodes, times, slot};
+  for_nodes(p.n, [&](int j) { nodes[j].r = inverse_root(p.b[j]); });
+  if (threadIdx.x == 0) {
+    const TimeStep step = time_step(*g.taken, *p.dt);
+    *times = {step.tau, 0.f, step.count, (step.count + g.state_count - 1) / g.state_count};
+  }
+  gpu::sync_threads();
   uint32_t round = 0;
   if (p.one_field) {
     contract_for_all(mesh, g.C);
     gpu::grid_sync(g.counter, ++round);
   }
-  const TimeStep step = time_step(*g.taken, *p.dt);
-  const int segment = (step.count + g.state_count - 1) / g.state_count;
-  float* states = g.states + slot * g.state_count * p.n;
-  float mean = 0.f;
-  for (int64_t sample = slot; sample < p.B; sample += layout.slots) {
-    if (!p.one_field || sample == slot) {
-      mesh.start(p.one_field ? nullptr : p.v + sample * p.m * p.d, p.one_field ? g.C : nullptr);
-      mean = divergence(mesh, r, step.tau, at(div_), at(e_));
+  const auto state = [&](int s) { return g.states + (int64_t(slot) * g.state_count + s / times->segment) * p.n; };
+  for (int sample = slot; sample < p.B; sample += layout.slots) {
+    if (S::resident || !p.one_field || sample == slot) {
+      mesh.start(p.one_field ? nullptr : p.v + int64_t(sample) * p.m * p.d, p.one_field ? g.C : nullptr);
     }
-    if (one_X_each && layout.X < 0) adjoint.X = g.X + sample * size;
+    if (!p.one_field || sample == slot) {
+      const float mean = divergence(mesh, nodes, times->tau);
+      if (threadIdx.x == 0) times->mean = mean;
+    }
+    if (S::resident && !p.one_field && times->count > 1) mesh.keep(C);
+    if (one_X_each) adjoint.X_index = sample;
     const bool sets_X = !p.one_field || sample == slot;
-    for_nodes(p.n, [&](int j) { h[j] = g.h[sample * p.n + j]; });
-    for (int s = 0; s < step.count; ++s) {
-      if (s % segment == 0) for_nodes(p.n, [&](int j) { states[int64_t(s / segment) * p.n + j] = h[j]; });
-      if (s + 1 < step.count) substep(mesh, r, e, step.tau, h, at(u_), at(row_));
+    for_nodes(p.n, [&](int j) { nodes[j].h = g.h[int64_t(sample) * p.n + j]; });
+    for (int s = 0; s < times->count; ++s) {
+      if (s % times->segment == 0) for_nodes(p.n, [&](int j) { state(s)[j] = nodes[j].h; });
+      if (s + 1 < times->count) substep(mesh, nodes, times->tau, z);
     }
     for_nodes(p.n, [&](int j) {
-      at(g_)[j] = g.grad[sample * p.n + j];
-      at(to_e_)[j] = at(to_b_)[j] = at(to_tau_)[j] = 0.f;
+      nodes[j].grad = g.grad[int64_t(sample) * p.n + j];
+      nodes[j].to_e = nodes[j].to_b = nodes[j].to_tau = 0.f;
     });
-    for (int s = step.count - 1; s >= 0; --s) {
-      for_nodes(p.n, [&](int j) { h[j] = states[int64_t(s / segment) * p.n + j]; });
-      for (int again = s % segment; again > 0; --again) substep(mesh, r, e, step.tau, h, at(u_), at(row_));
-      adjoint.terms(step.tau);
-      adjoint.series(step.tau);
-      if (s == 0) adjoint.finish(step, mean, sample);
-      const bool is_last = s == step.count - 1;
-      if (to_X) adjoint.add_products(adjoint.on_C, s == 0 ? at(row_) : nullptr, is_last && sets_X, adjoint.X);
-      if (g.grad_N) adjoint.add_products(adjoint.on_N, nullptr, is_last && sample == slot, adjoint.Y);
+    for (int s = times->count - 1;; --s) {
+      for_nodes(p.n, [&](int j) { nodes[j].h = state(s)[j]; });
+      for (int again = s % times->segment; again > 0; --again) substep(mesh, nodes, times->tau, z);
+      adjoint.terms();
+      adjoint.series();
+      if (s == 0) adjoint.finish(sample);
+      const bool is_last = s == times->count - 1;
+      if (to_X) adjoint.add_products(false, s == 0, is_last && sets_X);
+      if (g.grad_N) adjoint.add_products(true, false, is_last && sample == slot);
       gpu::sync_threads();
+      if (s == 0) break;
+      if (S::resident) mesh.start(nullptr, C);  // which leaves the registers to the products
     }
     if (!p.one_field && (g.grad_v || g.grad_w)) adjoint.field_gradients(sample);
-    if (one_X_each && layout.X >= 0) adjoint.copy(adjoint.X, g.X + sample * size);
+    if (one_X_each && layout.X >= 0) adjoint.copy(adjoint.X(), g.X + sample * adjoint.size());
   }
   if (slot < layout.slots) {
-    if (p.one_field && to_X && layout.X >= 0) adjoint.copy(adjoint.X, g.X + slot * size);
-    if (g.grad_N && layout.Y >= 0) adjoint.copy(adjoint.Y, g.Y + slot * size);
+    if (p.one_field && to_X && layout.X >= 0) adjoint.copy(adjoint.X(), g.X + slot * adjoint.size());
+    if (g.grad_N && layout.Y >= 0) adjoint.copy(adjoint.Y(), g.Y + slot * adjoint.size());
   }
   gpu::grid_sync(g.counter, ++round);
 
@@ -338,7 +361,7 @@ __global__ void __launch_bounds__(S::most_threads, 1)
   const int cells = of_cells ? p.m : 0, chunks = g.grad_b ? (p.n + 31) / 32 : 0;
   for (int task = int(blockIdx.x); task <= cells + chunks; task += int(gridDim.x)) {
     if (task < cells) {
-      sum_cell(mesh, g, layout.slots, at(row_), task);
+      sum_cell(mesh, g, layout.slots, z, task);
     } else if (task < cells + chunks) {
       sum_b(mesh, g, 32 * (task - cells));
     } else if (mesh.warp == 0) {

@@ -50,14 +50,6 @@ VFRNN_DEVICE float scattered_sum(float* x) {
     return scattered_sum<count / 2, mask / 2>(x);
   }
 }
-// The same with all sums in every lane
-template <int count>
-VFRNN_DEVICE void all_sums(float (&x)[count]) {
-  const float mine = scattered_sum<count>(x);
-#pragma unroll
-  for (int i = 0; i < count; ++i) x[i] = gpu::shuffle(mine, i * (32 / count));
-}
-
 struct TimeStep {
   int count;
   float tau;
@@ -81,10 +73,13 @@ struct Mesh {
   static constexpr int columns = S::columns, rows = S::rows, stride = S::stride;
   const FieldFlowProblem& p;
   int lane = gpu::lane(), warp = gpu::warp(), warps = int(blockDim.x) / 32;
-  float* shares;                                           // (warps, stride): of a sum over cells, one for each warp
-  const float* all_N;                                      // (m, n)
-  float* all_C;                                            // (m, n); not used if resident
-  float N[rows][columns], C[rows][columns], half_w[rows];  // of the cells first + warp + warps * (0, ..., rows - 1)
+  float* shares;                             // (warps, stride): of a sum over cells, one for each warp
+  const float* all_N;                        // (m, n)
+  float* all_C;                              // (m, n); not used if resident
+  float N[rows][columns], C[rows][columns];  // of the cells first + warp + warps * (0, ..., rows - 1)
+  // Of the sums over the lanes for these cells, N_c.z and C_c.z of each in turn, a lane has that of one; w_c / 2 of it.
+  static constexpr int lanes = 16 / rows;  // that have the same
+  float half_w;
 
   VFRNN_DEVICE Mesh(const FieldFlowProblem& problem, const FieldFlowLayout& layout, float* global_C)
       : p(problem), shares(shared()), all_N(problem.N), all_C(layout.C < 0 ? global_C : shared() + layout.C) {
@@ -120,39 +115,47 @@ struct Mesh {
     }
   }
   VFRNN_DEVICE void load_weights(int first) {
-#pragma unroll
-    for (int i = 0; i < rows; ++i) half_w[i] = cell(first, i) < p.m ? 0.5f * weight(p, cell(first, i)) : 0.f;
+    const int c = cell(first, lane / (2 * lanes));
+    half_w = c < p.m ? 0.5f * weight(p, c) : 0.f;
   }
 
-  // The field v (m, d), or if it is null the contracted field C (m, n), becomes the one of the mesh.
+  // C of a cell from the field v (m, d), or if it is null from the contracted field (m, n)
+  VFRNN_DEVICE void find_C(const float* v, const float* contracted, int cell, float (&x)[columns]) const {
+    if (v) {
+      contract(v, cell, x);
+    } else {
+      load(contracted, cell, x);
+    }
+  }
+  // That field becomes the one of the mesh.
   VFRNN_DEVICE void start(const float* v, const float* contracted) {
-    for (int first = 0; first < p.m || S::resident; first += warps * rows) {
+    if constexpr (S::resident) {
+      const int first = gpu::opaque(0);  // the addresses are needed here alone
 #pragma unroll
-      for (int i = 0; i < rows; ++i) {
-        const int c = cell(first, i);
-        if constexpr (S::resident) {
-          load(all_N, c, N[i]);
-          if (v) {
-            contract(v, c, C[i]);
-          } else {
-            load(contracted, c, C[i]);
-          }
-        } else if (contracted != all_C) {
-          float x[columns];
-          if (v) {
-            contract(v, c, x);
-          } else {
-            load(contracted, c, x);
-          }
+      for (int i = 0; i < rows; ++i) find_C(v, contracted, cell(first, i), C[i]);
 #pragma unroll
-          for (int q = 0; q < columns; ++q) {
-            if (c < p.m && node(q) < p.n) all_C[place(c, q)] = x[q];  // read again by this thread alone
-          }
+      for (int i = 0; i < rows; ++i) load(all_N, cell(first, i), N[i]);
+      load_weights(first);
+    } else if (contracted != all_C) {
+      for (int c = warp; c < p.m; c += warps) {
+        float x[columns];
+        find_C(v, contracted, c, x);
+#pragma unroll
+        for (int q = 0; q < columns; ++q) {
+          if (node(q) < p.n) all_C[place(c, q)] = x[q];  // read again by this thread alone
         }
       }
-      if constexpr (S::resident) {
-        load_weights(0);
-        break;
+    }
+  }
+
+  // C, to be given to `start` again; it is read by the threads that write it.
+  VFRNN_DEVICE void keep(float* to) const {
+    const int first = gpu::opaque(0);
+#pragma unroll
+    for (int i = 0; i < rows; ++i) {
+#pragma unroll
+      for (int q = 0; q < columns; ++q) {
+        if (cell(first, i) < p.m && node(q) < p.n) to[place(cell(first, i), q)] = C[i][q];
       }
     }
   }
@@ -161,7 +164,7 @@ struct Mesh {
   template <class F>
   VFRNN_DEVICE void for_rows(const F& f) {
     if constexpr (S::resident) {
-      f(0);
+      f(gpu::opaque(0));
     } else {
       for (int first = 0; first < p.m; first += warps * rows) {
 #pragma unroll
@@ -187,7 +190,8 @@ struct Mesh {
     return sum;
   }
 
-  // total(j) is then b^1/2 (S y)_j for z = B^-1/2 y; keep(c, N_c.z, C_c.z) by one lane for every cell.
+  // total(j) is then b^1/2 (S y)_j for z = B^-1/2 y; for every cell keep(c, 0, N_c.z) and keep(c, 1, C_c.z) by one
+  // lane.
   template <class Keep>
   VFRNN_DEVICE void generator(const float* from, const Keep& keep) {
     float z[columns], sum[columns] = {};
@@ -203,11 +207,12 @@ struct Mesh {
           dots[2 * i + 1] += C[i][q] * z[q];
         }
       }
-      all_sums(dots);
+      const float mine = scattered_sum<2 * rows>(dots), weighted = half_w * mine;
+      const int c = cell(first, lane / (2 * lanes));
+      if (lane % lanes == 0 && c < p.m) keep(c, lane / lanes % 2, mine);
 #pragma unroll
       for (int i = 0; i < rows; ++i) {
-        if (lane == 0 && cell(first, i) < p.m) keep(cell(first, i), dots[2 * i], dots[2 * i + 1]);
-        const float on_N = half_w[i] * dots[2 * i + 1], on_C = half_w[i] * dots[2 * i];
+        const float on_C = gpu::shuffle(weighted, 2 * i * lanes), on_N = gpu::shuffle(weighted, (2 * i + 1) * lanes);
 #pragma unroll
         for (int q = 0; q < columns; ++q) sum[q] += on_N * N[i][q] - on_C * C[i][q];
       }
@@ -220,23 +225,32 @@ struct Mesh {
     for_rows([&](int) {
 #pragma unroll
       for (int i = 0; i < rows; ++i) {
+        const float factor = gpu::shuffle(half_w, 2 * i * lanes);
 #pragma unroll
-        for (int q = 0; q < columns; ++q) sum[q] += half_w[i] * C[i][q];
+        for (int q = 0; q < columns; ++q) sum[q] += factor * C[i][q];
       }
     });
     share(sum);
   }
 };
 
-// f(j) for the nodes that this thread owns in a vector
+// Values of a node, in shared memory; a thread reads and writes those of its own nodes. An odd number of them: no two
+// lanes meet in a bank.
+struct Node {
+  float r, e;  // b^-1/2, exp(-tau delta / 4)
+  float div, h, u;
+};
+// f(j) for the nodes that this thread owns
 template <class F>
 VFRNN_DEVICE void for_nodes(int n, const F& f) {
+#pragma unroll 1
   for (int j = int(threadIdx.x); j < n; j += int(blockDim.x)) f(j);
 }
-// The sum of a vector in shared memory, complete, in every thread
-VFRNN_DEVICE float sum_of(const float* x, int n) {
+// The sum of value(j) over the nodes, in every thread
+template <class Value>
+VFRNN_DEVICE float sum_of(int n, const Value& value) {
   float sum = 0.f;
-  for (int j = gpu::lane(); j < n; j += 32) sum += x[j];
+  for (int j = gpu::lane(); j < n; j += 32) sum += value(j);
   return gpu::warp_sum(sum);
 }
 
@@ -256,44 +270,43 @@ VFRNN_DEVICE void contract_for_all(const Mesh<S>& mesh, float* C) {
   }
 }
 
-// One substep of the flow: h <- e * p(tau S) (e * h). u and z are scratch; all are vectors in shared memory, of which a
-// thread reads and writes its own nodes.
-template <class S>
-VFRNN_DEVICE void substep(Mesh<S>& mesh, const float* r, const float* e, float tau, float* h, float* u, float* z) {
+// One substep of the flow: h <- e * p(tau S) (e * h). z (n,) is scratch in shared memory.
+template <class S, class Nodes>
+VFRNN_DEVICE void substep(Mesh<S>& mesh, Nodes* nodes, float tau, float* z) {
   const int n = mesh.p.n, order = mesh.p.order;
   for_nodes(n, [&](int j) {
-    u[j] = e[j] * h[j];
-    z[j] = r[j] * u[j];
+    nodes[j].u = nodes[j].e * nodes[j].h;
+    z[j] = nodes[j].r * nodes[j].u;
   });
   for (int term = 0; term < order; ++term) {
     gpu::sync_threads();
-    mesh.generator(z, [](int, float, float) {});
+    mesh.generator(z, [](int, int, float) {});
     const float factor = tau / float(order - term);
     const bool last = term == order - 1;
     for_nodes(n, [&](int j) {
-      const float y = u[j] + factor * r[j] * mesh.total(j);
+      const float y = nodes[j].u + factor * nodes[j].r * mesh.total(j);
       if (last) {
-        h[j] = e[j] * y;
+        nodes[j].h = nodes[j].e * y;
       } else {
-        z[j] = r[j] * y;
+        z[j] = nodes[j].r * y;
       }
     });
   }
   gpu::sync_threads();
 }
 // div v and e of the field that `start` has given to the mesh. The result is the mean that is taken off div v.
-template <class S>
-VFRNN_DEVICE float divergence(Mesh<S>& mesh, const float* r, float tau, float* div, float* e) {
+template <class S, class Nodes>
+VFRNN_DEVICE float divergence(Mesh<S>& mesh, Nodes* nodes, float tau) {
   const int n = mesh.p.n;
   mesh.divergence();
-  for_nodes(n, [&](int j) { div[j] = -2.f * r[j] * r[j] * mesh.total(j); });
+  for_nodes(n, [&](int j) { nodes[j].div = -2.f * nodes[j].r * nodes[j].r * mesh.total(j); });
   float mean = 0.f;
   if (mesh.p.volume_preserving) {
     gpu::sync_threads();
-    mean = sum_of(div, n) / float(n);
+    mean = sum_of(n, [&](int j) { return nodes[j].div; }) / float(n);
   }
   const float factor = -0.25f * tau * *mesh.p.scale;
-  for_nodes(n, [&](int j) { e[j] = expf(factor * (div[j] - mean)); });
+  for_nodes(n, [&](int j) { nodes[j].e = expf(factor * (nodes[j].div - mean)); });
   gpu::sync_threads();
   return mean;
 }
