@@ -45,10 +45,11 @@ struct Inputs {
          const Tensor& dt, const Tensor& scale, bool volume_preserving, int64_t order)
       : h(packed(h)), v(packed(v)), b(packed(b)), w(packed(w)), N(packed(N)), G(packed(G)), dt(dt), scale(scale) {
     require(h.scalar_type() == ScalarType::Float, "the CUDA kernels of field_flow are float32");
+    require(h.size(0) <= INT32_MAX, "field_flow: too many samples: ", h.size(0));
     require(h.size(1) <= field_flow_largest_n, "the CUDA kernels of field_flow serve n up to ", field_flow_largest_n,
             ", got n = ", h.size(1));
     problem = {data_of(this->v), data_of(this->b), data_of(this->w), data_of(this->N), data_of(this->G),
-               data_of(dt),      data_of(scale),   h.size(0),        int(N.size(0)),   int(h.size(1)),
+               data_of(dt),      data_of(scale),   int(h.size(0)),   int(N.size(0)),   int(h.size(1)),
                int(G.size(1)),   int(order),       v.size(0) == 1,   volume_preserving};
   }
 };

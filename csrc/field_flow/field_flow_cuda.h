@@ -30,7 +30,7 @@ struct FieldFlowLayout {
 };
 constexpr int field_flow_largest_n = 1024;
 constexpr int field_flow_states = 32;                                           // that the backward keeps of a flow
-constexpr int field_flow_backward_values = 13, field_flow_backward_common = 4;  // of a node, of a block: shared memory
+constexpr int field_flow_backward_values = 13, field_flow_backward_common = 5;  // of a node, of a block: shared memory
 
 // gradients: X and Y wanted (-1: the forward). shared_limit: bytes of shared memory.
 FieldFlowLayout field_flow_layout(int64_t B, int m, int n, int order, bool backward, bool to_X, bool to_Y,

@@ -18,6 +18,7 @@ static_assert(sizeof(AdjointNode) == field_flow_backward_values * sizeof(float))
 // What all threads of a block have in common, in shared memory too.
 struct Times {
   float tau, mean;     // taken off div v
+  int X_index;         // of this block's X in global memory
   int count, segment;  // substeps, and how many of them from one kept state to the next
 };
 static_assert(sizeof(Times) <= field_flow_backward_common * sizeof(float));
@@ -33,7 +34,6 @@ struct Adjoint {
   Mesh<S>& mesh;
   AdjointNode* nodes;
   Times* times;
-  int X_index;  // of this block's X in global memory
 
   static VFRNN_DEVICE float* piece(int place, float* global, int64_t index, int64_t size) {
     place = gpu::opaque(place);
@@ -47,7 +47,7 @@ struct Adjoint {
     const int64_t count = 2 * int64_t(p.order) * p.m;
     return piece(layout.coefficients, g.coefficients, blockIdx.x, 2 * count) + (of_Y ? count : 0);
   }
-  VFRNN_DEVICE float* X() const { return piece(layout.X, g.X, X_index, size()); }
+  VFRNN_DEVICE float* X() const { return piece(layout.X, g.X, times->X_index, size()); }
   VFRNN_DEVICE float* Y() const { return piece(layout.Y, g.Y, blockIdx.x, size()); }
 
   // The terms of one substep from h: y_0, the tape's rows of y, and the coefficients of the rows of r.
@@ -302,11 +302,11 @@ __global__ void __launch_bounds__(S::most_threads, 1)
   AdjointNode* nodes = reinterpret_cast<AdjointNode*>(mesh.shared() + layout.nodes);
   float* z = mesh.shared() + layout.z;
   Times* times = reinterpret_cast<Times*>(z + p.n);
-  Adjoint<S> adjoint = {p, g, layout, mesh, nodes, times, slot};
+  Adjoint<S> adjoint = {p, g, layout, mesh, nodes, times};
   for_nodes(p.n, [&](int j) { nodes[j].r = inverse_root(p.b[j]); });
   if (threadIdx.x == 0) {
     const TimeStep step = time_step(*g.taken, *p.dt);
-    *times = {step.tau, 0.f, step.count, (step.count + g.state_count - 1) / g.state_count};
+    *times = {step.tau, 0.f, slot, step.count, (step.count + g.state_count - 1) / g.state_count};
   }
   gpu::sync_threads();
   uint32_t round = 0;
@@ -324,7 +324,7 @@ __global__ void __launch_bounds__(S::most_threads, 1)
       if (threadIdx.x == 0) times->mean = mean;
     }
     if (S::resident && !p.one_field && times->count > 1) mesh.keep(C);
-    if (one_X_each) adjoint.X_index = sample;
+    if (one_X_each && threadIdx.x == 0) times->X_index = sample;
     const bool sets_X = !p.one_field || sample == slot;
     for_nodes(p.n, [&](int j) { nodes[j].h = g.h[int64_t(sample) * p.n + j]; });
     for (int s = 0; s < times->count; ++s) {
@@ -350,6 +350,7 @@ __global__ void __launch_bounds__(S::most_threads, 1)
     }
     if (!p.one_field && (g.grad_v || g.grad_w)) adjoint.field_gradients(sample);
     if (one_X_each && layout.X >= 0) adjoint.copy(adjoint.X(), g.X + sample * adjoint.size());
+    gpu::sync_threads();
   }
   if (slot < layout.slots) {
     if (p.one_field && to_X && layout.X >= 0) adjoint.copy(adjoint.X(), g.X + slot * adjoint.size());

@@ -79,7 +79,7 @@ struct Mesh {
   float N[rows][columns], C[rows][columns];  // of the cells first + warp + warps * (0, ..., rows - 1)
   // Of the sums over the lanes for these cells, N_c.z and C_c.z of each in turn, a lane has that of one; w_c / 2 of it.
   static constexpr int lanes = 16 / rows;  // that have the same
-  float half_w;
+  float half_w = 0.f;
 
   VFRNN_DEVICE Mesh(const FieldFlowProblem& problem, const FieldFlowLayout& layout, float* global_C)
       : p(problem), shares(shared()), all_N(problem.N), all_C(layout.C < 0 ? global_C : shared() + layout.C) {
@@ -250,6 +250,7 @@ VFRNN_DEVICE void for_nodes(int n, const F& f) {
 template <class Value>
 VFRNN_DEVICE float sum_of(int n, const Value& value) {
   float sum = 0.f;
+#pragma unroll 1
   for (int j = gpu::lane(); j < n; j += 32) sum += value(j);
   return gpu::warp_sum(sum);
 }
