@@ -297,7 +297,7 @@ __global__ void __launch_bounds__(S::most_threads, 1)
     backward_kernel(FieldFlowProblem p, FieldFlowBackward g, FieldFlowLayout layout) {
   float* C = of_slot(g.C, p.one_field ? 0 : int64_t(p.m) * p.n);
   Mesh<S> mesh(p, layout, C);
-  const int slot = int(blockIdx.x);
+  const int slot = gpu::opaque(int(blockIdx.x));
   const bool to_X = g.grad_v || g.grad_w || g.grad_G, one_X_each = !p.one_field && g.grad_G;
   AdjointNode* nodes = reinterpret_cast<AdjointNode*>(mesh.shared() + layout.nodes);
   float* z = mesh.shared() + layout.z;
