@@ -132,6 +132,9 @@ inline uint32_t bits_of(float x) {
 inline float float_of(uint32_t bits) {
   return bit_copy<float>(bits);
 }
+inline int opaque(int x) {
+  return x;
+}
 inline uint32_t rounded_bf16(float x) {
   const uint32_t bits = bits_of(x);
   if (x != x) return 0x7fff;

@@ -106,6 +106,12 @@ VFRNN_DEVICE uint32_t bits_of(float x) {
 VFRNN_DEVICE float float_of(uint32_t bits) {
   return __uint_as_float(bits);
 }
+// x, of which the compiler does not know that it is always the same: what is computed from it stays where it is needed,
+// and no loop keeps it in a register.
+VFRNN_DEVICE int opaque(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
 // Round to nearest even; the low half of the result is the first argument.
 VFRNN_DEVICE uint32_t pack_bf16(float low, float high) {
   uint32_t r;
