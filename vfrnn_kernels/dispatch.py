@@ -33,8 +33,8 @@ class Backend:
     refuses: Callable[[str, torch.device, torch.dtype, int | None], str | None]
 
 
-#: Largest n of the Triton kernels that keep all nodes on the chip.
-TRITON_LARGEST_N = {"field_flow": 1024}
+#: Largest n of the GPU kernels that keep all nodes on the chip.
+GPU_LARGEST_N = {"field_flow": 1024}
 
 
 def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
@@ -42,6 +42,13 @@ def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | Non
         return f"it serves CPU tensors, got {device}"
     if dtype not in (torch.float32, torch.float64):
         return f"it computes in float32 and float64, got {dtype}"
+    return None
+
+
+def _too_many_nodes(op: str, n: int | None) -> str | None:
+    largest = GPU_LARGEST_N.get(op)
+    if n is not None and largest is not None and n > largest:
+        return f"it computes {op} up to n = {largest}, got n = {n}"
     return None
 
 
@@ -55,7 +62,7 @@ def _cuda_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | No
     if dtype != torch.float32 and not (op == "recurrence" and dtype in CUDA_RECURRENCE_DTYPES):
         computed = "float16, bfloat16, float32 and float64" if op == "recurrence" else "float32"
         return f"it computes {op} in {computed}, got {dtype}"
-    return None
+    return _too_many_nodes(op, n)
 
 
 def _triton_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
@@ -64,10 +71,7 @@ def _triton_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | 
     if dtype != torch.float32 and not (op == "recurrence" and dtype in (torch.float16, torch.bfloat16)):
         computed = "float32, float16 and bfloat16" if op == "recurrence" else "float32"
         return f"it computes {op} in {computed}, got {dtype}"
-    largest = TRITON_LARGEST_N.get(op)
-    if n is not None and largest is not None and n > largest:
-        return f"it computes {op} up to n = {largest}, got n = {n}"
-    return None
+    return _too_many_nodes(op, n)
 
 
 BACKENDS: tuple[Backend, ...] = (

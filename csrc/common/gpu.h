@@ -135,8 +135,8 @@ VFRNN_DEVICE float float_of_f16(uint16_t bits) {
   asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(bits));
   return r;
 }
-// To the 11 significant bits of TF32, nearest, ties away from zero (cvt.rna.tf32.f32); the result is a float. Volatile: it
-// is cheaper to split a number again than to keep its two parts in registers over a loop.
+// To the 11 significant bits of TF32, nearest, ties away from zero (cvt.rna.tf32.f32); the result is a float. Volatile:
+// it is cheaper to split a number again than to keep its two parts in registers over a loop.
 VFRNN_DEVICE float round_tf32(float x) {
   uint32_t r;
   asm volatile("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(x));

@@ -17,7 +17,7 @@ VFRNN_DEVICE float flux(const Problem& p, const float* v, int cell, int node) {
   if (cell >= p.m || node >= p.n) return 0.f;
   const float *G = p.G + int64_t(cell) * p.d * p.n + node, *along = v + int64_t(cell) * p.d;
   float total = 0.f;
-#pragma unroll 4
+#pragma unroll 2
   for (int k = 0; k < p.d; ++k) total += along[k] * G[int64_t(k) * p.n];
   return weight(p, cell) * total;
 }
@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(threads) general_forward_kernel(Problem p, flo
       if (!diagonal) N_j[e] = average(p, cell, j), F_j[e] = flux(p, v, cell, j);
     }
     gpu::sync_threads();
-#pragma unroll 8
+#pragma unroll 2
     for (int c = 0; c < slab; ++c) {
       float ni[micro], fi[micro], nj[micro], fj[micro];
       load(ni, N_i + c * tile + row), load(fi, F_i + c * tile + row);
@@ -149,7 +149,7 @@ VFRNN_DEVICE void products_block(const Problem& p, const Gradients& g, int64_t k
     }
     gpu::sync_threads();
     const auto multiply = [&](float (&sums)[micro][micro], const float* left) {
-#pragma unroll 8
+#pragma unroll 2
       for (int i = 0; i < slab; ++i) {
 #pragma unroll
         for (int a = 0; a < micro; ++a) {
@@ -228,7 +228,7 @@ __global__ void __launch_bounds__(threads) cells_kernel(Problem p, Gradients g, 
       const float w = weight(p, cell);
       for (int j = t; j < p.n; j += threads) {
         float sum = 0.f;
-#pragma unroll 4
+#pragma unroll 2
         for (int64_t k = 0; k < p.K; ++k) {
           const int64_t row = k * p.m + cell;
           sum += w * p.v[row * p.d + role] * g.A[row * p.n + j];
@@ -244,7 +244,7 @@ __global__ void __launch_bounds__(threads) cells_kernel(Problem p, Gradients g, 
       if (cell >= p.m) return;
       for (int j = t; j < p.n; j += threads) {
         float sum = 0.f;
-#pragma unroll 4
+#pragma unroll 2
         for (int64_t k = 0; k < p.K; ++k) sum += g.parts_N[(k * p.m + cell) * p.n + j];
         g.grad_N[cell * p.n + j] = sum;
       }

@@ -97,6 +97,14 @@ int width_of(const Tensor& M) {
   return int(M.size(0));
 }
 
+// t in the type of the state.
+Tensor as_state(const Tensor& t, const Tensor& h0) {
+  if (t.scalar_type() == h0.scalar_type()) return t;
+  Tensor wide = empty_tensor(h0, {t.size(0), t.size(1)});
+  ts::copy_(wide, t);
+  return wide;
+}
+
 Tensor recurrence(const Tensor& x, const Tensor& U, std::optional<Tensor> c_, const Tensor& M_, const Tensor& h0_,
                   std::optional<Tensor> beta_, std::string activation) {
   const OnDevice device(x);
@@ -109,11 +117,8 @@ Tensor recurrence(const Tensor& x, const Tensor& U, std::optional<Tensor> c_, co
   const std::optional<Tensor> c = packed_if_any(c_), beta = packed_if_any(beta_);
   const bool wide = h0.scalar_type() != M.scalar_type();
   Tensor u = rows_of(hs);
-  if (wide) {
-    ts::copy_(u, product(rows_of(x), transposed(U)));
-  } else {
-    product_into(u, rows_of(x), transposed(U));
-  }
+  // Beside a float32 state no result is rounded to 16 bits.
+  product_into(u, as_state(rows_of(x), h0), transposed(as_state(U, h0)));
   const RecurrenceForward problem{M.const_data_ptr(),
                                   h0.const_data_ptr(),
                                   data_of(c),

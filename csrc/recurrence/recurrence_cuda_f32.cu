@@ -1,5 +1,5 @@
 // The kernels of recurrence_persistent.h in float32.
-#include "recurrence/recurrence_persistent.h"
+#include "recurrence/recurrence_persistent_launch.h"
 
 namespace vfrnn {
 

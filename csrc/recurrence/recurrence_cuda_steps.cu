@@ -92,7 +92,9 @@ struct Epilogue {
 template <class Type, bool wide, bool backward, int unit_tiles, int sample_tiles>
 __global__ void __launch_bounds__(threads) tensor_step(const StepRecord* record, int offset) {
   constexpr int samples = 8 * sample_tiles, passes = unit_tiles / 2;
-  constexpr int depth = sample_tiles == 2 ? 4 : 2;  // groups under way per warp: as many as registers hold
+  constexpr int depth = sample_tiles == 2 && sizeof(typename Type::Storage) == 2
+                            ? 4
+                            : 2;  // groups under way per warp: as many as registers hold
   const StepRecord r = *record;
   const Epilogue<Type, wide, backward> epilogue(r, r.first + offset);
   if (epilogue.step >= r.steps) return;

@@ -16,12 +16,9 @@
 //      They may land before this block expects them: the count is then below 0 for a while, and the phase cannot end
 //      while the own arrivals of s+2 are missing.
 //   4. The last state is not pushed, and no block leaves before the closing barrier of the cluster: its shared memory
-//   is
-//      there for pushes under way.
+//      outlives the pushes under way.
 // Without a cluster a barrier of the block per step does the same.
 #pragma once
-
-#include <utility>
 
 #include "recurrence/recurrence_device.h"
 #include "recurrence/recurrence_shapes.h"
@@ -113,8 +110,8 @@ __global__ void __launch_bounds__(shape_of<Type>(index).threads(), 1)
   constexpr int bytes = sizeof(Storage), groups = shape.groups(bytes), row_bytes = shape.row_bytes(bytes);
   constexpr int unit_tiles = shape.unit_tiles, batch_tiles = shape.batch_tiles, in_registers = shape.register_groups;
   constexpr int per_chunk = 16 / bytes;
-  // Two sums per tile where few tiles would leave the tensor cores waiting for each other: by n alone, so that a sample's
-  // bits do not depend on the batch. And steps that are read ahead.
+  // Two sums per tile where few tiles would leave the tensor cores waiting for each other: by n alone, so that a
+  // sample's bits do not depend on the batch. And steps that are read ahead.
   constexpr int sums = bytes == 2 && unit_tiles == 1 ? 2 : 1;
   constexpr int ahead = unit_tiles * batch_tiles * (backward ? 2 : 1) <= 2 ? 2 : 1;
   constexpr int cluster = shape.cluster, samples = shape.samples(), buffer_bytes = shape.buffer_bytes(bytes);
@@ -213,15 +210,19 @@ __global__ void __launch_bounds__(shape_of<Type>(index).threads(), 1)
 #pragma unroll
   for (int s = 0; s < ahead; ++s) read_ahead(s, inputs[s], states[s]);
 
-  const auto step = [&](const int64_t s, auto parity) {
-    constexpr int next = decltype(parity)::value, current = next ^ 1, slot = next % ahead;
+#pragma unroll 1
+  for (int64_t s = 0; s < steps; ++s) {
+    const int next = buffer_of(int(s)), current = next ^ 1;
     Pairs input[unit_tiles][batch_tiles], state[unit_tiles][batch_tiles];
 #pragma unroll
     for (int i = 0; i < unit_tiles; ++i) {
 #pragma unroll
-      for (int j = 0; j < batch_tiles; ++j) input[i][j] = inputs[slot][i][j], state[i][j] = states[slot][i][j];
+      for (int j = 0; j < batch_tiles; ++j) {
+        input[i][j] = inputs[0][i][j], state[i][j] = states[0][i][j];
+        if constexpr (ahead == 2) inputs[0][i][j] = inputs[1][i][j], states[0][i][j] = states[1][i][j];
+      }
     }
-    read_ahead(s + ahead, inputs[slot], states[slot]);
+    read_ahead(s + ahead, inputs[ahead - 1], states[ahead - 1]);
     if constexpr (clustered) {
       if (s > 0) gpu::mbarrier_wait(barriers + current, parity_of(int(s) - 1));
       if (threadIdx.x == 0 && s + 1 < steps) {
@@ -310,106 +311,8 @@ __global__ void __launch_bounds__(shape_of<Type>(index).threads(), 1)
     } else {
       gpu::sync_threads();
     }
-  };
-#pragma unroll 1
-  for (int64_t s = 0; s < steps; s += 2) {
-    step(s, std::integral_constant<int, 0>{});
-    if (s + 1 < steps) step(s + 1, std::integral_constant<int, 1>{});
   }
   if constexpr (clustered) gpu::cluster_sync();
-}
-
-template <class Type, int index, bool backward>
-int launch_persistent(const PersistentProblem& problem, void* stream) {
-  constexpr RecurrenceShape shape = shape_of<Type>(index);
-  const int64_t tiles = (problem.B + shape.samples() - 1) / shape.samples();
-  const gpu::Launch launch{uint32_t(tiles * shape.cluster),
-                           1,
-                           1,
-                           uint32_t(shape.threads()),
-                           shape.shared_bytes(sizeof(typename Type::Storage)),
-                           uint32_t(shape.cluster),
-                           false,
-                           static_cast<cudaStream_t>(stream)};
-  return gpu::launch(launch, recurrence_persistent_kernel<Type, index, backward>, problem);
-}
-
-template <class Type, bool backward, int... indices>
-int launch_shape(const PersistentProblem& problem, int shape, void* stream, std::integer_sequence<int, indices...>) {
-  int error = -1;
-  (void)((shape == indices && (error = launch_persistent<Type, indices, backward>(problem, stream), true)) || ...);
-  return error;
-}
-
-template <class Type>
-using ShapeIndices = std::make_integer_sequence<int, sizeof(typename Type::Storage) == 2
-                                                         ? sizeof(shapes_16_bits) / sizeof(RecurrenceShape)
-                                                         : sizeof(shapes_32_bits) / sizeof(RecurrenceShape)>;
-
-// Whether every row of (.., n) entries of `bytes` begins where a pair of them may.
-inline bool starts_with_a_pair(const void* p, int64_t step, int64_t row, int n, int bytes) {
-  return n % 2 == 0 && step % 2 == 0 && row % 2 == 0 && reinterpret_cast<uintptr_t>(p) % uintptr_t(2 * bytes) == 0;
-}
-
-template <class Type>
-int launch_pack(const void* M, void* packed, int n, int shape, bool transposed, void* stream) {
-  using Storage = typename Type::Storage;
-  const int N = shape_of<Type>(shape).N, chunks = N * N * int(sizeof(Storage)) / 16;
-  const gpu::Launch launch{uint32_t(chunks + 255) / 256, 1, 1, 256, 0, 1, false, static_cast<cudaStream_t>(stream)};
-  return gpu::launch(launch, recurrence_pack_kernel<Type>, static_cast<const Storage*>(M), static_cast<uint4*>(packed),
-                     n, N, transposed);
-}
-
-template <class Type>
-int launch_forward(const RecurrenceForward& f, int shape, void* scratch, void* stream) {
-  const int bytes = f.wide ? 4 : int(sizeof(typename Type::Storage));
-  const int64_t row = f.n, step = f.B * row;
-  if (const int error = launch_pack<Type>(f.M, scratch, f.n, shape, false, stream)) return error;
-  const PersistentProblem problem{static_cast<const uint4*>(scratch),
-                                  f.h0,
-                                  f.hs,
-                                  step,
-                                  row,
-                                  nullptr,
-                                  f.c,
-                                  f.beta,
-                                  f.hs,
-                                  nullptr,
-                                  f.T,
-                                  f.B,
-                                  f.n,
-                                  f.activation,
-                                  f.wide,
-                                  starts_with_a_pair(f.hs, step, row, f.n, bytes)};
-  return launch_shape<Type, false>(problem, shape, stream, ShapeIndices<Type>{});
-}
-
-template <class Type>
-int launch_backward(const RecurrenceBackward& b, int shape, void* scratch, void* stream) {
-  const int bytes = int(sizeof(typename Type::Storage)), state_bytes = b.wide ? 4 : bytes;
-  const int64_t row = b.n, step = b.B * row;
-  const bool paired = starts_with_a_pair(b.grad_hs, b.grad_step, b.grad_row, b.n, state_bytes) &&
-                      starts_with_a_pair(b.hs, step, row, b.n, state_bytes) &&
-                      starts_with_a_pair(b.delta, step, row, b.n, bytes) &&
-                      starts_with_a_pair(b.grad_h0, row, row, b.n, state_bytes);
-  if (const int error = launch_pack<Type>(b.M, scratch, b.n, shape, true, stream)) return error;
-  const PersistentProblem problem{static_cast<const uint4*>(scratch),
-                                  nullptr,
-                                  b.grad_hs,
-                                  b.grad_step,
-                                  b.grad_row,
-                                  b.hs,
-                                  nullptr,
-                                  nullptr,
-                                  b.delta,
-                                  b.grad_h0,
-                                  b.T,
-                                  b.B,
-                                  b.n,
-                                  b.activation,
-                                  b.wide,
-                                  paired};
-  return launch_shape<Type, true>(problem, shape, stream, ShapeIndices<Type>{});
 }
 
 }  // namespace vfrnn

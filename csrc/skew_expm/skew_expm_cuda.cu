@@ -29,15 +29,12 @@ VFRNN_DEVICE void power(float* M, const float* M1, float* spare, int k, int n) {
   const float* from = M1;
   // such that the last product goes to M
   const auto next = [&] { return products-- % 2 == 1 ? M : spare; };
-  for (int place = digits - 1; place >= 0; --place) {
-    float* to = next();
-    multiply_into<T>(to, from, from, nullptr, nullptr, n);
+  for (int operation = 2 * digits - 1; operation >= 0; --operation) {
+    const bool by_first = operation % 2 == 0;
+    if (by_first && (k >> operation / 2 & 1) == 0) continue;
+    float* const to = next();
+    multiply_into<T>(to, from, by_first ? M1 : from, nullptr, nullptr, n);
     from = to;
-    if (k >> place & 1) {
-      to = next();
-      multiply_into<T>(to, from, M1, nullptr, nullptr, n);
-      from = to;
-    }
   }
 }
 
@@ -49,26 +46,16 @@ VFRNN_DEVICE const float* power_gradient(const BackwardMatrix& m, int k) {
   int of_power = 0, of_total = 0;
   const auto next_total = [&] { return m.spare(spare_total(of_total ^= 1)); };
   const auto next_power = [&] { return m.spare(spare_power(of_power ^= 1)); };
-  for (int place = highest_digit(k) - 1; place >= 0; --place) {
-    float* to = next_total();
-    multiply_into<T>(to, a, total, total, a, m.n);
-    total = to;
-    const bool one = (k >> place & 1) != 0;
-    if (one || place > 0) {
-      to = next_power();
-      multiply_into<T>(to, a, a, nullptr, nullptr, m.n);
-      a = to;
-    }
-    if (one) {
-      to = next_total();
-      multiply_into<T>(to, M1, total, transposed_G, a, m.n);
-      total = to;
-      if (place > 0) {
-        to = next_power();
-        multiply_into<T>(to, a, M1, nullptr, nullptr, m.n);
-        a = to;
-      }
-    }
+  for (int operation = 4 * highest_digit(k) - 1; operation >= 0; --operation) {
+    const int place = operation / 4, kind = 3 - operation % 4;  // T_2a, M1^2a, T_(2a+1), M1^(2a+1)
+    const bool one = (k >> place & 1) != 0, last = place == 0;
+    if ((kind >= 2 && !one) || (kind == 1 && last && !one) || (kind == 3 && last)) continue;
+    const bool of_sum = kind % 2 == 0;
+    float* const to = of_sum ? next_total() : next_power();
+    const float* const left = kind == 2 ? M1 : a;
+    const float* const right = of_sum ? total : kind == 1 ? a : M1;
+    multiply_into<T>(to, left, right, of_sum ? (kind == 2 ? transposed_G : total) : nullptr, a, m.n);
+    (of_sum ? total : a) = to;
   }
   return total;
 }
@@ -78,22 +65,29 @@ __global__ void __launch_bounds__(T::threads, 1) exponential_block_fwd_kernel(co
   const int n = problem.n;
   ForwardMatrix m = matrix_of(problem, blockIdx.x);
   const Place p = whole<T>(n);
-  const auto run = [&](Forward stage, int level) {
-    run_stage<T>(stage, m, p, level);
-    sync_threads();
-  };
   generator_entries(m, threadIdx.x, T::threads);
   sync_threads();
-  run(Forward::square, 0);
-  run(Forward::fourth, 0);
-  m.s = squarings<T::threads>(m.norms, n, 1);
-  if (threadIdx.x == 0) *m.slot(slot_squarings) = float(m.s);
-  run(Forward::even, 0);
-  run(Forward::odd, 0);
-  for (int level = 0; level < m.s; ++level) run(Forward::squaring, level);
-  if (m.s >= polished_from) {
-    run(Forward::drift, 0);
-    run(Forward::polish, 0);
+  // One place that runs a stage: its code is there once.
+  Forward stage = Forward::square;
+  for (int level = 0;;) {
+    run_stage<T>(stage, m, p, level);
+    sync_threads();
+    if (stage == Forward::polish) break;
+    if (stage == Forward::square) {
+      stage = Forward::fourth;
+    } else if (stage == Forward::fourth) {
+      m.s = squarings<T::threads>(m.norms, n, 1);
+      if (threadIdx.x == 0) *m.slot(slot_squarings) = float(m.s);
+      stage = Forward::even;
+    } else if (stage == Forward::even) {
+      stage = Forward::odd;
+    } else if (stage == Forward::drift) {
+      stage = Forward::polish;
+    } else {
+      level += stage == Forward::squaring ? 1 : 0;
+      if (level >= m.s && m.s < polished_from) break;
+      stage = level < m.s ? Forward::squaring : Forward::drift;
+    }
   }
   if (m.M != nullptr && problem.substeps > 1) {
     power<T>(problem.M + int64_t(blockIdx.x) * n * n, m.M, m.spare(0), problem.substeps, n);
@@ -131,25 +125,29 @@ __global__ void __launch_bounds__(T::threads, 1) exponential_block_bwd_kernel(co
     sync_threads();
   }
   const Place p = whole<T>(n);
-  const auto run = [&](Backward stage, float* x, const float* root) {
+  Backward stage = Backward::cotangent;
+  float* x = nullptr;
+  const float* root = nullptr;
+  for (int level = -1;;) {
     run_stage<T>(stage, m, p, x, root);
     sync_threads();
-  };
-  run(Backward::cotangent, nullptr, nullptr);
-  for (int level = 0; level < m.s; ++level) {
-    float* x = const_cast<float*>(m.slot(slot_Q + level));  // read
-    if (level >= kept_levels) {
-      x = m.spare(spare_dX + level % 2);
-      run(Backward::again, x, level == kept_levels ? m.slot(slot_Q + level - 1) : m.spare(spare_dX2 - level % 2));
+    if (stage == Backward::gradient) break;
+    if (stage == Backward::cotangent || stage == Backward::turn_back) {
+      ++level;
+      if (level >= m.s) {
+        stage = Backward::square;
+      } else if (level < kept_levels) {
+        x = const_cast<float*>(m.slot(slot_Q + level));  // read
+        stage = Backward::turn;
+      } else {
+        x = m.spare(spare_dX + level % 2);
+        root = level == kept_levels ? m.slot(slot_Q + level - 1) : m.spare(spare_dX2 - level % 2);
+        stage = Backward::again;
+      }
+    } else {  // in the order of the enumeration
+      stage = Backward(int(stage) + 1);
     }
-    run(Backward::turn, x, nullptr);
-    run(Backward::turn_back, x, nullptr);
   }
-  run(Backward::square, nullptr, nullptr);
-  run(Backward::fourth, nullptr, nullptr);
-  run(Backward::even, nullptr, nullptr);
-  run(Backward::odd, nullptr, nullptr);
-  run(Backward::gradient, nullptr, nullptr);
   if (threadIdx.x == 0) problem.grad_dt[k] = (*m.pairings + scaling) / float(problem.substeps);
 }
 

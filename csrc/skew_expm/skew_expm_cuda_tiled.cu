@@ -77,12 +77,10 @@ __global__ void __launch_bounds__(T::threads) exponential_far_bwd_kernel(const E
   for (int level = kept_levels; level < m.s; ++level) {
     float* const x = m.spare(spare_dX + level % 2);
     const float* const root = level == kept_levels ? m.slot(slot_Q + level - 1) : m.spare(spare_dX2 - level % 2);
-    const auto run = [&](Backward stage) {
+    for (int k = 0; k < 3; ++k) {
+      const Backward stage = k == 0 ? Backward::again : k == 1 ? Backward::turn : Backward::turn_back;
       for_tiles(is_half(stage), m.n, [&](const Place& p) { run_stage<T>(stage, m, p, x, root); });
-    };
-    run(Backward::again);
-    run(Backward::turn);
-    run(Backward::turn_back);
+    }
   }
 }
 

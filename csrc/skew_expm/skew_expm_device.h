@@ -36,7 +36,7 @@ struct Tiling {
 };
 using SmallTiling = Tiling<32, 32, 1, 2>;
 using MiddleTiling = Tiling<64, 64, 2, 2>;
-using LargeTiling = Tiling<128, 64, 2, 4>;
+using LargeTiling = Tiling<128, 64, 2, 8>;
 
 // A factor of a product: factor x (row, k), plus other_factor y (row, k) if there is y; or of the transposes.
 struct Operand {
@@ -98,6 +98,7 @@ VFRNN_DEVICE void add_product(Sums<T>& sums, const Operand& a, const Operand& b,
     load_panel<T>(b, first_column, k, n, panel_b);
     gpu::sync_threads();
     const int groups = ((n - k < T::depth ? n - k : T::depth) + 15) / 16;
+#pragma unroll 1
     for (int group = 0; group < groups; ++group) {
       const auto chunk = [&](const unsigned char* panel, int row) {
         return *reinterpret_cast<const uint4*>(panel + row * T::row_bytes + 64 * group + 16 * t);

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from vfrnn_kernels.dispatch import TRITON_LARGEST_N
+from vfrnn_kernels.dispatch import GPU_LARGEST_N
 from vfrnn_kernels.field_flow.triton_device import field_flow_bwd_kernel, field_flow_fwd_kernel
 from vfrnn_kernels.field_flow.triton_plan import SPECS, contracted, describe, planned_count
 from vfrnn_kernels.field_flow.triton_sums import field_flow_cells_kernel, field_flow_mesh_kernel, field_flow_sum_kernel
@@ -22,7 +22,7 @@ from vfrnn_kernels.triton_runtime import KernelSpec, block_size, cdiv
 #: Entries of C, and of N~, that a program keeps in its registers (forward; backward), or takes at a time from L2: what
 #: does not spill with 8 warps.
 FORWARD_ENTRIES, BACKWARD_ENTRIES, TILE_ENTRIES = (4096, 8192), (4096,), 4096
-SMALLEST_N, LARGEST_RESIDENT_N, LARGEST_N = 64, 256, TRITON_LARGEST_N["field_flow"]
+SMALLEST_N, LARGEST_RESIDENT_N, LARGEST_N = 64, 256, GPU_LARGEST_N["field_flow"]
 #: Cells that the forward takes at a time beyond the resident sizes, and its warps: its registers hold more than the
 #: backward's. What does not spill on any architecture.
 FORWARD_CELLS = {512: (8, 16), 1024: (4, 8)}
