@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,6 +49,7 @@ class LatentMesh(nn.Module):
     """
 
     _version = 1
+    standard = False  # made by `complete`: its values are known
 
     def __init__(
         self, b: Tensor, w: Tensor, N: Tensor | None = None, G: Tensor | None = None, *, learn: Sequence[str] = ()
@@ -78,7 +80,9 @@ class LatentMesh(nn.Module):
         """One cell for every pair of n nodes, b = 1 and w = 2: v is the strict upper triangle of S."""
         check_positive_int("n", n)
         kwargs: dict[str, Any] = {"device": device, "dtype": dtype}
-        return cls(torch.ones(n, **kwargs), torch.full((n * (n - 1) // 2,), 2.0, **kwargs), learn=learn)
+        mesh = cls(torch.ones(n, **kwargs), torch.full((n * (n - 1) // 2,), 2.0, **kwargs), learn=learn)
+        mesh.standard = True
+        return mesh
 
     @classmethod
     def random(
@@ -214,6 +218,16 @@ class LatentMesh(nn.Module):
         if name not in self._buffers:
             raise AttributeError(name)  # asked by register_buffer: the name is still free
         return self._buffers[name]
+
+    def reset_parameters(self) -> None:
+        """On a mesh made by `complete`, b = 1 and w = 2 again (after `to_empty`, say); others keep their values."""
+        if self.standard:
+            with torch.no_grad():
+                for name, value in (("b", 1.0), ("w", 2.0)):
+                    if name in self.learn:
+                        self._learned(name).fill_(math.log(value))
+                    else:
+                        self._fixed(name).fill_(value)
 
     def extra_repr(self) -> str:
         complete = ", complete" if self.N is None else ""
