@@ -1,6 +1,7 @@
 """torch's own descriptions of RNN and RNNCell (its `module_db`: inputs, references, errors), run on our classes."""
 
 import copy
+import functools
 import pickle
 import re
 
@@ -177,13 +178,13 @@ def test_errors(theirs, dtype):
     for error in errors:
         arguments, raised = error.module_error_input, []
         for module_type in (theirs, OURS[theirs]):
-            on_call = error.error_on == ModuleErrorEnum.FORWARD_ERROR
-            module = construct(module_type, arguments.constructor_input, dtype) if on_call else None
+            if error.error_on == ModuleErrorEnum.FORWARD_ERROR:
+                module = construct(module_type, arguments.constructor_input, dtype)
+                run = functools.partial(call, module, arguments.forward_input)
+            else:
+                run = functools.partial(construct, module_type, arguments.constructor_input, dtype)
             with pytest.raises(error.error_type) as caught:
-                if module is None:
-                    construct(module_type, arguments.constructor_input, dtype)
-                else:
-                    call(module, arguments.forward_input)
+                run()
             assert re.search(error.error_regex, str(caught.value))
             raised.append((caught.type, str(caught.value)))
         assert raised[0] == raised[1]

@@ -206,11 +206,13 @@ class FieldRecurrent(Recurrent):
         if isinstance(dt, Tensor):
             check_tensor("dt", dt, field, "the parameters")
             check_shape("dt", dt, "()", ())
-        b, w, N, G = self._mesh(suffix).tensors()
+        mesh = self._mesh(suffix)
         if field.dtype in SIXTEEN_BITS:
             # A rotation in 16 bits would lose its length within some hundred steps: M is float32.
-            b, w, N, G, field = converted(torch.float32, b, w, N, G, field)
-        S, delta = field_generator(b, w, N, G, field, backend=self.backend)
+            field, tensors = field.float(), mesh.tensors(torch.float32)
+        else:
+            tensors = mesh.tensors()
+        S, delta = field_generator(*tensors, field, backend=self.backend)
         if self.exp_dtype is not None:
             S, delta = S.to(self.exp_dtype), delta.to(self.exp_dtype)
         if dt is None:

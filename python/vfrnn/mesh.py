@@ -176,9 +176,12 @@ class LatentMesh(nn.Module):
         """The same mesh with N and G as tensors, also where they are implicit; its N and G can be learned."""
         return LatentMesh(*(tensor.detach() for tensor in self.dense_tensors()), learn=learn)
 
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """b, w, N, G as the ops of `vfrnn_kernels` take them: N and G are None on the complete mesh."""
-        return self.b, self.w, self.N, self.G
+    def tensors(self, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """b, w, N, G as the ops of `vfrnn_kernels` take them: N and G are None on the complete mesh.
+
+        With `dtype` they are computed in it, from parameters and buffers in another.
+        """
+        return self._tensor("b", dtype), self._tensor("w", dtype), self._tensor("N", dtype), self._tensor("G", dtype)
 
     def dense_tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """b, w, N, G, formed also on the complete mesh."""
@@ -191,43 +194,41 @@ class LatentMesh(nn.Module):
 
     @property
     def b(self) -> Tensor:
-        return self._learned("b").exp() if "b" in self.learn else self._fixed("b")
+        return self._tensor("b")
 
     @property
     def w(self) -> Tensor:
-        return self._learned("w").exp() if "w" in self.learn else self._fixed("w")
+        return self._tensor("w")
 
     @property
     def N(self) -> Tensor | None:
-        if "N" not in self.learn:
-            return self._fixed("N")
-        free = self._learned("N")
-        return free + (1 - free.sum(-1, keepdim=True)) / self.n
+        return self._tensor("N")
 
     @property
     def G(self) -> Tensor | None:
-        if "G" not in self.learn:
-            return self._fixed("G")
-        free = self._learned("G")
-        return free - free.mean(-1, keepdim=True)
+        return self._tensor("G")
 
-    def _learned(self, name: str) -> Any:
-        return self._parameters[_parameter_name(name)]
-
-    def _fixed(self, name: str) -> Any:
-        if name not in self._buffers:
+    def _tensor(self, name: str, dtype: torch.dtype | None = None) -> Any:
+        if name not in self.learn and name not in self._buffers:
             raise AttributeError(name)  # asked by register_buffer: the name is still free
-        return self._buffers[name]
+        stored = self._stored(name)
+        if dtype is not None and stored is not None:
+            stored = stored.to(dtype)
+        if name not in self.learn:
+            return stored
+        if name == "N":
+            return stored + (1 - stored.sum(-1, keepdim=True)) / self.n
+        return stored - stored.mean(-1, keepdim=True) if name == "G" else stored.exp()
+
+    def _stored(self, name: str) -> Any:
+        return self._parameters[_parameter_name(name)] if name in self.learn else self._buffers[name]
 
     def reset_parameters(self) -> None:
         """On a mesh made by `complete`, b = 1 and w = 2 again (after `to_empty`, say); others keep their values."""
         if self.standard:
             with torch.no_grad():
                 for name, value in (("b", 1.0), ("w", 2.0)):
-                    if name in self.learn:
-                        self._learned(name).fill_(math.log(value))
-                    else:
-                        self._fixed(name).fill_(value)
+                    self._stored(name).fill_(math.log(value) if name in self.learn else value)
 
     def extra_repr(self) -> str:
         complete = ", complete" if self.N is None else ""

@@ -163,10 +163,7 @@ class Network(Recurrent):
 
     def get_expected_hidden_size(self, input: Tensor, batch_sizes: Tensor | None) -> tuple[int, int, int]:
         """The shape of hx for a batched or packed input."""
-        if batch_sizes is not None:
-            batch = int(batch_sizes[0])
-        else:
-            batch = input.shape[0 if self.batch_first else 1]
+        batch = input.shape[0 if self.batch_first else 1] if batch_sizes is None else int(batch_sizes[0])
         return self.num_layers * (1 + self.bidirectional), batch, self.hidden_size
 
     def check_hidden_size(

@@ -33,8 +33,8 @@ class RNN(PlainRecurrent, Network):
         batch_first: sequences are (B, T, features) instead of (T, B, features).
         dropout: probability of zeroing a state between layers, in training.
         bidirectional: a second set of layers reads the sequence backwards.
-        device, dtype: of the parameters. 16-bit parameters on the CPU compute in float32, from copies made for the call,
-            and round the states of each layer: right, at float32's speed.
+        device, dtype: of the parameters. With 16-bit ones the CPU computes in float32, from copies made for the call,
+            and rounds the states of each layer: exact to one rounding, at float32's speed.
         proj_size: torch.nn.RNN's: any value is refused, projections are for LSTM.
         backend: of the ops, see `vfrnn_kernels`; None is the first that serves.
 
@@ -117,7 +117,8 @@ class VFRNN(FieldNetwork):
         init: of the rotation angles per unit of time: "henaff" (uniform in [-pi, pi]), "cayley" (as in scoRNN) or
             "zero" (`vfrnn.init`); on a general mesh the field that fits them best.
         volume_preserving: removes the mean of delta, so that det M = 1.
-        exp_dtype: torch.float64 computes M in float64 and rounds it; None computes it in `dtype`.
+        exp_dtype: torch.float64 computes M in float64 and rounds it; None computes it in `dtype`, or in float32 from
+            16-bit parameters (it stays float32 on the CPU; a GPU's recurrence multiplies by M rounded to 16 bits).
 
     Attributes:
         weight_ih_l[k], with `_reverse` for the second direction: (n, input size of the layer), uniform in
