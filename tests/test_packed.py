@@ -129,3 +129,15 @@ def test_a_packed_sequence_is_converted_with_to(dtype):
     packed = pack_sequence(sequences(dtype=torch.float32), enforce_sorted=False)
     output, h_n = network(packed.to(dtype))
     assert output.data.dtype == h_n.dtype == dtype
+
+
+@pytest.mark.parametrize("sort", [False, True])
+def test_compiles_without_a_graph_break(sort):
+    network = VFRNN(3, 5, 2, bidirectional=True)
+    packed = pack_sequence([x.detach() for x in sequences((4, 2, 1), torch.float32)], enforce_sorted=sort)
+    results = []
+    for run in (network, torch.compile(network, fullgraph=True, backend="aot_eager")):
+        output, h_n = run(packed)
+        loss = output.data.square().sum() + h_n.sum()
+        results.append((output.data, h_n, *torch.autograd.grad(loss, list(network.parameters()))))
+    torch.testing.assert_close(*results)

@@ -129,6 +129,8 @@ def test_skip_init(name):
 def test_under_a_default_device_and_dtype(name):
     with torch.device("meta"):
         assert all(value.is_meta for value in module(name).state_dict().values())
+        for mesh in (LatentMesh.random(3, 4), LatentMesh.from_edges(3, [(0, 1)]), LatentMesh.grid(2, 2)):
+            assert all(value.is_meta for value in mesh.state_dict().values())
     torch.set_default_dtype(torch.float64)
     try:
         assert {value.dtype for value in module(name).state_dict().values()} == {torch.float64}

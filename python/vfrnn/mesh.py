@@ -131,14 +131,15 @@ class LatentMesh(nn.Module):
         check_positive_int("n", n)
         pairs = _check_edges(n, edges)
         m = pairs.shape[0]
-        cell = torch.arange(m)
-        N, G = torch.zeros(m, n, dtype=dtype), torch.zeros(m, 1, n, dtype=dtype)
+        cell = torch.arange(m, device="cpu")
+        N, G = (torch.zeros(*shape, device="cpu", dtype=dtype) for shape in ((m, n), (m, 1, n)))
         N[cell, pairs[:, 0]] = N[cell, pairs[:, 1]] = 0.5
         G[cell, 0, pairs[:, 0]], G[cell, 0, pairs[:, 1]] = -1.0, 1.0
         if w is None:
-            w = torch.full((m,), 2.0, dtype=N.dtype)
+            w = torch.full((m,), 2.0, device="cpu", dtype=N.dtype)
         check_tensor("w", w)
         check_shape("w", w, "(m,)", (m,), m=m)
+        device = device or torch.get_default_device()
         return cls(N.new_ones(n).to(device), w.to(device), N.to(device), G.to(device), learn=learn)
 
     @classmethod
@@ -292,7 +293,7 @@ def _check_values(b: Tensor, w: Tensor, N: Tensor | None, G: Tensor | None) -> N
 
 
 def _check_edges(n: int, edges: Sequence[tuple[int, int]] | Tensor) -> Tensor:
-    pairs = torch.as_tensor(edges).cpu()
+    pairs = torch.as_tensor(edges, device="cpu")
     if pairs.numel() == 0:
         pairs = pairs.reshape(0, 2).long()
     if pairs.is_floating_point() or pairs.dtype == torch.bool:

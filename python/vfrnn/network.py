@@ -89,9 +89,14 @@ class Network(Recurrent):
             raise TypeError(f"{type(self).__name__}: hx must be a tensor, got {type(hx).__name__}")
         if isinstance(input, PackedSequence):
             data, batch_sizes, order, inverse = input
-            hx = self._first_states(data, batch_sizes) if hx is None else self.permute_hidden(hx, order)
-            self.check_forward_args(data, hx, batch_sizes)
-            output, h_n = self._through_layers(data, hx, Packed(batch_sizes, data), dt)
+            # The order knows the batch without reading a number from a tensor, which torch.compile cannot.
+            B = int(batch_sizes[0]) if order is None else order.shape[0]
+            expected = (self.num_layers * (1 + self.bidirectional), B, self.hidden_size)
+            hx = data.new_zeros(expected) if hx is None else self.permute_hidden(hx, order)
+            self.check_input(data, batch_sizes)
+            self.check_hidden_size(hx, expected)
+            self._check_dtype("hx", hx)
+            output, h_n = self._through_layers(data, hx, Packed(batch_sizes, B, data), dt)
             return PackedSequence(output, batch_sizes, order, inverse), self.permute_hidden(h_n, inverse)
         self._check_ranks(input, hx)
         batch_dim = 0 if self.batch_first else 1
@@ -99,7 +104,7 @@ class Network(Recurrent):
         if not batched:
             input, hx = input.unsqueeze(batch_dim), None if hx is None else hx.unsqueeze(1)
         if hx is None:
-            hx = self._first_states(input, None)
+            hx = input.new_zeros(self.get_expected_hidden_size(input, None))
         self.check_forward_args(input, hx, None)
         x = input.transpose(0, 1) if self.batch_first else input
         if x.shape[0] == 0:
@@ -126,9 +131,6 @@ class Network(Recurrent):
                 directions.append(sequences.in_place(hs, reverse))
             x = torch.cat(directions, -1) if self.bidirectional else directions[0]
         return x, torch.stack(last)
-
-    def _first_states(self, input: Tensor, batch_sizes: Tensor | None) -> Tensor:
-        return input.new_zeros(self.get_expected_hidden_size(input, batch_sizes))
 
     def _check_ranks(self, input: Tensor, hx: Tensor | None) -> None:
         name = type(self).__name__

@@ -34,11 +34,12 @@ class Packed:
 
     Args:
         batch_sizes: (T,), on the CPU: how many sequences have a step t.
+        B: how many sequences there are.
         x: the packed data.
     """
 
-    def __init__(self, batch_sizes: Tensor, x: Tensor) -> None:
-        rows, self.T, self.B = x.shape[0], batch_sizes.shape[0], int(batch_sizes[0])
+    def __init__(self, batch_sizes: Tensor, B: int, x: Tensor) -> None:
+        rows, self.T, self.B = x.shape[0], batch_sizes.shape[0], B
         t = torch.arange(self.T).repeat_interleave(batch_sizes, output_size=rows)
         b = torch.arange(rows) - (batch_sizes.cumsum(0) - batch_sizes)[t]
         lengths = (torch.arange(self.B) < batch_sizes.unsqueeze(1)).sum(0)  # (B,)
