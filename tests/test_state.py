@@ -206,3 +206,27 @@ def test_a_parametrized_weight_is_computed_once_per_forward():
     calls.clear()
     network(example(network))
     assert calls == [(5, 3), (5, 5)] or calls == [(5, 5), (5, 3)]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_training_step_copies_no_weight(name, packed):
+    # No batch or step has these sizes: what has a parameter's shape is a parameter.
+    network = getattr(vfrnn, name)(7, 13, 2, bidirectional=True)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    shapes = {tuple(p.shape) for p in network.parameters()}
+    x = nn.utils.rnn.pack_sequence([torch.randn(4, 7), torch.randn(2, 7)]) if packed else torch.randn(4, 2, 7)
+    network(x)[1].sum().backward()
+    # Kept gradients are added to; a first one is cloned where two parameters (the biases of RNN) share it.
+    optimizer.zero_grad(set_to_none=False)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profile:
+        network(x)[1].sum().backward()
+        optimizer.step()
+    copied = [
+        (event.name, shape)
+        for event in profile.events()
+        if event.name in ("aten::copy_", "aten::clone", "aten::_to_copy")
+        for shape in event.input_shapes
+        if tuple(shape) in shapes
+    ]
+    assert not copied
