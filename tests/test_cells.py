@@ -91,6 +91,12 @@ def test_bad_arguments_are_named():
         vfrnn.VFRNNCell(3, 4)(torch.zeros(3, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("bias", [0, 1])
+def test_bias_is_true_or_false_as_in_torchs_cell(bias):
+    state, expected = (cell_type(3, 4, bias).state_dict() for cell_type in (vfrnn.RNNCell, torch.nn.RNNCell))
+    assert list(state) == list(expected)
+
+
 def test_repr():
     assert repr(vfrnn.RNNCell(3, 4, nonlinearity="relu")) == "RNNCell(3, 4, nonlinearity=relu)"
     assert "3, 4, dt=0.5, substeps=2" in repr(vfrnn.VFRNNCell(3, 4, dt=0.5, substeps=2))

@@ -101,6 +101,7 @@ def test_dropout_is_torchs():
         lambda rnn: type(rnn)(3, 4, 0),
         lambda rnn: type(rnn)(3, 4, dropout=1.5),
         lambda rnn: type(rnn)(3, 4, bias=1),
+        lambda rnn: type(rnn)(3, 4, proj_size=0),
         lambda rnn: type(rnn)(3, 4, batch_first=None),
         lambda rnn: type(rnn)(3, 4, dropout=0.5),
     ],
@@ -350,9 +351,8 @@ def test_bad_arguments_are_named(options, error, message):
 
 
 def test_what_is_no_tensor_is_named():
-    packed = torch.nn.utils.rnn.pack_sequence([torch.zeros(2, 3)])
-    with pytest.raises(TypeError, match="VFRNN: input must be a tensor, got a PackedSequence"):
-        VFRNN(3, 5)(packed)
+    with pytest.raises(TypeError, match="VFRNN: input must be a tensor or a PackedSequence, got list"):
+        VFRNN(3, 5)([0.0])
     with pytest.raises(TypeError, match="VFRNN: hx must be a tensor, got list"):
         VFRNN(3, 5)(torch.zeros(2, 3), [0.0])
     with pytest.raises(ValueError, match=r"VFRNN hx dtype \(torch.float64\) does not match weight dtype"):

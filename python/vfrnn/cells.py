@@ -22,7 +22,8 @@ class Cell(Recurrent):
             if value is not None and value.dim() not in (1, 2):
                 raise ValueError(f"{name}: Expected {argument} to be 1D or 2D, got {value.dim()}D instead")
         batched = input.dim() == 2
-        x = self._as_weights("input", input if batched else input.unsqueeze(0))
+        self._check_dtype("input", input)
+        x = input if batched else input.unsqueeze(0)
         if x.shape[1] != self.input_size:
             raise RuntimeError(f"input has inconsistent input_size: got {x.shape[1]} expected {self.input_size}")
         h = x.new_zeros(x.shape[0], self.hidden_size) if hx is None else hx if batched else hx.unsqueeze(0)
@@ -30,7 +31,9 @@ class Cell(Recurrent):
             raise RuntimeError(f"Input batch size {x.shape[0]} doesn't match hidden0 batch size {h.shape[0]}")
         if h.shape[1] != self.hidden_size:
             raise RuntimeError(f"hidden0 has inconsistent hidden_size: got {h.shape[1]}, expected {self.hidden_size}")
-        result = self._states(x.unsqueeze(0), self._as_weights("hx", h), M, "")[0]
+        self._check_dtype("hx", h)
+        dtype = self._dtype()  # only autocast lets theirs differ; the ops convert further
+        result = self._states(x.to(dtype).unsqueeze(0), h.to(dtype), M, "")[0]
         return result if batched else result.squeeze(0)
 
     def extra_repr(self) -> str:

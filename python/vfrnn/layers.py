@@ -14,9 +14,11 @@ from vfrnn.init import INITS, Init, init_field_
 from vfrnn.mesh import LatentMesh, check_state_version
 from vfrnn.rounding import round_step
 from vfrnn_kernels import field_generator, recurrence, skew_expm, strang_step
+from vfrnn_kernels.autocast import autocasts, converted
 from vfrnn_kernels.checks import check_choice, check_positive_int, check_shape, check_tensor
 from vfrnn_kernels.dispatch import get_backend
 
+SIXTEEN_BITS = (torch.float16, torch.bfloat16)
 NONLINEARITIES = ("tanh", "relu", "modrelu", "identity")
 
 
@@ -29,8 +31,6 @@ class Recurrent(nn.Module):
         self, input_size: int, hidden_size: int, nonlinearity: str, has_bias: bool, backend: str | None
     ) -> None:
         super().__init__()
-        if not isinstance(has_bias, bool):
-            raise TypeError(f"bias should be of type bool, got: {type(has_bias).__name__}")
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
             check_size(name, size)
         if nonlinearity not in NONLINEARITIES:
@@ -40,20 +40,22 @@ class Recurrent(nn.Module):
         if backend is not None:
             get_backend(backend)
         self.input_size, self.hidden_size = input_size, hidden_size
-        self.nonlinearity, self.has_bias, self.backend = nonlinearity, has_bias, backend
+        self.nonlinearity, self.has_bias, self.backend = nonlinearity, bool(has_bias), backend
         self.suffixes: list[str] = []
+        self.weight_names: list[list[str]] = []  # of the parameters, for every suffix
 
     def _add_layer(
         self, input_size: int, suffix: str, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> None:
         self.suffixes.append(suffix)
-        for name, shape in self._shapes(input_size).items():
+        shapes = self._shapes(input_size)
+        if self.nonlinearity == "modrelu":
+            shapes["beta"] = (self.hidden_size,)
+        for name, shape in shapes.items():
             self.register_parameter(
                 name + suffix, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if shape else None
             )
-        if self.nonlinearity == "modrelu":
-            beta = nn.Parameter(torch.empty(self.hidden_size, device=device, dtype=dtype))
-            self.register_parameter("beta" + suffix, beta)
+        self.weight_names.append([name + suffix for name, shape in shapes.items() if shape])
 
     def _shapes(self, input_size: int) -> dict[str, tuple[int, ...] | None]:
         """Names and shapes of a layer's parameters; None for one that is absent."""
@@ -67,20 +69,29 @@ class Recurrent(nn.Module):
 
     def _states(self, x: Tensor, h0: Tensor, M: Tensor, suffix: str) -> Tensor:
         """All states (T, B, n) of the layer on x (T, B, i)."""
-        weight, beta = getattr(self, "weight_ih" + suffix), getattr(self, "beta" + suffix, None)
-        return recurrence(x, weight, self._bias(suffix), M, h0, self.nonlinearity, beta, backend=self.backend)  # type: ignore
+        U, beta = getattr(self, "weight_ih" + suffix), getattr(self, "beta" + suffix, None)
+        c, dtype = self._bias(suffix), x.dtype
+        if dtype in SIXTEEN_BITS:
+            computed = torch.float32 if x.device.type in ("cpu", "meta") else dtype
+            x, U, c, M, h0, beta = converted(computed, x, U, c, M, h0, beta)
+        return recurrence(x, U, c, M, h0, self.nonlinearity, beta, backend=self.backend).to(dtype)  # type: ignore
 
-    def _as_weights(self, name: str, value: Tensor) -> Tensor:
-        """The value in the dtype of the weights: checked, or under autocast converted (the ops convert it further)."""
-        dtype, device = getattr(self, "weight_ih" + self.suffixes[0]).dtype, value.device.type
-        if value.dtype == dtype:
-            return value
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            return value.to(dtype)
-        raise ValueError(
-            f"{type(self).__name__} {name} dtype ({value.dtype}) does not match weight dtype ({dtype}). "
-            f"Convert {name}: {name}.to({dtype}), or convert model: model.to({value.dtype})"
-        )
+    def _dtype(self) -> torch.dtype:
+        """Of the parameters."""
+        # A parametrized one is no parameter of this module, and reading it would compute it.
+        for parameter in self._parameters.values():
+            if parameter is not None:
+                return parameter.dtype
+        return next(self.parameters()).dtype
+
+    def _check_dtype(self, name: str, value: Tensor) -> None:
+        """The value has the dtype of the parameters, or autocast is on."""
+        dtype = self._dtype()
+        if value.dtype != dtype and not autocasts(value.device.type):
+            raise ValueError(
+                f"{type(self).__name__} {name} dtype ({value.dtype}) does not match weight dtype ({dtype}). "
+                f"Convert {name}: {name}.to({dtype}), or convert model: model.to({value.dtype})"
+            )
 
     def _load_from_state_dict(self, state_dict: object, prefix: str, local_metadata: dict, *args: object) -> None:
         check_state_version(self, local_metadata)
@@ -105,7 +116,10 @@ class PlainRecurrent(Recurrent):
                 nn.init.uniform_(parameter, -bound, bound)
 
     def _bias(self, suffix: str) -> Tensor | None:
-        return getattr(self, "bias_ih" + suffix) + getattr(self, "bias_hh" + suffix) if self.has_bias else None
+        if not self.has_bias:
+            return None
+        biases = getattr(self, "bias_ih" + suffix), getattr(self, "bias_hh" + suffix)
+        return sum(converted(torch.float32, *biases) if biases[0].dtype in SIXTEEN_BITS else biases)
 
     def _matrix(self, suffix: str, dt: float | Tensor | None) -> Tensor:
         return getattr(self, "weight_hh" + suffix)
@@ -168,9 +182,15 @@ class FieldRecurrent(Recurrent):
         return self.mesh if self.shares_mesh else getattr(self, "mesh" + suffix)
 
     def reset_parameters(self) -> None:
-        """Draws weight_ih uniformly from [-1 / sqrt(n), 1 / sqrt(n)] and the field by `init`; the others are 0."""
+        """Draws weight_ih uniformly from [-1 / sqrt(n), 1 / sqrt(n)] and the field by `init`; the others are 0.
+
+        Meshes of its own are complete again. A mesh that was given keeps its values: where `to_empty` has lost them,
+        they come from a `state_dict`.
+        """
         bound = 1 / math.sqrt(self.hidden_size)
         for suffix in self.suffixes:
+            if not self.shares_mesh:
+                self._mesh(suffix).reset_parameters()
             nn.init.uniform_(getattr(self, "weight_ih" + suffix), -bound, bound)
             init_field_(getattr(self, "field" + suffix), self._mesh(suffix), self.init)
             for name in ("bias", "divergence_scale", "beta"):
@@ -183,14 +203,21 @@ class FieldRecurrent(Recurrent):
 
     def _matrix(self, suffix: str, dt: float | Tensor | None) -> Tensor:
         field = getattr(self, "field" + suffix)
-        S, delta = field_generator(*self._mesh(suffix).tensors(), field, backend=self.backend)
+        if isinstance(dt, Tensor):
+            check_tensor("dt", dt, field, "the parameters")
+            check_shape("dt", dt, "()", ())
+        mesh = self._mesh(suffix)
+        if field.dtype in SIXTEEN_BITS:
+            # A rotation in 16 bits would lose its length within some hundred steps: M is float32.
+            field, tensors = field.float(), mesh.tensors(torch.float32)
+        else:
+            tensors = mesh.tensors()
+        S, delta = field_generator(*tensors, field, backend=self.backend)
         if self.exp_dtype is not None:
             S, delta = S.to(self.exp_dtype), delta.to(self.exp_dtype)
         if dt is None:
             dt = self.dt
         elif isinstance(dt, Tensor):
-            check_tensor("dt", dt, field, "the parameters")
-            check_shape("dt", dt, "()", ())
             dt = dt.to(S.dtype)
         if self.divergence_free:
             return round_step(skew_expm(S, dt, backend=self.backend), field.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,6 +49,7 @@ class LatentMesh(nn.Module):
     """
 
     _version = 1
+    standard = False  # made by `complete`: its values are known
 
     def __init__(
         self, b: Tensor, w: Tensor, N: Tensor | None = None, G: Tensor | None = None, *, learn: Sequence[str] = ()
@@ -78,7 +80,9 @@ class LatentMesh(nn.Module):
         """One cell for every pair of n nodes, b = 1 and w = 2: v is the strict upper triangle of S."""
         check_positive_int("n", n)
         kwargs: dict[str, Any] = {"device": device, "dtype": dtype}
-        return cls(torch.ones(n, **kwargs), torch.full((n * (n - 1) // 2,), 2.0, **kwargs), learn=learn)
+        mesh = cls(torch.ones(n, **kwargs), torch.full((n * (n - 1) // 2,), 2.0, **kwargs), learn=learn)
+        mesh.standard = True
+        return mesh
 
     @classmethod
     def random(
@@ -127,14 +131,15 @@ class LatentMesh(nn.Module):
         check_positive_int("n", n)
         pairs = _check_edges(n, edges)
         m = pairs.shape[0]
-        cell = torch.arange(m)
-        N, G = torch.zeros(m, n, dtype=dtype), torch.zeros(m, 1, n, dtype=dtype)
+        cell = torch.arange(m, device="cpu")
+        N, G = (torch.zeros(*shape, device="cpu", dtype=dtype) for shape in ((m, n), (m, 1, n)))
         N[cell, pairs[:, 0]] = N[cell, pairs[:, 1]] = 0.5
         G[cell, 0, pairs[:, 0]], G[cell, 0, pairs[:, 1]] = -1.0, 1.0
         if w is None:
-            w = torch.full((m,), 2.0, dtype=N.dtype)
+            w = torch.full((m,), 2.0, device="cpu", dtype=N.dtype)
         check_tensor("w", w)
         check_shape("w", w, "(m,)", (m,), m=m)
+        device = device or torch.get_default_device()
         return cls(N.new_ones(n).to(device), w.to(device), N.to(device), G.to(device), learn=learn)
 
     @classmethod
@@ -172,9 +177,12 @@ class LatentMesh(nn.Module):
         """The same mesh with N and G as tensors, also where they are implicit; its N and G can be learned."""
         return LatentMesh(*(tensor.detach() for tensor in self.dense_tensors()), learn=learn)
 
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """b, w, N, G as the ops of `vfrnn_kernels` take them: N and G are None on the complete mesh."""
-        return self.b, self.w, self.N, self.G
+    def tensors(self, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """b, w, N, G as the ops of `vfrnn_kernels` take them: N and G are None on the complete mesh.
+
+        With `dtype` they are computed in it, from parameters and buffers in another.
+        """
+        return self._tensor("b", dtype), self._tensor("w", dtype), self._tensor("N", dtype), self._tensor("G", dtype)
 
     def dense_tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """b, w, N, G, formed also on the complete mesh."""
@@ -187,33 +195,41 @@ class LatentMesh(nn.Module):
 
     @property
     def b(self) -> Tensor:
-        return self._learned("b").exp() if "b" in self.learn else self._fixed("b")
+        return self._tensor("b")
 
     @property
     def w(self) -> Tensor:
-        return self._learned("w").exp() if "w" in self.learn else self._fixed("w")
+        return self._tensor("w")
 
     @property
     def N(self) -> Tensor | None:
-        if "N" not in self.learn:
-            return self._fixed("N")
-        free = self._learned("N")
-        return free + (1 - free.sum(-1, keepdim=True)) / self.n
+        return self._tensor("N")
 
     @property
     def G(self) -> Tensor | None:
-        if "G" not in self.learn:
-            return self._fixed("G")
-        free = self._learned("G")
-        return free - free.mean(-1, keepdim=True)
+        return self._tensor("G")
 
-    def _learned(self, name: str) -> Any:
-        return self._parameters[_parameter_name(name)]
-
-    def _fixed(self, name: str) -> Any:
-        if name not in self._buffers:
+    def _tensor(self, name: str, dtype: torch.dtype | None = None) -> Any:
+        if name not in self.learn and name not in self._buffers:
             raise AttributeError(name)  # asked by register_buffer: the name is still free
-        return self._buffers[name]
+        stored = self._stored(name)
+        if dtype is not None and stored is not None:
+            stored = stored.to(dtype)
+        if name not in self.learn:
+            return stored
+        if name == "N":
+            return stored + (1 - stored.sum(-1, keepdim=True)) / self.n
+        return stored - stored.mean(-1, keepdim=True) if name == "G" else stored.exp()
+
+    def _stored(self, name: str) -> Any:
+        return self._parameters[_parameter_name(name)] if name in self.learn else self._buffers[name]
+
+    def reset_parameters(self) -> None:
+        """On a mesh made by `complete`, b = 1 and w = 2 again (after `to_empty`, say); others keep their values."""
+        if self.standard:
+            with torch.no_grad():
+                for name, value in (("b", 1.0), ("w", 2.0)):
+                    self._stored(name).fill_(math.log(value) if name in self.learn else value)
 
     def extra_repr(self) -> str:
         complete = ", complete" if self.N is None else ""
@@ -277,7 +293,7 @@ def _check_values(b: Tensor, w: Tensor, N: Tensor | None, G: Tensor | None) -> N
 
 
 def _check_edges(n: int, edges: Sequence[tuple[int, int]] | Tensor) -> Tensor:
-    pairs = torch.as_tensor(edges).cpu()
+    pairs = torch.as_tensor(edges, device="cpu")
     if pairs.numel() == 0:
         pairs = pairs.reshape(0, 2).long()
     if pairs.is_floating_point() or pairs.dtype == torch.bool:

@@ -1,0 +1,225 @@
+"""What the networks of rnn.py share: layers over sequences, with torch.nn.RNN's checks and methods."""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
+
+from vfrnn.layers import FieldRecurrent, Recurrent
+from vfrnn.packed import Equal, Packed
+
+
+class Network(Recurrent):
+    """Recurrent layers over sequences: shapes, directions, dropout, methods and messages are torch.nn.RNN's."""
+
+    num_layers: int
+    bias: bool
+    batch_first: bool
+    dropout: float
+    bidirectional: bool
+    proj_size = 0  # torch.nn.RNN has the attribute, and refuses the argument
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        nonlinearity: str,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        proj_size: int | None,
+        backend: str | None,
+    ) -> None:
+        if proj_size is not None:
+            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        if isinstance(dropout, bool) or not isinstance(dropout, numbers.Real) or not 0 <= dropout <= 1:
+            raise ValueError(
+                "dropout should be a number in range [0, 1] representing the probability of an element being zeroed"
+            )
+        for name, value in (("bias", bias), ("batch_first", batch_first), ("bidirectional", bidirectional)):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} should be of type bool, got: {type(value).__name__}")
+        if num_layers <= 0:
+            raise ValueError("num_layers must be greater than zero")
+        super().__init__(input_size, hidden_size, nonlinearity, bias, backend)
+        if dropout > 0 and num_layers == 1:
+            warnings.warn(
+                "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects "
+                f"num_layers greater than 1, but got dropout={dropout} and num_layers={num_layers}",
+                stacklevel=3,
+            )
+        self.num_layers, self.bias, self.batch_first = num_layers, bias, batch_first
+        self.dropout, self.bidirectional = float(dropout), bidirectional
+
+    def _add_layers(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        for layer in range(self.num_layers):
+            for reverse in range(1 + self.bidirectional):
+                input_size = self.input_size if layer == 0 else self.hidden_size * (1 + self.bidirectional)
+                self._add_layer(input_size, _suffix(layer, bool(reverse)), device, dtype)
+
+    def forward(
+        self, input: Tensor | PackedSequence, hx: Tensor | None = None, *, dt: float | Tensor | None = None
+    ) -> tuple[Any, Tensor]:
+        """Runs the layers over the sequences.
+
+        Args:
+            input: (T, B, input_size), (B, T, input_size) with `batch_first`, unbatched (T, input_size), or a
+                PackedSequence. A packed one is padded for the run: memory and time are those of its longest sequence
+                for all of them (`vfrnn.packed`).
+            hx: (num_layers * directions, B, hidden_size), unbatched without B: the first states; zero if not given.
+            dt: of the fields' flows (a number or a zero-dimensional tensor); replaces the constructor's.
+
+        Returns:
+            output, shaped or packed as the input with directions * hidden_size features: the last layer's states;
+            and h_n, shaped as hx: every layer's last state, of each sequence at its own end. (Both are in the order
+            in which the sequences were given, hx too.)
+
+        Raises:
+            TypeError, ValueError, RuntimeError: a wrong type, dtype or shape, in torch.nn.RNN's words.
+        """
+        if hx is not None and not isinstance(hx, Tensor):
+            raise TypeError(f"{type(self).__name__}: hx must be a tensor, got {type(hx).__name__}")
+        if isinstance(input, PackedSequence):
+            data, batch_sizes, order, inverse = input
+            # The order knows the batch without reading a number from a tensor, which torch.compile cannot.
+            B = int(batch_sizes[0]) if order is None else order.shape[0]
+            expected = (self.num_layers * (1 + self.bidirectional), B, self.hidden_size)
+            hx = data.new_zeros(expected) if hx is None else self.permute_hidden(hx, order)
+            self.check_input(data, batch_sizes)
+            self.check_hidden_size(hx, expected)
+            self._check_dtype("hx", hx)
+            output, h_n = self._through_layers(data, hx, Packed(batch_sizes, B, data), dt)
+            return PackedSequence(output, batch_sizes, order, inverse), self.permute_hidden(h_n, inverse)
+        self._check_ranks(input, hx)
+        batch_dim = 0 if self.batch_first else 1
+        batched = input.dim() == 3
+        if not batched:
+            input, hx = input.unsqueeze(batch_dim), None if hx is None else hx.unsqueeze(1)
+        if hx is None:
+            hx = input.new_zeros(self.get_expected_hidden_size(input, None))
+        self.check_forward_args(input, hx, None)
+        x = input.transpose(0, 1) if self.batch_first else input
+        if x.shape[0] == 0:
+            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+        output, h_n = self._through_layers(x, hx, Equal(), dt)
+        if self.batch_first:
+            output = output.transpose(0, 1)
+        return (output, h_n) if batched else (output.squeeze(batch_dim), h_n.squeeze(1))
+
+    def _through_layers(
+        self, x: Tensor, h0: Tensor, sequences: Equal | Packed, dt: float | Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The last layer's states, laid out as x, and every layer's last states (layers * directions, B, n)."""
+        x, h0 = x.to(self._dtype()), h0.to(self._dtype())  # only autocast lets them differ; the ops convert further
+        last: list[Tensor] = []
+        for layer in range(self.num_layers):
+            if layer > 0:
+                x = F.dropout(x, self.dropout, self.training)
+            directions = []
+            for reverse in (False, True)[: 1 + self.bidirectional]:
+                suffix = _suffix(layer, reverse)
+                hs = self._states(sequences.steps(x, reverse), h0[len(last)], self._matrix(suffix, dt), suffix)
+                last.append(sequences.last(hs))
+                directions.append(sequences.in_place(hs, reverse))
+            x = torch.cat(directions, -1) if self.bidirectional else directions[0]
+        return x, torch.stack(last)
+
+    def _check_ranks(self, input: Tensor, hx: Tensor | None) -> None:
+        name = type(self).__name__
+        if not isinstance(input, Tensor):
+            raise TypeError(f"{name}: input must be a tensor or a PackedSequence, got {type(input).__name__}")
+        if input.dim() not in (2, 3):
+            raise ValueError(f"{name}: Expected input to be 2D or 3D, got {input.dim()}D tensor instead")
+        if hx is not None and hx.dim() != input.dim():
+            kind, rank = ("batched", 3) if input.dim() == 3 else ("unbatched", 2)
+            raise RuntimeError(f"For {kind} {rank}-D input, hx should also be {rank}-D but got {hx.dim()}-D tensor")
+
+    # What follows are torch.nn.RNN's public methods: code written for it calls or overrides them.
+
+    def flatten_parameters(self) -> None:
+        """Does nothing: the kernels read the parameters where they are."""
+
+    @property
+    def all_weights(self) -> list[list[nn.Parameter]]:
+        """The parameters of every layer and direction."""
+        return [[getattr(self, name) for name in names] for names in self.weight_names]
+
+    def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
+        """The input (T, B, i), (B, T, i) or packed (rows, i) has the weights' dtype, its rank and its features."""
+        self._check_dtype("input", input)
+        rank = 3 if batch_sizes is None else 2
+        if input.dim() != rank:
+            raise RuntimeError(f"input must have {rank} dimensions, got {input.dim()}")
+        if input.shape[-1] != self.input_size:
+            raise RuntimeError(
+                f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {input.shape[-1]}"
+            )
+
+    def get_expected_hidden_size(self, input: Tensor, batch_sizes: Tensor | None) -> tuple[int, int, int]:
+        """The shape of hx for a batched or packed input."""
+        batch = input.shape[0 if self.batch_first else 1] if batch_sizes is None else int(batch_sizes[0])
+        return self.num_layers * (1 + self.bidirectional), batch, self.hidden_size
+
+    def check_hidden_size(
+        self,
+        hx: Tensor,
+        expected_hidden_size: tuple[int, int, int],
+        msg: str = "Expected hidden size {}, got {}",
+    ) -> None:
+        """hx has this shape."""
+        if tuple(hx.shape) != tuple(expected_hidden_size):
+            raise RuntimeError(msg.format(expected_hidden_size, list(hx.shape)))
+
+    def check_forward_args(self, input: Tensor, hidden: Tensor, batch_sizes: Tensor | None) -> None:
+        """A batched or packed input and its first states fit the layers and each other."""
+        self.check_input(input, batch_sizes)
+        self.check_hidden_size(hidden, self.get_expected_hidden_size(input, batch_sizes))
+        self._check_dtype("hx", hidden)
+
+    def permute_hidden(self, hx: Tensor, permutation: Tensor | None) -> Tensor:
+        """The states of the sequences in this order, or as they are."""
+        return hx if permutation is None else hx.index_select(1, permutation)
+
+    def extra_repr(self) -> str:
+        words = [f"{self.input_size}, {self.hidden_size}"]
+        words += [] if self.num_layers == 1 else [f"num_layers={self.num_layers}"]
+        words += [f"bias={self.bias}"] if not self.bias else []
+        words += ["batch_first=True"] if self.batch_first else []
+        words += [] if self.dropout == 0 else [f"dropout={self.dropout}"]
+        words += ["bidirectional=True"] if self.bidirectional else []
+        words += [f"backend={self.backend}"] if self.backend is not None else []
+        return ", ".join(words)
+
+
+class FieldNetwork(FieldRecurrent, Network):
+    """A network whose step matrices are flows of vector fields."""
+
+    def step_matrix(self, layer: int = 0, reverse: bool = False, *, dt: float | Tensor | None = None) -> Tensor:
+        """M (n, n) of a layer and direction, differentiable; `dt` replaces the constructor's.
+
+        Raises:
+            ValueError: there is no such layer or direction.
+        """
+        suffix = _suffix(layer, reverse)
+        if suffix not in self.suffixes:
+            raise ValueError(
+                f"layer must be below num_layers = {self.num_layers} and reverse needs bidirectional=True, "
+                f"got layer={layer}, reverse={reverse}"
+            )
+        return self._matrix(suffix, dt)
+
+    def extra_repr(self) -> str:
+        nonlinearity = "" if self.nonlinearity == "modrelu" else f", nonlinearity={self.nonlinearity}"
+        return super().extra_repr() + nonlinearity + self._field_repr()
+
+
+def _suffix(layer: int, reverse: bool) -> str:
+    return f"_l{layer}_reverse" if reverse else f"_l{layer}"
