@@ -128,7 +128,7 @@ def test_errors():
     for name in ("cayley", "householder"):
         with pytest.raises(ValueError, match=r"use torch\.nn\.utils\.parametrizations\.orthogonal"):
             orthogonal(nn.Linear(3, 4), orthogonal_map=name)
-    with pytest.raises(ValueError, match="weight must be real, got torch.complex64"):
+    with pytest.raises(ValueError, match="weight must be real, got torch"):
         orthogonal(nn.Linear(3, 4, dtype=torch.complex64))
     with pytest.raises((RuntimeError, ValueError), match="nowhere"):
         orthogonal(nn.Linear(3, 4), backend="nowhere")
@@ -164,7 +164,7 @@ def test_16_bits_are_rounded_once(dtype):
     layer = orthogonal(nn.Linear(40, 30, dtype=dtype))
     assert layer.weight.dtype == dtype
     # Rounding unit columns changes their products by one rounding at most.
-    assert orthogonality_error(layer.weight.mT) < 2 * torch.finfo(dtype).eps
+    assert orthogonality_error(layer.weight.detach().mT) < 2 * torch.finfo(dtype).eps
     value = layer.weight.detach().clone()
     layer.weight = value
     assert torch.equal(layer.weight, value)
@@ -202,7 +202,7 @@ def test_many_rebases_do_not_drift():
         nn.init.normal_(module.parametrizations.weight.original)
         rebase(module)
     # A few roundings. Without the Newton step they add up over the rebases.
-    assert orthogonality_error(module.weight) < 5e-7
+    assert orthogonality_error(module.weight.detach()) < 5e-7
 
 
 def test_dynamic_trivialization_learns_what_is_far_away():

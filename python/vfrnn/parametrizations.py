@@ -70,8 +70,8 @@ def orthogonal(
         raise ValueError(f"Expected a matrix or batch of matrices. Got a tensor of {weight.ndim} dimensions.")
     if orthogonal_map not in (None, "matrix_exp"):
         raise ValueError(
-            f'orthogonal_map has to be one of None, "matrix_exp". Got: {orthogonal_map}; for "cayley" and "householder" '
-            "use torch.nn.utils.parametrizations.orthogonal"
+            f'orthogonal_map has to be one of None, "matrix_exp". Got: {orthogonal_map}; for "cayley" and '
+            '"householder" use torch.nn.utils.parametrizations.orthogonal'
         )
     if weight.is_complex():
         raise ValueError(
@@ -90,8 +90,8 @@ def rebase(module: nn.Module) -> int:
     """Moves the base of every `orthogonal` matrix in `module` to its current value and zeroes its generator, in place.
 
     The weights stay what they are up to rounding, which does not add up: the new base is made orthogonal to rounding.
-    Parameters stay the same objects, so that optimizers keep them. Called every K steps of the optimizer this is dynamic
-    trivialization. Moments that an optimizer keeps are not changed; they belong to the old base.
+    Parameters stay the same objects, so that optimizers keep them. Called every K steps of the optimizer this is
+    dynamic trivialization. Moments that an optimizer keeps are not changed; they belong to the old base.
 
     Returns:
         How many parametrizations were moved.
@@ -119,8 +119,8 @@ def rebase(module: nn.Module) -> int:
 def once_per_forward(module: nn.Module) -> nn.Module:
     """Has every `orthogonal` weight inside `module` computed once per forward pass of `module`, and returns it.
 
-    For a model that calls a parametrized cell in a loop; for the parametrized module itself `orthogonal` has done it. As
-    with `parametrize.cached()`, no part of such a model may be checkpointed: it would depend on what ran before it.
+    For a model that calls a parametrized cell in a loop; for the parametrized module itself `orthogonal` has done it.
+    As with `parametrize.cached()`, no part of such a model may be checkpointed: it depends on what ran before it.
 
     Raises:
         ValueError: there is no such weight.
@@ -182,7 +182,7 @@ class Orthogonal(nn.Module):
 
     @torch.no_grad()
     def right_inverse(self, Q: Tensor) -> Tensor:
-        """The parameter of Q if that is orthogonal, else of its QR decomposition's Q: zero, for that is the base now."""
+        """Zero, the parameter of the new base: Q if that is orthogonal, else the Q of its QR decomposition."""
         if Q.shape != self.shape:
             raise ValueError(
                 f"Expected a matrix or batch of matrices of shape {self.shape}. Got a tensor of shape {Q.shape}."
