@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from vfrnn.tasks import TASKS, Adding, Copying, Digits, TaskOptions
 from vfrnn.optim import param_groups
+from vfrnn.tasks import TASKS, Adding, Copying, Digits, TaskOptions
 from vfrnn.tasks.models import MODELS, ModelOptions, make_model
 from vfrnn.tasks.training import Training, TrainingOptions
 

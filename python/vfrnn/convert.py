@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from vfrnn.mesh import LatentMesh
+from vfrnn.parametrizations import PASS_HOOKS
 from vfrnn.rnn import RNN, VFRNN, Network, OrthogonalRNN
 from vfrnn_kernels.checks import check_choice
 
 Target = Literal["rnn", "orthogonal", "vfrnn"]
-TARGETS: dict[str, type[Network]] = {"rnn": RNN, "orthogonal": OrthogonalRNN, "vfrnn": VFRNN}
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+TARGETS: dict[str, Any] = {"rnn": RNN, "orthogonal": OrthogonalRNN, "vfrnn": VFRNN}
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Replacement:
 
     Attributes:
         names: where it was in the model; "" is the model itself.
-        before, after: the two layers as they are printed.
+        before, after: the two layers in words.
         distances: for every layer and direction ("l0", "l0_reverse", ...) the Frobenius norm `||W - Q||` of the
             recurrent weight W and the step matrix Q it starts from; 0 where nothing changed (`to="rnn"`).
         reflections: those layers and directions whose nearest orthogonal matrix is a reflection (determinant -1). No
@@ -110,7 +112,7 @@ def convert(
             else:
                 parent, _, child = name.rpartition(".")
                 setattr(model.get_submodule(parent), child, new)
-        replaced.append(Replacement(tuple(places), str(old), str(new), distances, reflections))
+        replaced.append(Replacement(tuple(places), _words(old), _words(new), distances, reflections))
     return Conversion(model, tuple(replaced), kept)
 
 
@@ -126,12 +128,10 @@ def _why_not(module: nn.Module) -> str | None:
         return f"it has proj_size={module.proj_size}"
     if type(module) is not nn.RNN:
         return f"it is no torch.nn.RNN but a {type(module).__name__}, which may compute something else"
-    if any(getattr(module, f"_{kind}") for kind in HOOKS):
+    hooks = [hook for kind in HOOKS for hook in getattr(module, kind).values()]
+    if any(hook not in PASS_HOOKS for hook in hooks):
         return "it has hooks"
     return None
-
-
-HOOKS = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
 
 
 def _replacement(
@@ -258,13 +258,19 @@ def _skew(A: Tensor) -> Tensor:
     return (A - A.mT) / 2
 
 
+def _words(module: nn.Module) -> str:
+    return f"{type(module).__name__}({module.extra_repr()})"
+
+
 def _title(name: str) -> str:
     return name or "(the model)"
 
 
 def _line(replacement: Replacement) -> str:
-    line = f"{', '.join(map(_title, replacement.names))}: {replacement.before} -> {replacement.after}"
-    for place, distance in replacement.distances.items():
-        reflected = ", a reflection is nearer" if place in replacement.reflections else ""
-        line += f", ||W - Q|| = {distance:.3g} ({place}{reflected})" if distance else ""
-    return line
+    distances = [
+        f"{distance:.3g} ({place}{', a reflection is nearer' if place in replacement.reflections else ''})"
+        for place, distance in replacement.distances.items()
+        if distance
+    ]
+    words = f"; ||W - Q|| = {', '.join(distances)}" if distances else ""
+    return f"{', '.join(map(_title, replacement.names))}: {replacement.before} -> {replacement.after}{words}"

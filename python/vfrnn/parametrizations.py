@@ -82,8 +82,7 @@ def orthogonal(
         get_backend(backend)
     matrix = Orthogonal(weight.shape, use_trivialization=use_trivialization, backend=backend)
     parametrize.register_parametrization(module, name, matrix, unsafe=True)
-    _compute_once(module, matrix)
-    return module
+    return once_per_forward(module)
 
 
 def rebase(module: nn.Module) -> int:
@@ -103,16 +102,16 @@ def rebase(module: nn.Module) -> int:
 
     Example:
         >>> layer = orthogonal(torch.nn.Linear(3, 3))
-        >>> rebase(layer), float(layer.parametrizations.weight.original.abs().sum())
+        >>> rebase(layer), layer.parametrizations.weight.original.abs().sum().item()
         (1, 0.0)
     """
-    found = [(matrices, k) for matrices, k in _orthogonals(module) if hasattr(matrices[k], "base")]
+    found = [(matrices, matrix) for matrices, matrix in _orthogonals(module) if hasattr(matrix, "base")]
     if not found:
         raise ValueError("module must have an orthogonal parametrization with a base, got none")
-    if any(k != 0 for _, k in found):
+    if any(matrix is not matrices[0] for matrices, matrix in found):
         raise ValueError("rebase needs the orthogonal parametrization to be the first of its tensor, got a later one")
-    for matrices, _ in found:
-        matrices[0].rebase(matrices.original)
+    for matrices, matrix in found:
+        matrix.rebase(matrices.original)
     return len(found)
 
 
@@ -129,11 +128,11 @@ def once_per_forward(module: nn.Module) -> nn.Module:
         >>> cell = orthogonal(torch.nn.RNNCell(3, 4), "weight_hh")
         >>> model = once_per_forward(torch.nn.Sequential(cell))
     """
-    found = list(_orthogonals(module))
-    if not found:
+    if not _orthogonals(module):
         raise ValueError("module must have an orthogonal parametrization, got none")
-    for matrices, k in found:
-        _compute_once(module, matrices[k])
+    if _enter_pass not in module._forward_pre_hooks.values():
+        module.register_forward_pre_hook(_enter_pass)
+        module.register_forward_hook(_leave_pass, always_call=True)
     return module
 
 
@@ -207,14 +206,6 @@ class Orthogonal(nn.Module):
         X.zero_()
         _passes.forget(self)
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
-        if not torch.compiler.is_compiling():
-            _passes.enter(self)
-
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        if not torch.compiler.is_compiling():
-            _passes.leave(self)
-
     def extra_repr(self) -> str:
         base = "" if hasattr(self, "base") else ", use_trivialization=False"
         backend = "" if self.backend is None else f", backend={self.backend}"
@@ -249,16 +240,26 @@ class _Passes(threading.local):
 _passes = _Passes()
 
 
-def _compute_once(module: nn.Module, matrix: Orthogonal) -> None:
-    """Makes every call of `module` a forward pass in which `matrix` is computed once."""
-    module.register_forward_pre_hook(matrix._enter)
-    module.register_forward_hook(matrix._leave, always_call=True)
+def _enter_pass(module: nn.Module, args: Any) -> None:
+    if not torch.compiler.is_compiling():
+        for _, matrix in _orthogonals(module):
+            _passes.enter(matrix)
 
 
-def _orthogonals(module: nn.Module) -> list[tuple[parametrize.ParametrizationList, int]]:
-    """The lists of parametrizations in `module` that hold an `Orthogonal`, and where."""
+def _leave_pass(module: nn.Module, args: Any, output: Any) -> None:
+    if not torch.compiler.is_compiling():
+        for _, matrix in _orthogonals(module):
+            _passes.leave(matrix)
+
+
+#: The hooks of `once_per_forward`. A module keeps them when its parametrizations are removed; they then do nothing.
+PASS_HOOKS = (_enter_pass, _leave_pass)
+
+
+def _orthogonals(module: nn.Module) -> list[tuple[parametrize.ParametrizationList, Orthogonal]]:
+    """Every `Orthogonal` in `module`, with the list of parametrizations of its tensor."""
     lists = [child for child in module.modules() if isinstance(child, parametrize.ParametrizationList)]
-    return [(child, k) for child in lists for k, matrix in enumerate(child) if isinstance(matrix, Orthogonal)]
+    return [(child, matrix) for child in lists for matrix in child if isinstance(matrix, Orthogonal)]
 
 
 def _tall(X: Tensor) -> Tensor:
