@@ -8,7 +8,7 @@ SYMBOLS, DELAY, STEPS = 4, 100, 60
 
 
 def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sequences (DELAY, size, SYMBOLS) with a symbol at the first step and nothing after it, and the symbols (size,)."""
+    """Sequences (DELAY, size, SYMBOLS) with a symbol at the first step and then nothing, and the symbols (size,)."""
     symbol = torch.randint(SYMBOLS, (size,))
     x = torch.zeros(DELAY, size, SYMBOLS)
     x[0] = torch.nn.functional.one_hot(symbol, SYMBOLS)
@@ -31,8 +31,8 @@ def main() -> None:
             print(f"step {step}: loss {loss.item():.3f}")
     x, symbol = batch(1000)
     with torch.no_grad():
-        right = readout(rnn(x)[1][0]).argmax(-1) == symbol
-    print(f"remembered after {DELAY} steps: {100 * right.float().mean().item():.0f} %")
+        wrong = readout(rnn(x)[1][0]).argmax(-1) != symbol
+    print(f"forgotten after {DELAY} steps: {100 * wrong.float().mean().item():.1f} %")
 
 
 if __name__ == "__main__":
