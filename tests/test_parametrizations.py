@@ -267,19 +267,24 @@ def test_what_a_pass_computed_is_forgotten_after_it(computed):
     assert len(computed) == 2  # outside of a pass nothing is kept, also after one that failed
 
 
-def test_a_parameter_that_changes_within_a_pass_counts():
+def test_what_changes_within_a_pass_counts():
     class Changing(nn.Linear):
         def forward(self, x):
-            first = self.weight.detach().clone()
+            original = self.parametrizations.weight.original
             with torch.no_grad():
-                self.parametrizations.weight.original.normal_()
-            second = self.weight.detach().clone()
+                weights = [self.weight]
+                original.normal_()
+                weights += [self.weight, self.weight]
+            weights.append(self.weight)
             self.weight = torch.eye(3)
-            return first, second, self.weight
+            return [*weights, self.weight]
 
-    first, second, third = orthogonal(Changing(3, 3))(None)
+    first, second, same, with_graph, assigned = orthogonal(Changing(3, 3))(None)
     assert not torch.equal(first, second)
-    assert torch.equal(third, torch.eye(3))
+    assert same is second
+    assert not second.requires_grad
+    assert with_graph.requires_grad
+    assert torch.equal(assigned, torch.eye(3))
 
 
 class Loop(nn.Module):

@@ -192,7 +192,6 @@ class Orthogonal(nn.Module):
                 "use_trivialization=False."
             )
         self.base = _orthogonal_completion(_tall(Q))
-        _passes.forget(self)
         return torch.zeros_like(Q)
 
     @torch.no_grad()
@@ -204,7 +203,6 @@ class Orthogonal(nn.Module):
         eye = torch.eye(moved.shape[-1], dtype=moved.dtype, device=moved.device)
         self.base.copy_(_product(moved, 1.5 * eye - 0.5 * _product(moved.mT, moved)))
         X.zero_()
-        _passes.forget(self)
 
     def extra_repr(self) -> str:
         base = "" if hasattr(self, "base") else ", use_trivialization=False"
@@ -230,11 +228,6 @@ class _Passes(threading.local):
     def known(self, matrix: Orthogonal) -> dict[Any, Any] | None:
         """What the passes under way have computed; None where there is none."""
         return self.open[id(matrix)][1] if id(matrix) in self.open else None
-
-    def forget(self, matrix: Orthogonal) -> None:
-        known = self.known(matrix)
-        if known:
-            known.clear()
 
 
 _passes = _Passes()
