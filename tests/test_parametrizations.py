@@ -267,6 +267,21 @@ def test_what_a_pass_computed_is_forgotten_after_it(computed):
     assert len(computed) == 2  # outside of a pass nothing is kept, also after one that failed
 
 
+def test_a_pass_that_was_interrupted_is_over():
+    class Interrupted(nn.Linear):
+        def forward(self, x):
+            weight = self.weight
+            if x is None:
+                raise KeyboardInterrupt
+            return x @ weight
+
+    layer, x = orthogonal(Interrupted(3, 3)), torch.eye(3)
+    with pytest.raises(KeyboardInterrupt):
+        layer(None)
+    for _ in range(2):  # each with a graph of its own
+        layer(x).sum().backward()
+
+
 def test_what_changes_within_a_pass_counts():
     class Changing(nn.Linear):
         def forward(self, x):

@@ -211,19 +211,23 @@ class Orthogonal(nn.Module):
 
 
 class _Passes(threading.local):
-    """The forward passes under way in this thread: of each parametrization how many, and what they have computed."""
+    """The forward passes under way in this thread: of each parametrization by its id, the modules whose passes these
+    are, outermost first, and what was computed in them."""
 
     def __init__(self) -> None:
-        self.open: dict[int, tuple[int, dict[Any, Any]]] = {}
+        self.open: dict[int, tuple[list[int], dict[Any, Any]]] = {}
 
-    def enter(self, matrix: Orthogonal) -> None:
-        depth, known = self.open.get(id(matrix), (0, {}))
-        self.open[id(matrix)] = depth + 1, known
+    def enter(self, module: nn.Module, matrix: Orthogonal) -> None:
+        modules, known = self.open.get(id(matrix), ([], {}))
+        if id(module) in modules:  # its pass was interrupted: no hook runs after a KeyboardInterrupt
+            modules, known = modules[: modules.index(id(module))], {}
+        self.open[id(matrix)] = [*modules, id(module)], known
 
-    def leave(self, matrix: Orthogonal) -> None:
-        depth, known = self.open.pop(id(matrix), (1, {}))
-        if depth > 1:
-            self.open[id(matrix)] = depth - 1, known
+    def leave(self, module: nn.Module, matrix: Orthogonal) -> None:
+        modules, known = self.open.pop(id(matrix), ([], {}))
+        outer = modules[: modules.index(id(module))] if id(module) in modules else modules
+        if outer:
+            self.open[id(matrix)] = outer, known
 
     def known(self, matrix: Orthogonal) -> dict[Any, Any] | None:
         """What the passes under way have computed; None where there is none."""
@@ -236,13 +240,13 @@ _passes = _Passes()
 def _enter_pass(module: nn.Module, args: Any) -> None:
     if not torch.compiler.is_compiling():
         for _, matrix in _orthogonals(module):
-            _passes.enter(matrix)
+            _passes.enter(module, matrix)
 
 
 def _leave_pass(module: nn.Module, args: Any, output: Any) -> None:
     if not torch.compiler.is_compiling():
         for _, matrix in _orthogonals(module):
-            _passes.leave(matrix)
+            _passes.leave(module, matrix)
 
 
 #: The hooks of `once_per_forward`. A module keeps them when its parametrizations are removed; they then do nothing.
