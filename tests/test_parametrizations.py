@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import orthogonal as torch_orthogonal
 from torch.utils.checkpoint import checkpoint
 
-from vfrnn import skew_expm
+from vfrnn import RNN, skew_expm
 from vfrnn.parametrizations import Orthogonal, once_per_forward, orthogonal, rebase
 
 SHAPES = [(1, 1), (4, 4), (17, 17), (5, 4), (4, 5), (1, 3), (2, 4, 4), (2, 3, 6, 4), (2, 4, 6), (0, 3, 3)]
@@ -236,8 +236,9 @@ def test_rebase_needs_a_base_and_to_be_first():
         rebase(orthogonal(layer))
 
 
-def test_a_forward_pass_of_torchs_rnn_computes_the_weight_once(computed):
-    rnn = orthogonal(nn.RNN(3, 4), "weight_hh_l0")
+@pytest.mark.parametrize("network_type", [nn.RNN, RNN])
+def test_a_forward_pass_of_an_rnn_computes_the_weight_once(computed, network_type):
+    rnn = orthogonal(network_type(3, 4), "weight_hh_l0")
     x, expected = torch.randn(5, 2, 3), torch_orthogonal(nn.RNN(3, 4), "weight_hh_l0")
     expected.load_state_dict(rnn.state_dict())
     for _ in range(2):  # gradient accumulation: every pass has a graph of its own
@@ -395,3 +396,29 @@ def test_geotorchs_hook_takes_our_exponential():
         )
         assert matrix.in_manifold(layer.weight, in_so=True)
     torch.testing.assert_close(layers[1], layers[0])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (5, 5), (3, 4, 4)], ids=str)
+def test_training_in_so_n_takes_geotorchs_path(shape):
+    geotorch = pytest.importorskip("geotorch", reason="geotorch is not installed")
+    so = geotorch.so.SO(shape)
+    start, target = so.sample(), so.sample()
+    ours, theirs = holder(shape, torch.float32), holder(shape, torch.float32)
+    for module in (ours, theirs):
+        with torch.no_grad():
+            module.weight.copy_(start)
+    orthogonal(ours)
+    parametrize.register_parametrization(theirs, "weight", so)
+    for module, move in ((ours, rebase), (theirs, lambda module: geotorch.utils.update_base(module, "weight"))):
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        for step in range(8):
+            if step == 4:
+                move(module)
+            optimizer.zero_grad()
+            (module.weight - target).square().sum().backward()
+            optimizer.step()
+    assert so.in_manifold(ours.weight, in_so=True)  # at geotorch's tolerance
+    # Eight steps, each with some roundings of an exponential.
+    torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-5, atol=1e-5)
+    original = ours.parametrizations.weight.original
+    torch.testing.assert_close(original, theirs.parametrizations.weight.original, rtol=1e-4, atol=1e-5)
