@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-all test-isa test-cuda test-cuda-emulated test-triton-aot test-wheel sanitize bench-cpu lint format clean
+.PHONY: demo build test test-all test-isa test-cuda test-cuda-emulated test-triton-aot test-interop test-wheel sanitize bench-cpu lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
 demo: build
@@ -19,8 +19,8 @@ test: $(VENV)/.test-tools
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/test_gpu_ops.py tests/test_gpu_field_flow.py tests/test_triton_skew_expm.py
 
 # What is slow or needs further tools: style and types, every instruction set, the Triton kernels compiled for every
-# architecture, the wheel in an environment of its own.
-test-all: lint test-isa sanitize test-cuda-emulated test-cuda test-triton-aot test-wheel
+# architecture, other frameworks, the wheel in an environment of its own.
+test-all: lint test-isa sanitize test-cuda-emulated test-cuda test-triton-aot test-interop test-wheel
 
 OP_TESTS := tests/test_recurrence.py tests/test_skew_expm.py tests/test_strang_step.py tests/test_field_generator.py \
   tests/test_field_flow.py tests/test_threads.py
@@ -86,6 +86,11 @@ test-cuda: $(VENV)/.test-tools
 test-triton-aot: $(VENV)/.test-tools
 	$(BIN)/python -m tests.triton_resources 80 90 100
 
+# Beside Lightning, Accelerate, TensorBoard and geotorch, without which `make test` skips these.
+test-interop: $(VENV)/.interop-tools
+	$(BIN)/python -m pytest -q tests/test_interop.py
+	$(BIN)/python -m pytest -q -k geotorch tests/test_migration.py tests/test_parametrizations.py
+
 # The wheel, installed alone in a new environment, imported from an empty folder.
 test-wheel: $(VENV)/.test-tools
 	rm -rf build/wheel && mkdir -p build/wheel/empty
@@ -129,6 +134,10 @@ $(VENV)/.test-tools: $(VENV)/.built
 
 $(VENV)/.bench-tools: $(VENV)/.test-tools
 	$(BIN)/pip install -q --no-build-isolation -e ".[bench]"
+	touch $@
+
+$(VENV)/.interop-tools: $(VENV)/.test-tools
+	$(BIN)/pip install -q --no-build-isolation -e ".[interop]"
 	touch $@
 
 $(VENV)/.lint-tools: $(VENV)/.test-tools

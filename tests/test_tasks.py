@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from vfrnn.optim import param_groups
 from vfrnn.tasks import TASKS, Adding, Copying, Digits, TaskOptions
-from vfrnn.tasks.models import MODELS, ModelOptions, make_model, parameter_groups
+from vfrnn.tasks.models import MODELS, ModelOptions, make_model
 from vfrnn.tasks.training import Training, TrainingOptions
 
 
@@ -128,7 +129,7 @@ def test_the_same_seed_makes_the_same_model():
 @pytest.mark.parametrize(("name", "count"), [("vfrnn", 1), ("orthogonal", 1), ("torch-orthogonal", 1), ("lstm", 0)])
 def test_generator_parameters_have_a_rate_of_their_own(name, count):
     model = make_model(name, Copying(options()), ModelOptions(hidden_size=5), seed=0)
-    groups = parameter_groups(model, lr=1.0, generator_lr=0.1)
+    groups = param_groups(model, lr=1.0, generator_lr=0.1)
     assert [group["lr"] for group in groups] == ([1.0, 0.1] if count else [1.0])
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     assert not count or len(groups[1]["params"]) == count

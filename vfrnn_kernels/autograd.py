@@ -151,11 +151,12 @@ class KernelFunction(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Gradients:
         kernels = _KERNELS[ctx.key]
-        results = ctx.saved_tensors[kernels.inputs :]
+        saved = ctx.saved_tensors  # read once: that is all a checkpoint allows
+        results = saved[kernels.inputs :]
         grad_outputs = [torch.zeros_like(results[k]) if grads[k] is None else grads[k] for k in range(kernels.outputs)]
         needed = ctx.needs_input_grad[1 : 1 + kernels.inputs]
         needs = sum(1 << k for k in range(kernels.inputs) if needed[k])
-        arguments = (ctx.key, *grad_outputs, *ctx.saved_tensors, *ctx.constants, needs)
+        arguments = (ctx.key, *grad_outputs, *saved, *ctx.constants, needs)
         # Without a graph to record (a plain `.backward()`, and what torch.compile traces) the kernel runs directly.
         run = KernelBackward.apply if torch.is_grad_enabled() else KernelBackward.forward
         found = iter(run(*arguments))

@@ -1,6 +1,8 @@
 """Recurrent networks whose hidden state flows along a learned vector field, and a drop-in for `torch.nn.RNN`."""
 
+from vfrnn import parametrizations
 from vfrnn.cells import OrthogonalRNNCell, RNNCell, VFRNNCell
+from vfrnn.convert import convert
 from vfrnn.functional import (
     directional_derivative,
     divergence,
@@ -13,6 +15,7 @@ from vfrnn.functional import (
     strang_step,
 )
 from vfrnn.mesh import LatentMesh
+from vfrnn.optim import param_groups
 from vfrnn.rnn import RNN, VFRNN, OrthogonalRNN
 from vfrnn_kernels import __version__
 
@@ -25,12 +28,15 @@ __all__ = [
     "RNNCell",
     "VFRNNCell",
     "__version__",
+    "convert",
     "directional_derivative",
     "divergence",
     "field_flow",
     "field_generator",
     "gradient",
     "inner_product",
+    "param_groups",
+    "parametrizations",
     "recurrence",
     "skew_expm",
     "strang_step",

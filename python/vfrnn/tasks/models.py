@@ -12,9 +12,6 @@ import vfrnn
 from vfrnn.init import Init
 from vfrnn.tasks.task import Task
 
-#: Parameters that make the recurrent matrix of an orthogonal or vector-field model: they learn at a rate of their own.
-GENERATOR_NAMES = ("field_", "parametrizations.weight_hh_")
-
 
 @dataclass(frozen=True)
 class ModelOptions:
@@ -103,13 +100,3 @@ def make_model(name: str, task: Task, options: ModelOptions, seed: int) -> Seque
     """The model of that name, the same for the same seed."""
     torch.manual_seed(seed)
     return SequenceModel(MODELS[name](task, options), options.hidden_size, task)
-
-
-def parameter_groups(model: nn.Module, lr: float, generator_lr: float) -> list[dict[str, object]]:
-    """Optimizer groups: the generator's parameters learn at `generator_lr`, the others at `lr`."""
-    generator: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        (generator if any(part in name for part in GENERATOR_NAMES) else others).append(parameter)
-    groups: list[dict[str, object]] = [{"params": others, "lr": lr}]
-    return [*groups, {"params": generator, "lr": generator_lr}] if generator else groups

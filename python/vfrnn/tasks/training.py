@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
+from vfrnn.optim import param_groups
 from vfrnn.tasks import TASKS, Task, TaskOptions
-from vfrnn.tasks.models import ModelOptions, make_model, parameter_groups
+from vfrnn.tasks.models import ModelOptions, make_model
 
 CHECKPOINT = "checkpoint.pt"
 #: Epochs at the end over which the reported test metric is averaged.
@@ -74,7 +75,7 @@ class Training:
     def _trainee(self, name: str) -> Trainee:
         o = self.options
         model = make_model(name, self.task, o.model_options, o.seed)
-        optimizer = torch.optim.Adam(parameter_groups(model, o.lr[name], o.generator_lr))
+        optimizer = torch.optim.Adam(param_groups(model, o.lr[name], o.generator_lr))
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
         return Trainee(name, model, optimizer, torch.Generator().manual_seed(o.seed), torch.get_rng_state())

@@ -1,0 +1,58 @@
+"""param_groups: the generators' parameters in an optimizer group of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.nn.utils import parametrizations
+from torch.nn.utils.parametrize import ParametrizationList
+
+from vfrnn.layers import FieldRecurrent
+from vfrnn.mesh import LatentMesh
+from vfrnn.parametrizations import Orthogonal
+
+
+def param_groups(model: nn.Module, lr: float, generator_lr: float, **options: Any) -> list[dict[str, Any]]:
+    """Groups for an optimizer: what generates the step matrices learns at `generator_lr`, all else at `lr`.
+
+    Generators are the fields of `VFRNN` and `OrthogonalRNN` and their cells, learned tensors of a `LatentMesh`, and the
+    parameters behind `vfrnn.parametrizations.orthogonal` and torch.nn.utils.parametrizations.orthogonal.
+
+    Args:
+        model: any module; a parameter that occurs twice is listed once.
+        lr, generator_lr: the two rates.
+        options: further options of both groups, such as `weight_decay`; one that starts with `generator_` replaces that
+            of the generators' group: `generator_weight_decay=0.0`.
+
+    Returns:
+        The group of the others, first, and that of the generators; a group without parameters is left out.
+
+    Example:
+        >>> groups = param_groups(torch.nn.Sequential(vfrnn.OrthogonalRNN(3, 4), torch.nn.Linear(4, 2)), 1e-3, 1e-4)
+        >>> [(group["lr"], len(group["params"])) for group in groups]
+        [(0.001, 5), (0.0001, 1)]
+    """
+    known = _generators(model)
+    parameters = list(model.parameters())
+    common = {name: value for name, value in options.items() if not name.startswith("generator_")}
+    special = {name.removeprefix("generator_"): value for name, value in options.items() if name not in common}
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p not in known], "lr": lr, **common},
+        {"params": [p for p in parameters if p in known], "lr": generator_lr, **common, **special},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _generators(model: nn.Module) -> set[nn.Parameter]:
+    found: set[nn.Parameter] = set()
+    for module in model.modules():
+        if isinstance(module, LatentMesh):
+            found.update(module.parameters())
+        elif isinstance(module, FieldRecurrent):
+            found.update(getattr(module, "field" + suffix) for suffix in module.suffixes)
+        elif isinstance(module, ParametrizationList) and any(
+            isinstance(matrix, (Orthogonal, parametrizations._Orthogonal)) for matrix in module
+        ):
+            found.update(module.parameters(recurse=False))
+    return found

@@ -1,0 +1,157 @@
+"""Within a forward pass a weight of vfrnn.parametrizations.orthogonal is computed once, and forgotten after it."""
+
+import copy
+import threading
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import orthogonal as torch_orthogonal
+from torch.utils.checkpoint import checkpoint
+
+from vfrnn import RNN
+from vfrnn.parametrizations import Orthogonal, once_per_forward, orthogonal
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """How many times a weight was computed: the length of this list."""
+    calls, matrix = [], Orthogonal._matrix
+    monkeypatch.setattr(Orthogonal, "_matrix", lambda self, X: calls.append(1) or matrix(self, X))
+    return calls
+
+
+@pytest.mark.parametrize("network_type", [nn.RNN, RNN])
+def test_a_forward_pass_of_an_rnn_computes_the_weight_once(computed, network_type):
+    rnn = orthogonal(network_type(3, 4), "weight_hh_l0")
+    x, expected = torch.randn(5, 2, 3), torch_orthogonal(nn.RNN(3, 4), "weight_hh_l0")
+    expected.load_state_dict(rnn.state_dict())
+    for _ in range(2):  # gradient accumulation: every pass has a graph of its own
+        computed.clear()
+        output, _ = rnn(x)
+        output.sum().backward()
+        assert len(computed) == 1
+        expected(x)[0].sum().backward()
+    torch.testing.assert_close(output, expected(x)[0])
+    for (name, our), (_, their) in zip(rnn.named_parameters(), expected.named_parameters(), strict=True):
+        torch.testing.assert_close(our.grad, their.grad, msg=name)
+    with torch.no_grad():
+        assert not rnn(x)[0].requires_grad
+    assert rnn(x)[0].requires_grad
+
+
+def test_what_a_pass_computed_is_forgotten_after_it(computed):
+    layer = orthogonal(nn.Linear(3, 3))
+    x = torch.eye(3)
+    first = layer(x)
+    layer.parametrizations.weight.original.data.normal_()  # which no version counter notices
+    assert not torch.equal(layer(x), first)
+    with pytest.raises(RuntimeError):
+        layer(torch.zeros(2, 5))
+    layer.weight, computed[:] = layer.weight, []
+    layer.weight, _ = layer.weight, layer.weight
+    assert len(computed) == 2  # outside of a pass nothing is kept, also after one that failed
+
+
+def test_a_pass_that_was_interrupted_is_over():
+    class Interrupted(nn.Linear):
+        def forward(self, x):
+            weight = self.weight
+            if x is None:
+                raise KeyboardInterrupt
+            return x @ weight
+
+    layer, x = orthogonal(Interrupted(3, 3)), torch.eye(3)
+    with pytest.raises(KeyboardInterrupt):
+        layer(None)
+    for _ in range(2):  # each with a graph of its own
+        layer(x).sum().backward()
+
+
+def test_what_changes_within_a_pass_counts():
+    class Changing(nn.Linear):
+        def forward(self, x):
+            original = self.parametrizations.weight.original
+            with torch.no_grad():
+                weights = [self.weight]
+                original.normal_()
+                weights += [self.weight, self.weight]
+            weights.append(self.weight)
+            self.weight = torch.eye(3)
+            return [*weights, self.weight]
+
+    first, second, same, with_graph, assigned = orthogonal(Changing(3, 3))(None)
+    assert not torch.equal(first, second)
+    assert same is second
+    assert not second.requires_grad
+    assert with_graph.requires_grad
+    assert torch.equal(assigned, torch.eye(3))
+
+
+class Loop(nn.Module):
+    """A loop over a cell."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = orthogonal(nn.RNNCell(3, 4), "weight_hh")
+
+    def forward(self, x):
+        h = x.new_zeros(x.shape[1], 4)
+        for x_t in x:
+            h = self.cell(x_t, h)
+        return h
+
+
+def test_a_loop_over_a_cell_computes_it_once_with_once_per_forward(computed):
+    model, x = Loop(), torch.randn(5, 2, 3)
+    expected = model(x)
+    assert len(computed) == 5
+    assert once_per_forward(model) is model
+    computed.clear()
+    torch.testing.assert_close(model(x), expected)
+    assert len(computed) == 1
+    other = copy.deepcopy(model)
+    nn.init.normal_(other.cell.parametrizations.weight_hh.original)
+    computed.clear()
+    assert not torch.allclose(other(x), expected)
+    assert len(computed) == 1
+    with pytest.raises(ValueError, match="got none"):
+        once_per_forward(nn.Linear(3, 3))
+
+
+def test_passes_of_two_threads_do_not_meet():
+    barrier, read = threading.Barrier(2), []
+
+    class Waiting(nn.Linear):
+        def forward(self, x):
+            barrier.wait()
+            first = self.weight
+            barrier.wait()
+            return first, self.weight
+
+    layer = orthogonal(Waiting(3, 3))
+    threads = [threading.Thread(target=lambda: read.append(layer(None))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(first is second for first, second in read)
+    assert read[0][0] is not read[1][0]
+
+
+def test_checkpoint_cached_and_functional_call():
+    layer, x = orthogonal(nn.RNN(3, 4), "weight_hh_l0"), torch.randn(5, 2, 3)
+    original = layer.parametrizations.weight_hh_l0.original
+    (expected,) = torch.autograd.grad(layer(x)[0].sum(), original)
+    (grad,) = torch.autograd.grad(checkpoint(layer, x, use_reentrant=False)[0].sum(), original)
+    assert torch.equal(grad, expected)
+    with parametrize.cached():
+        assert layer.weight_hh_l0 is layer.weight_hh_l0
+    cell = orthogonal(nn.Linear(4, 4))
+    parameters = {name: torch.stack([p.detach(), p.detach() + 0.1]) for name, p in cell.named_parameters()}
+    y = torch.randn(2, 4)
+    ensemble = torch.func.vmap(lambda p: torch.func.functional_call(cell, p, (y,)))(parameters)
+    for k in range(2):
+        one = {name: p[k] for name, p in parameters.items()}
+        torch.testing.assert_close(ensemble[k], torch.func.functional_call(cell, one, (y,)))
