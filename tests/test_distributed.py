@@ -12,15 +12,8 @@ SCRIPT = Path(__file__).parent / "distributed_script.py"
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch was built without torch.distributed")
-@pytest.mark.parametrize(
-    ("wrapper", "tolerance"),
-    # bfloat16 keeps 8 bits; the sums of the two halves of the batch are rounded differently otherwise.
-    [("data_parallel", 1e-5), ("sharded", 1e-5), ("sharded_in_bfloat16", 3e-2)],
-)
-def test_two_processes(wrapper, tolerance):
+def test_two_processes():
     command = [sys.executable, "-W", "error", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(SCRIPT), wrapper, str(tolerance)], env=environment, capture_output=True, text=True, timeout=200
-    )
+    done = subprocess.run([*command, str(SCRIPT)], env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -35,7 +35,7 @@ def test_a_training_step_copies_no_weight(name):
     network = NETWORKS[name]()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
     shapes = {tuple(tensor.shape) for tensor in (*network.parameters(), *network.buffers())} | {(40, 40), (1, 40, 40)}
-    shapes.remove((40,))  # autograd copies the gradient that bias_ih and bias_hh share, for torch.nn.RNN too
+    shapes.remove((40,))  # bias_ih and bias_hh have one gradient, which autograd copies for the second
     x = torch.randn(7, 3, 12)
 
     def step():

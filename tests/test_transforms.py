@@ -124,13 +124,12 @@ def test_forward_mode_is_torchs():
     torch.testing.assert_close(*results)
 
 
-@pytest.mark.parametrize("transform", ["grad", "jvp", "vmap", "vmap of grad"])
+@pytest.mark.parametrize("transform", ["jvp", "vmap", "vmap of grad"])
 def test_compiled_transforms(transform):
     """Dynamo sees library ops; were they not differentiable by themselves, these would be wrong without a word."""
     values, run = trained(smooth_network(vfrnn.VFRNN))
     stacked = {name: torch.stack([value, 2 * value]) for name, value in values.items()}
     call, argument = {
-        "grad": (grad(lambda values: weighed(run(values))), values),
         "jvp": (lambda values: jvp(run, (values,), (values,)), values),
         "vmap": (vmap(run), stacked),
         "vmap of grad": (vmap(grad(lambda values: weighed(run(values)))), stacked),
