@@ -130,16 +130,6 @@ def test_compiled_training(network_type):
         torch.testing.assert_close(compiled(x)[0], expected[0])
 
 
-# torch's own, when it imports inductor
-@pytest.mark.filterwarnings("ignore:`torch.jit.script.*` is deprecated:DeprecationWarning")
-def test_compiled_by_inductor():
-    model = Model(vfrnn.VFRNN)
-    x = torch.randn(7, 4, 3)
-    expected = gradients(model, model, x)
-    compiled = torch.compile(model, fullgraph=True)
-    torch.testing.assert_close(gradients(model, compiled, x), expected)
-
-
 def test_compiled_under_autocast_and_checkpointing():
     model = Model(vfrnn.VFRNN)
     x = torch.randn(7, 4, 3)
