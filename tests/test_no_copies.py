@@ -19,7 +19,7 @@ NETWORKS = {
 
 def copies(run, shapes):
     """Names and shapes of the copies that `run` makes of tensors with one of the shapes."""
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True, acc_events=True) as profiler:
         run()
     return [
         (event.name, shape)
