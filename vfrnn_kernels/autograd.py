@@ -1,26 +1,28 @@
 """How an op's forward and hand-written backward become one differentiable function.
 
 `KernelFunction` is the `torch.autograd.Function` of every op: its backward applies `KernelBackward`, a second Function
-around the backward op, so that everything can be differentiated again. Derivatives of the *backward* have no kernel:
-they come from differentiating the reference forward twice with `torch.func.vjp` (correct, not optimised). The vmap
-rules run the op once per sample and stack. Both Functions find their kernels by name: that is what `torch.compile` can
-trace.
+around the backward op, so that everything can be differentiated again. Derivatives of the *backward*, and forward-mode
+derivatives of both, have no kernel: they come from differentiating the reference forward with `torch.func.vjp`
+(correct, not optimised). The vmap rules run the op once per sample and stack.
+
+torch.compile and torch.export cannot trace a Function that has a `jvp`. They see the library op, which is opaque to
+them and differentiable by itself: its kernel for the Autograd keys applies the same `KernelFunction`.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch._functorch.utils import unwrap_dead_wrappers
+from torch.autograd import Function, forward_ad
 
 from vfrnn_kernels.autocast import autocasts
-from vfrnn_kernels.library import backward_fake, define_triton_ops
+from vfrnn_kernels.library import backward_fake, define_triton_ops, library
 from vfrnn_kernels.loader import HAS_SCHEMAS
 
 Tensors = tuple[Tensor, ...]
@@ -33,6 +35,7 @@ class Kernels:
 
     Attributes:
         forward: `(*tensors, *constants) -> outputs + saved`.
+        traced: the same, differentiable: what torch.compile and torch.export trace.
         backward: `(*grad_outputs, *tensors, *outputs, *saved, *constants, needs) -> one gradient per tensor`; bit k of
             `needs` asks for the k-th (the convention of csrc/ops.cpp).
         reference: the op in plain differentiable PyTorch, `(*tensors, *constants) -> outputs`.
@@ -42,6 +45,7 @@ class Kernels:
     """
 
     forward: Callable[..., Tensors]
+    traced: Callable[..., Tensors]
     backward: Callable[..., Gradients]
     reference: Callable[..., Tensors]
     inputs: int
@@ -89,9 +93,12 @@ def differentiable(
         return reference_backward(*args[:-1])
 
     for backend, op, kept in (("cpu", name, saved), ("cuda", name, saved), ("triton", f"{name}_triton", triton_saved)):
-        forward, backward = _library(op), _library(f"{op}_backward")
-        _KERNELS[f"{name}:{backend}"] = Kernels(forward, backward, reference, inputs, outputs, kept)
-    _KERNELS[f"{name}:reference"] = Kernels(reference, plain_backward, reference, inputs, outputs, 0)
+        forward, traced, backward = _below_autograd(op), _library(op), _library(f"{op}_backward")
+        _KERNELS[f"{name}:{backend}"] = Kernels(forward, traced, backward, reference, inputs, outputs, kept)
+    _KERNELS[f"{name}:reference"] = Kernels(reference, reference, plain_backward, reference, inputs, outputs, 0)
+    if HAS_SCHEMAS:
+        _register_derivatives(name, f"{name}:cpu")
+    _register_derivatives(f"{name}_triton", f"{name}:triton")
     return {backend: functools.partial(_apply, f"{name}:{backend}") for backend in BACKENDS}
 
 
@@ -103,37 +110,51 @@ def _library(op: str) -> Callable[..., Tensors]:
     return call
 
 
+def _below_autograd(op: str) -> Callable[..., Tensors]:
+    """The library op without what `_register_derivatives` adds."""
+
+    def call(*args: Any) -> Tensors:
+        with torch._C._AutoDispatchBelowAutograd():
+            result = getattr(torch.ops.vfrnn_kernels, op)(*args)
+        return result if isinstance(result, tuple) else (result,)
+
+    return call
+
+
+def _register_derivatives(op: str, key: str) -> None:
+    """Makes the library op differentiable; the second key is the one that torch.func's transforms are handled at."""
+
+    def differentiate(*args: Any) -> Any:
+        results = KernelFunction.apply(key, *args)
+        return results if len(results) > 1 else results[0]
+
+    for dispatch_key in ("Autograd", "FuncTorchDynamicLayerFrontMode"):
+        library.impl(op, differentiate, dispatch_key)
+
+
 def _apply(key: str, *args: Any) -> Tensors:
-    # torch.compile traces a Function only where there is something to differentiate.
-    if torch.compiler.is_compiling() and not (
-        torch.is_grad_enabled() and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
-    ):
-        return _KERNELS[key].forward(*args)
     # What autocast asks for is done by the ops (autocast.py); the products inside them keep their dtype.
     device = args[0].device.type
     if autocasts(device):
         with torch.autocast(device, enabled=False):
-            return KernelFunction.apply(key, *args)
+            return _apply(key, *args)
+    if torch.compiler.is_compiling():
+        return _KERNELS[key].traced(*args)
     return KernelFunction.apply(key, *args)
 
 
-class _AsGiven(inspect.Signature):
-    """Of a function without defaults. `Function.apply` binds its arguments to the signature of `forward` on every call,
-    to find them; the general way to do so takes longer than a small kernel."""
+class DirectFunction(Function):
+    """A Function without default arguments. `Function.apply` binds what it is given to the signature of `forward` on
+    every call, to find them, which takes longer than a small kernel."""
 
-    def bind(self, *args: Any, **kwargs: Any) -> Any:
-        return _Arguments(args, kwargs)
-
-
-class _Arguments:
-    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.args, self.kwargs = args, kwargs
-
-    def apply_defaults(self) -> None:
-        pass
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        if torch._C._are_functorch_transforms_active():
+            return super().apply(*args)
+        return super(Function, cls).apply(*unwrap_dead_wrappers(args))  # type: ignore[misc]
 
 
-class KernelFunction(Function):
+class KernelFunction(DirectFunction):
     """(key, *tensors, *constants) -> results, of which the first `outputs` are differentiable."""
 
     @staticmethod
@@ -143,32 +164,42 @@ class KernelFunction(Function):
     @staticmethod
     def setup_context(ctx: Any, args: tuple[Any, ...], results: Tensors) -> None:
         kernels = _KERNELS[args[0]]
-        ctx.save_for_backward(*args[1 : 1 + kernels.inputs], *results)
-        ctx.mark_non_differentiable(*results[kernels.outputs :])
+        tensors = args[1 : 1 + kernels.inputs]
+        ctx.save_for_backward(*tensors, *results)
+        ctx.save_for_forward(*tensors)
+        if kernels.saved:
+            ctx.mark_non_differentiable(*results[kernels.outputs :])
         ctx.set_materialize_grads(False)  # not for `saved`; for the outputs in backward
         ctx.key, ctx.constants = args[0], args[1 + kernels.inputs :]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Gradients:
         kernels = _KERNELS[ctx.key]
-        saved = ctx.saved_tensors  # read once: that is all a checkpoint allows
+        saved = ctx.saved_tensors  # read once: torch.utils.checkpoint recomputes them at the first time
         results = saved[kernels.inputs :]
         grad_outputs = [torch.zeros_like(results[k]) if grads[k] is None else grads[k] for k in range(kernels.outputs)]
         needed = ctx.needs_input_grad[1 : 1 + kernels.inputs]
         needs = sum(1 << k for k in range(kernels.inputs) if needed[k])
         arguments = (ctx.key, *grad_outputs, *saved, *ctx.constants, needs)
-        # Without a graph to record (a plain `.backward()`, and what torch.compile traces) the kernel runs directly.
-        run = KernelBackward.apply if torch.is_grad_enabled() else KernelBackward.forward
+        # Without a graph to record (a plain `.backward()`) the kernel runs directly.
+        recorded = torch.is_grad_enabled() or forward_ad._current_level >= 0
+        run = KernelBackward.apply if recorded else KernelBackward.forward
         found = iter(run(*arguments))
         gradients = [next(found) if needed[k] else None for k in range(kernels.inputs)]
         return (None, *gradients, *[None for _ in ctx.constants])
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Gradients:
+        kernels = _KERNELS[ctx.key]
+        found = _tangents(_reference(ctx), ctx.saved_tensors, tangents[: kernels.inputs])
+        return (*found, *[None for _ in range(kernels.saved)])
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensors, tuple[int, ...]]:
         return _one_by_one(KernelFunction, info.batch_size, in_dims, args)
 
 
-class KernelBackward(Function):
+class KernelBackward(DirectFunction):
     """(key, *grad_outputs, *tensors, *results, *constants, needs) -> the gradients that `needs` asks for."""
 
     @staticmethod
@@ -180,42 +211,83 @@ class KernelBackward(Function):
     def setup_context(ctx: Any, args: tuple[Any, ...], gradients: Tensors) -> None:
         kernels = _KERNELS[args[0]]
         first_constant = 1 + 2 * kernels.outputs + kernels.inputs + kernels.saved
-        ctx.save_for_backward(*args[1 : 1 + kernels.outputs + kernels.inputs])
+        tensors = args[1 : 1 + kernels.outputs + kernels.inputs]
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+        ctx.set_materialize_grads(False)
         ctx.key, ctx.constants, ctx.needs, ctx.arguments = args[0], args[first_constant:-1], args[-1], len(args)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> Gradients:
-        kernels = _KERNELS[ctx.key]
-        saved = ctx.saved_tensors  # grad_outputs, tensors
-        present = [k for k, tensor in enumerate(saved) if tensor is not None]
-        wanted = [k for k in range(kernels.inputs) if ctx.needs >> k & 1]
+    def backward(ctx: Any, *cotangents: Tensor | None) -> Gradients:
+        second = _cotangents(_gradients(ctx), ctx.saved_tensors, cotangents)
+        return (None, *second, *[None for _ in range(ctx.arguments - 1 - len(second))])
 
-        def gradients(*values: Tensor) -> Tensors:
-            arguments = list(saved)
-            for k, value in zip(present, values, strict=True):
-                arguments[k] = value
-            grad_outputs, tensors = arguments[: kernels.outputs], arguments[kernels.outputs :]
-
-            def forward(*chosen: Tensor) -> Tensors:
-                for k, value in zip(wanted, chosen, strict=True):
-                    tensors[k] = value
-                return kernels.reference(*tensors, *ctx.constants)
-
-            return torch.func.vjp(forward, *(tensors[k] for k in wanted))[1](tuple(grad_outputs))
-
-        second = torch.func.vjp(gradients, *(saved[k] for k in present))[1](tuple(cotangents))
-        result: list[Tensor | None] = [None] * ctx.arguments
-        for k, value in zip(present, second, strict=True):
-            result[1 + k] = value
-        return tuple(result)
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Gradients:
+        saved = ctx.saved_tensors
+        return _tangents(_gradients(ctx), saved, tangents[: len(saved)])
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensors, tuple[int, ...]]:
         return _one_by_one(KernelBackward, info.batch_size, in_dims, args)
 
 
-for _function in (KernelFunction, KernelBackward):
-    _function.forward.__signature__ = _AsGiven()  # type: ignore[attr-defined]
+def _reference(ctx: Any) -> Callable[..., Tensors]:
+    return lambda *tensors: _KERNELS[ctx.key].reference(*tensors, *ctx.constants)
+
+
+def _gradients(ctx: Any) -> Callable[..., Tensors]:
+    """`(*grad_outputs, *tensors) -> the gradients that ctx.needs asks for`, by differentiating the reference."""
+    kernels = _KERNELS[ctx.key]
+    wanted = [k for k in range(kernels.inputs) if ctx.needs >> k & 1]
+
+    def gradients(*arguments: Tensor | None) -> Tensors:
+        tensors = arguments[kernels.outputs :]
+        forward = _of_some(_reference(ctx), tensors, wanted)
+        return _vjp(forward, *(tensors[k] for k in wanted))[1](arguments[: kernels.outputs])
+
+    return gradients
+
+
+def _cotangents(
+    function: Callable[..., Tensors], arguments: tuple[Tensor | None, ...], cotangents: tuple[Tensor | None, ...]
+) -> Gradients:
+    """The gradients of a function's arguments, None where the argument is."""
+    present = [k for k, argument in enumerate(arguments) if argument is not None]
+    results, pull_back = _vjp(_of_some(function, arguments, present), *(arguments[k] for k in present))
+    given = zip(results, cotangents, strict=True)
+    found = iter(pull_back(tuple(torch.zeros_like(r) if c is None else c for r, c in given)))
+    return tuple(None if argument is None else next(found) for argument in arguments)
+
+
+def _tangents(
+    function: Callable[..., Tensors], arguments: tuple[Tensor | None, ...], tangents: tuple[Tensor | None, ...]
+) -> Tensors:
+    """The tangents of a function's results. `pull_back` is linear, and their map is its transpose: `torch.func.jvp`,
+    which would give them in one pass, cannot be called inside the jvp of a Function."""
+    moved = [k for k, tangent in enumerate(tangents) if tangent is not None]
+    results, pull_back = _vjp(_of_some(function, arguments, moved), *(arguments[k] for k in moved))
+    _, push_forward = _vjp(pull_back, tuple(torch.zeros_like(result) for result in results))
+    return push_forward(tuple(tangents[k] for k in moved))[0]
+
+
+def _vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[..., Any]]:
+    results, pull_back = torch.func.vjp(function, *arguments)[:2]
+    return results, pull_back
+
+
+def _of_some(
+    function: Callable[..., Tensors], arguments: tuple[Tensor | None, ...], chosen: list[int]
+) -> Callable[..., Tensors]:
+    """The function of the chosen arguments, with the others as given."""
+
+    def call(*values: Tensor) -> Tensors:
+        replaced = list(arguments)
+        for k, value in zip(chosen, values, strict=True):
+            replaced[k] = value
+        return function(*replaced)
+
+    return call
 
 
 def _one_by_one(

@@ -19,7 +19,8 @@ Tensors = tuple[Tensor, ...]
 #: Every op that has Triton kernels.
 OPS = ("skew_expm", "field_generator", "strang_step", "field_flow", "recurrence")
 
-_library = torch.library.Library("vfrnn_kernels", "FRAGMENT")
+#: Where Python registers what the ops do.
+library = torch.library.Library("vfrnn_kernels", "FRAGMENT")
 
 
 def triton_kernels(op: str) -> Any:
@@ -59,9 +60,9 @@ def _define(
 ) -> None:
     schema = f"{name}({', '.join(arguments)}) -> ({', '.join(['Tensor'] * results)})"
     one = results == 1  # a schema with one result in parentheses takes it without a tuple
-    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _library.impl(name, (lambda *args: run(*args)[0]) if one else run, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"vfrnn_kernels::{name}", (lambda *args: fake(*args)[0]) if one else fake, lib=_library)
+    library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    library.impl(name, (lambda *args: run(*args)[0]) if one else run, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"vfrnn_kernels::{name}", (lambda *args: fake(*args)[0]) if one else fake, lib=library)
 
 
 @contextlib.contextmanager
