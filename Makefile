@@ -6,7 +6,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-all test-isa test-cuda test-cuda-emulated test-triton-aot test-interop test-wheel sanitize bench-cpu lint format clean
+.PHONY: demo build test test-all test-isa test-cuda test-cuda-emulated test-triton-aot test-interop test-wheel sanitize \
+  bench-cpu lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
 demo: build
@@ -88,7 +89,7 @@ test-triton-aot: $(VENV)/.test-tools
 
 # Beside Lightning, Accelerate, TensorBoard and geotorch, without which `make test` skips these.
 test-interop: $(VENV)/.interop-tools
-	$(BIN)/python -m pytest -q tests/test_interop.py
+	$(BIN)/python -m pytest -q tests/test_interop.py tests/test_parametrizations.py tests/test_migration.py
 	$(BIN)/python -m pytest -q -k geotorch tests/test_migration.py tests/test_parametrizations.py
 
 # The wheel, installed alone in a new environment, imported from an empty folder.

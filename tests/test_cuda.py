@@ -104,6 +104,14 @@ def test_a_sample_does_not_depend_on_its_neighbours(monkeypatch, route, dtype):
         )
 
 
+@pytest.mark.parametrize(("dtype", "n"), [(torch.float32, 100), (torch.bfloat16, 190), (torch.bfloat16, 256)], ids=str)
+def test_the_batch_chooses_tiles_and_not_bits(dtype, n):
+    x, U, c, M, h0, _ = recurrence_case(n, dtype, T=3, B=16).tensors
+    x, U = x[..., :0], U[:, :0]  # the input product is the framework's
+    whole = recurrence(x, U, c, M, h0, backend="cuda")
+    assert torch.equal(whole[:, :8], recurrence(x[:, :8], U, c, M, h0[:8], backend="cuda"))
+
+
 def launches(function):
     before = torch.ops.vfrnn_emulator.launches()
     result = function()

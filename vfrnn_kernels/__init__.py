@@ -8,9 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 from vfrnn_kernels.calculus import directional_derivative, divergence, gradient, inner_product
 from vfrnn_kernels.field_flow import field_flow
 from vfrnn_kernels.field_generator import field_generator
+from vfrnn_kernels.fork import watch_forks
 from vfrnn_kernels.recurrence import recurrence
 from vfrnn_kernels.skew_expm import skew_expm
 from vfrnn_kernels.strang_step import strang_step
+
+watch_forks()
 
 try:
     __version__ = version("vfrnn-kernels")

@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(shape_of<Type>(index).threads(), 1)
 
   // ---- M, once ----
   const uint4* const packed = problem.packed + int64_t(first_unit / 16) * groups * 64 + lane;
-  gpu::Rows<Type> fragments[unit_tiles][in_registers];
+  gpu::Rows<Type> fragments[unit_tiles][in_registers > 0 ? in_registers : 1];
 #pragma unroll
   for (int i = 0; i < unit_tiles; ++i) {
 #pragma unroll

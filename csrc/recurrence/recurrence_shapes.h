@@ -15,8 +15,9 @@
 
 namespace vfrnn {
 
-// Every warp owns `unit_tiles` tiles of 16 units and, for them, all of the sum; a block owns N / cluster units of
-// 8 * batch_tiles samples.
+// Shapes of the same N and cluster have the same unit_tiles: a sample's bits must not depend on the batch, which
+// chooses between them. Every warp owns `unit_tiles` tiles of 16 units and, for them, all of the sum; a block owns N /
+// cluster units of 8 * batch_tiles samples.
 struct RecurrenceShape {
   int N;                // the largest n it serves: units are padded to it with zeros
   int cluster;          // blocks that share M by units; 1: one block holds all of it
@@ -72,13 +73,13 @@ VFRNN_HOST_DEVICE constexpr uint32_t parity_of(int step) {
 
 //                                             N  cluster, unit tiles, batch tiles, register groups
 constexpr RecurrenceShape shapes_16_bits[] = {
-    {64, 1, 1, 1, 2},   {64, 1, 1, 2, 2},    {128, 1, 1, 1, 4},   {128, 1, 1, 2, 4},    {192, 1, 1, 1, 6},
-    {192, 1, 1, 2, 4},  {256, 1, 2, 1, 6},   {256, 1, 2, 2, 4},   {512, 8, 1, 1, 16},   {512, 8, 1, 2, 16},
+    {64, 1, 1, 1, 2},   {64, 1, 1, 2, 2},    {128, 1, 1, 1, 4},   {128, 1, 1, 2, 4},    {192, 1, 2, 1, 5},
+    {192, 1, 2, 2, 3},  {256, 1, 2, 1, 6},   {256, 1, 2, 2, 3},   {512, 8, 1, 1, 16},   {512, 8, 1, 2, 16},
     {768, 8, 1, 1, 16}, {1024, 8, 1, 1, 14}, {1024, 8, 1, 2, 14}, {1024, 16, 1, 1, 16},
 };
 constexpr RecurrenceShape shapes_32_bits[] = {
-    {64, 1, 1, 1, 4},  {64, 1, 1, 2, 3},  {128, 1, 1, 1, 5}, {128, 1, 1, 2, 3},  {192, 1, 1, 1, 1},
-    {192, 1, 2, 2, 1}, {256, 8, 1, 1, 4}, {512, 8, 1, 1, 3}, {768, 16, 1, 1, 4},
+    {64, 1, 1, 1, 4},  {64, 1, 1, 2, 3},  {128, 1, 1, 1, 5}, {128, 1, 1, 2, 1},
+    {192, 1, 2, 1, 0}, {256, 8, 1, 1, 4}, {512, 8, 1, 1, 0}, {768, 16, 1, 1, 4},
 };
 
 constexpr bool is_consistent(const RecurrenceShape& s, int element_bytes) {
