@@ -1,4 +1,4 @@
-# make demo | build | test | test-all | sanitize | bench-cpu | lint | format | clean
+# make demo | build | test | test-all | sanitize | bench-cpu | results | lint | format | clean
 # Everything happens in the environment .venv, which is created on the first call.
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -6,8 +6,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-all test-isa test-cuda test-cuda-emulated test-triton-aot test-interop test-wheel sanitize \
-  bench-cpu lint format clean
+.PHONY: demo build test test-all test-isa test-cuda test-cuda-emulated test-triton-aot test-interop test-bench test-wheel sanitize \
+  bench-cpu results lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
 demo: build
@@ -21,7 +21,7 @@ test: $(VENV)/.test-tools
 
 # What is slow or needs further tools: style and types, every instruction set, the Triton kernels compiled for every
 # architecture, other frameworks, the wheel in an environment of its own.
-test-all: lint test-isa sanitize test-cuda-emulated test-cuda test-triton-aot test-interop test-wheel
+test-all: lint test-isa sanitize test-cuda-emulated test-cuda test-triton-aot test-interop test-bench test-wheel
 
 OP_TESTS := tests/test_recurrence.py tests/test_skew_expm.py tests/test_strang_step.py tests/test_field_generator.py \
   tests/test_field_flow.py tests/test_threads.py
@@ -74,7 +74,7 @@ test-cuda-emulated: $(VENV)/.test-tools
 	$(BIN)/cmake --build build/emulated-sanitized --target vfrnn_cuda_emulated
 	VFRNN_CUDA_EMULATED=$(CURDIR)/build/emulated-sanitized/libvfrnn_cuda_emulated.so \
 	  LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so.6)" \
-	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 $(BIN)/python -m bench.gpu.sanitized
+	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 $(BIN)/python -m vfrnn_bench.gpu.sanitized
 
 # The CUDA library for every architecture, linked, and what its kernels need.
 test-cuda: $(VENV)/.test-tools
@@ -101,9 +101,19 @@ test-wheel: $(VENV)/.test-tools
 	build/wheel/venv/bin/pip install -q $(TORCH) build/wheel/*.whl
 	cd build/wheel/empty && ../venv/bin/vfrnn doctor
 
-# Every workload against every peer; OUT=FILE writes JSON.
-bench-cpu: $(VENV)/.bench-tools
-	$(BIN)/python -m bench.cpu $(if $(OUT),--out $(OUT))
+# Every workload against every peer, as a table; JSON and a report in OUT.
+OUT := build/bench
+bench-cpu: $(VENV)/.test-tools
+	$(BIN)/vfrnn bench --suite full --out $(OUT)
+
+# The quick suite, and its report in a browser (skipped with a reason where Chromium is absent).
+test-bench: $(VENV)/.test-tools
+	$(BIN)/vfrnn bench --suite quick --out build/bench --tasks bench/results/cpu-amd-epyc/tasks
+	$(BIN)/python -m tests.report_in_browser build/bench/report.html --tasks --screenshot build/bench/report.png
+
+# The README's tables and pictures, from bench/results.
+results: $(VENV)/.test-tools
+	$(BIN)/python -m vfrnn_bench.readme
 
 lint: $(VENV)/.lint-tools
 	$(BIN)/ruff check .
@@ -131,10 +141,6 @@ $(VENV)/.built: $(VENV)/.tools $(SOURCES)
 
 $(VENV)/.test-tools: $(VENV)/.built
 	$(BIN)/pip install -q --no-build-isolation -e ".[test]"
-	touch $@
-
-$(VENV)/.bench-tools: $(VENV)/.test-tools
-	$(BIN)/pip install -q --no-build-isolation -e ".[bench]"
 	touch $@
 
 $(VENV)/.interop-tools: $(VENV)/.test-tools

@@ -83,7 +83,13 @@ class CMakeBuild(build_ext):
 
 
 setup(
-    packages=find_packages(".", include=["vfrnn_kernels*"]) + find_packages("python"),
+    packages=[
+        *find_packages(".", include=["vfrnn_kernels*"]),
+        *find_packages("python"),
+        "vfrnn_bench",
+        "vfrnn_bench.gpu",
+        "vfrnn_bench.tasks",
+    ],
     ext_modules=[Extension("vfrnn_kernels._host", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )

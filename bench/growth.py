@@ -1,45 +1,87 @@
-"""How time and memory grow: linear in T and B, and nothing beside the hidden states."""
+"""How time and memory grow with T, B and n. `python -m vfrnn_bench.growth JSON` measures one peak, in a fresh process.
+
+Time of forward and backward of a tanh layer, ours and torch.nn.RNN in turns; an exponent is the slope of log time over
+log size, by least squares, over all sizes and over the larger half.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from bench.measure import seconds
-from bench.providers import inference_runs, recurrence_runs
-from bench.workloads import SEQUENCES, Sequence
+import torch
+from vfrnn_bench.measure import interleaved
+from vfrnn_bench.providers import recurrence_providers, training_step_providers
+from vfrnn_bench.workloads import Sequence as Workload
 
-STEPS, SAMPLES = (100, 1000, 10_000), (32, 128, 512)
-
-
-def _time(workload: Sequence) -> float:
-    run = recurrence_runs(workload)["vfrnn.RNN"]
-    run()
-    return statistics.median(seconds(run) for _ in range(5))
-
-
-def time_growth() -> list[dict]:
-    """Time per step and sample over T and over B, relative to the first."""
-    base = Sequence("growth", "time over T and B", T=STEPS[0], B=SAMPLES[0], n=128, i=8)
-    rows = []
-    for name, values in (("T", STEPS), ("B", SAMPLES)):
-        costs = [_time(dataclasses.replace(base, **{name: value})) / value for value in values]
-        rows.append({"over": name, "values": values, "relative_cost": [cost / costs[0] for cost in costs]})
-    return rows
+PROVIDERS = ("vfrnn.RNN", "torch.nn.RNN")
+BASE = Workload("growth", "time over T, B and n", T=100, B=32, n=128, i=8)
+SIZES = {
+    "T": (100, 300, 1000, 3000, 10_000),
+    "B": (1, 4, 16, 64, 128, 256, 512),
+    "n": (16, 32, 64, 128, 256, 512, 1024),
+}
+QUICK_SIZES = {"T": (100, 1000, 4000), "B": (1, 16, 128), "n": (16, 64, 256)}
+MEMORY_PROVIDERS = ("vfrnn.RNN", "torch.nn.RNN", "vfrnn.VFRNN", "orthogonal(torch.nn.RNN)")
+MEMORY_STEPS = (250, 500, 1000, 2000, 4000)
+QUICK_MEMORY_STEPS = (500, 1500)
 
 
-def memory(workload: Sequence) -> float:
-    """Peak memory of forward and backward beyond inputs and results, in copies of the hidden states. Linux only.
+def exponent(sizes: Sequence[float], times: Sequence[float]) -> float:
+    """p of the power law time = c size^p that fits best."""
+    x, y = [math.log(size) for size in sizes], [math.log(time) for time in times]
+    return statistics.linear_regression(x, y).slope
 
-    Measured in a process of its own, which has run nothing else.
-    """
-    command = [sys.executable, "-m", "bench.growth", json.dumps(dataclasses.asdict(workload))]
-    root = Path(__file__).parents[1]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout)
+
+def time_growth(device: torch.device, sizes: dict[str, tuple[int, ...]]) -> Iterator[dict[str, Any]]:
+    """Seconds over each of T, B and n, the other two fixed."""
+    for over, values in sizes.items():
+        seconds: dict[str, list[float]] = {name: [] for name in PROVIDERS}
+        for value in values:
+            workload = dataclasses.replace(BASE, **{over: value})
+            found = recurrence_providers(workload, device)
+            times = interleaved({name: found[name]().run for name in PROVIDERS}, 5, warm_up=1)
+            for name in PROVIDERS:
+                seconds[name].append(statistics.median(times[name]))
+        half = (len(values) - 1) // 2
+        yield {
+            "over": over,
+            "fixed": {name: getattr(BASE, name) for name in ("T", "B", "n", "i") if name != over},
+            "values": values,
+            "curves": [
+                {
+                    "provider": name,
+                    "seconds": seconds[name],
+                    "exponent": exponent(values, seconds[name]),
+                    "exponent_of_larger_half": exponent(values[half:], seconds[name][half:]),
+                }
+                for name in PROVIDERS
+            ],
+        }
+
+
+def memory_growth(steps: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Peak memory of a training step beyond its inputs over T, in bytes; CPU and Linux only."""
+    for provider in MEMORY_PROVIDERS:
+        workloads = [Workload("memory", "peak over T", T=T, B=128, n=170, i=1) for T in steps]
+        peaks = [peak_memory(provider, workload) for workload in workloads]
+        states = [workload.state_bytes for workload in workloads]
+        slope = statistics.linear_regression(states, peaks).slope
+        yield {"provider": provider, "steps": steps, "bytes": peaks, "state_bytes": states, "copies_of_states": slope}
+
+
+def peak_memory(provider: str, workload: Workload) -> float:
+    """Bytes at the peak of a step beyond what was there before: the result is part of it. In a fresh process."""
+    arguments = json.dumps({"provider": provider, "workload": dataclasses.asdict(workload)})
+    command = [sys.executable, "-m", "vfrnn_bench.growth", arguments]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def _kilobytes(field: str) -> int:
@@ -47,26 +89,19 @@ def _kilobytes(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def _own_memory(workload: Sequence) -> float:
-    small = dataclasses.replace(workload, T=2, B=2)
-    recurrence_runs(small)["vfrnn.RNN"]()  # what a first call loads is not what a sequence costs
-    inference_runs(small)["vfrnn.RNN"]()
-    run = recurrence_runs(workload)["vfrnn.RNN"]
+def _own_peak(provider: str, workload: Workload) -> float:
+    def run_of(w: Workload) -> Any:
+        device = torch.device("cpu")
+        return (recurrence_providers(w, device) | training_step_providers(w, device))[provider]().run
+
+    run_of(dataclasses.replace(workload, T=2, B=2))()  # what a first call loads is not what a sequence costs
+    run = run_of(workload)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
     before = _kilobytes("VmRSS")
-    result = run()
-    peak = 1024 * (_kilobytes("VmHWM") - before)
-    return (peak - 4 * result.numel()) / workload.state_bytes
-
-
-def memory_growth() -> list[dict]:
-    """The peak of R2, and its slope over T, in copies of the hidden states."""
-    R2 = next(workload for workload in SEQUENCES if workload.name == "R2")
-    longer = dataclasses.replace(R2, T=2 * R2.T)
-    first, second = memory(R2), memory(longer)
-    # copies of a longer sequence are larger: the slope is that of bytes over bytes
-    return [{"workload": "R2", "copies": first, "slope_over_T": 2 * second - first}]
+    run()
+    return 1024 * (_kilobytes("VmHWM") - before)
 
 
 if __name__ == "__main__":
-    print(_own_memory(Sequence(**json.loads(sys.argv[1]))))
+    given = json.loads(sys.argv[1])
+    print(_own_peak(given["provider"], Workload(**given["workload"])))

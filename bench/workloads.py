@@ -1,6 +1,7 @@
 """The registry of workloads: what is measured, with its sizes. Peers and ours get the same tensors.
 
-`flops` counts the arithmetic that the workload needs (exponential: that our scheme makes), forward and backward.
+`flops` counts the arithmetic that the workload needs (exponential: that our scheme makes), forward and backward;
+`minimal_bytes` what must move between memory and chip if nothing moves twice, in float32: every tensor once per pass.
 """
 
 from __future__ import annotations
@@ -33,6 +34,16 @@ class Sequence:
         return 3 * self.forward_flops
 
     @property
+    def forward_bytes(self) -> float:
+        """x and the weights read, the states written."""
+        return 4 * (self.T * self.B * (self.i + self.n) + self.n * (self.n + self.i))
+
+    @property
+    def minimal_bytes(self) -> float:
+        """The backward reads the states, their gradient, x and the weights, and writes the weights' gradients."""
+        return self.forward_bytes + 4 * (self.T * self.B * (self.i + 2 * self.n) + 2 * self.n * (self.n + self.i))
+
+    @property
     def state_bytes(self) -> int:
         """Of one float32 copy of all hidden states."""
         return 4 * self.T * self.B * self.n
@@ -61,6 +72,11 @@ class Exponential:
         """4 + 7 products, 3 for a squaring, 2 for the polishing of two or more of them."""
         squarings = max(0, math.ceil(math.log2(self.norm / 2.5)))
         return self.batch * 2 * self.n**3 * (11 + 3 * squarings + (2 if squarings >= 2 else 0))
+
+    @property
+    def minimal_bytes(self) -> float:
+        """S read and Q written, grad Q read and grad S written."""
+        return 4 * 4 * self.batch * self.n**2
 
     def inputs(self) -> tuple[Tensor, Tensor]:
         """S (batch, n, n) and an incoming gradient of unit scale."""
@@ -93,6 +109,15 @@ class Mesh:
             return contractions + 2 * self.n**2 * self.m * (3 if "N" in self.learned else 2)
         terms = 3 * self.order * 2 * 4 * self.m * self.n  # forward, again in the backward, and its reverse
         return self.B * (terms + 2 * contractions)
+
+    @property
+    def minimal_bytes(self) -> float:
+        """The mesh read by both passes and its gradients written if it is learned; the fields; the results."""
+        mesh = self.m * self.n * (1 + self.d)
+        passes = 3 if "N" in self.learned else 2
+        if self.B == 0:
+            return 4 * (passes * mesh + 2 * self.n**2 + 2 * self.m * self.d)
+        return 4 * (passes * mesh + self.B * (4 * self.n + 3 * self.m * self.d))
 
     def inputs(self) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
         """b, w, N, G, v (and h), and the incoming gradients of the results."""

@@ -225,6 +225,8 @@ def test_param_groups_finds_every_generator_once():
     others, generators = param_groups(model, 0.1, 0.01, weight_decay=0.5, generator_weight_decay=0.0, betas=(0.8, 0.9))
     names = {parameter: name for name, parameter in model.named_parameters()}
     assert {names[p] for p in generators["params"]} == {
+        "flow.divergence_scale_l0",
+        "flow.divergence_scale_l1",
         "flow.field_l0",
         "flow.field_l1",
         "flow.mesh.log_b",

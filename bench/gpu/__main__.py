@@ -1,5 +1,5 @@
-"""python -m bench.gpu OUT PART --seconds N: measures one part (ceilings, exponential, recurrence, steps, loops), or
-reports on what results.json holds (report).
+"""python -m vfrnn_bench.gpu OUT PART --seconds N: measures one part (ceilings, exponential, recurrence, steps, loops),
+or reports on what results.json holds (report).
 
 An exit code other than 0: the device's context broke (an illegal address, say), or a kernel did not return. The same
 command again goes on behind the provider that did it.
@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from bench.gpu.cases import PARTS, Case, Provider, Results
-from bench.gpu.record import WHOLE_CASE, Record, about
-from bench.gpu.report import report
-from bench.gpu.timing import Times, ceilings, interleaved, ratio, spread, synchronize
+from vfrnn_bench.gpu.cases import PARTS, Case, Provider, Results
+from vfrnn_bench.gpu.record import WHOLE_CASE, Record, about
+from vfrnn_bench.gpu.report import report
+from vfrnn_bench.gpu.timing import Times, ceilings, interleaved, ratio, spread, synchronize
 
 BROKEN_CONTEXT = 75
 

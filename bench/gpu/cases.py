@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal
+from vfrnn_bench.gpu.timing import Run, graphed
+from vfrnn_bench.workloads import SEQUENCES, Sequence
 
 import vfrnn
 import vfrnn_kernels
-from bench.gpu.timing import Run, graphed
-from bench.workloads import SEQUENCES, Sequence
 from vfrnn_kernels.dispatch import BACKENDS, refusal
 
 Results = dict[str, Tensor]

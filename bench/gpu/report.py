@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.record import Record
+from vfrnn_bench.gpu.record import Record
 
 Row = dict[str, Any]
 

@@ -60,9 +60,13 @@ with_pip() {
     --disable-pip-version-check --target "$WORK/site" "$WORK/source"
 }
 
-with_cmake() { # where setuptools or pip are too old
+plain() {
   cp -r "$WORK/source/vfrnn_kernels" "$WORK/source/python/vfrnn" "$WORK/site/" &&
-    timeout 30 cmake -S "$WORK/source" -B "$WORK/cmake" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+    cp -r "$WORK/source/bench" "$WORK/site/vfrnn_bench"
+}
+
+with_cmake() { # where setuptools or pip are too old
+  plain && timeout 30 cmake -S "$WORK/source" -B "$WORK/cmake" -G Ninja -DCMAKE_BUILD_TYPE=Release \
       -DPython_EXECUTABLE="$(command -v "$PYTHON")" \
       -DTORCH_ROOT="$("$PYTHON" -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parent)")" \
       -Dpybind11_DIR="$("$PYTHON" -m pybind11 --cmakedir)" -DCMAKE_INSTALL_PREFIX="$WORK/site/vfrnn_kernels" \
@@ -77,7 +81,7 @@ elif rm -rf "$WORK"/site/* && with_cmake >>"$LOG" 2>&1; then
   note "build: pip failed (run.log says why), with cmake done after $SECONDS s"
 else
   note "build: FAILED (run.log says why); the Triton kernels are measured without it"
-  rm -rf "$WORK"/site/* && cp -r "$WORK/source/vfrnn_kernels" "$WORK/source/python/vfrnn" "$WORK/site/"
+  rm -rf "$WORK"/site/* && plain
 fi
 [ -e "$WORK/site/vfrnn_kernels/libvfrnn_cuda.so" ] || note "backend cuda: not built ($(command -v nvcc || echo no nvcc))"
 
@@ -98,7 +102,7 @@ bench() { # part, seconds: in a process of its own, again behind a kernel that b
     local budget=$((end - SECONDS))
     [ "$budget" -lt 5 ] && return
     timeout -k 5 $((budget + 40 < $(left) ? budget + 40 : $(left))) \
-      "$PYTHON" -m bench.gpu "$OUT" "$part" --device "$DEVICE" --seconds "$budget" $QUICK "$@" >>"$LOG" 2>&1
+      "$PYTHON" -m vfrnn_bench.gpu "$OUT" "$part" --device "$DEVICE" --seconds "$budget" $QUICK "$@" >>"$LOG" 2>&1
     status=$?
     [ $status -eq 0 ] && echo "[$SECONDS s] $part: measured" && return
     note "$part: process ended with code $status (try $try)"
@@ -135,7 +139,7 @@ fi
 # ---- compute-sanitizer: one small case per route -----------------------------------------------------------------------
 if [ "$VFRNN_CUDA" = ON ] && command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
-    timeout "$(at_most 40 200)" compute-sanitizer --tool "$tool" --error-exitcode 9 "$PYTHON" -m bench.gpu.sanitized \
+    timeout "$(at_most 40 200)" compute-sanitizer --tool "$tool" --error-exitcode 9 "$PYTHON" -m vfrnn_bench.gpu.sanitized \
       >>"$OUT/sanitizer.log" 2>&1
     note "compute-sanitizer $tool: exit code $? (0: clean, 124: out of time); $(tail -n 1 "$OUT/sanitizer.log" | cut -c1-120)"
   done
@@ -151,5 +155,5 @@ bench loops "$(at_most 75 25)"
 
 # ---- report ----------------------------------------------------------------------------------------------------------
 echo
-timeout 60 "$PYTHON" -m bench.gpu "$OUT" report "${NOTES[@]}" 2>>"$LOG"
+timeout 60 "$PYTHON" -m vfrnn_bench.gpu "$OUT" report "${NOTES[@]}" 2>>"$LOG"
 echo "all of it: $OUT/tables.txt; $SECONDS s"

@@ -1,4 +1,4 @@
-"""One small case of every CUDA kernel, forward and backward, for compute-sanitizer: `python -m bench.gpu.sanitized`."""
+"""`python -m vfrnn_bench.gpu.sanitized`: one small case of every CUDA kernel, both passes, for compute-sanitizer."""
 
 from __future__ import annotations
 

@@ -16,8 +16,9 @@ from vfrnn.parametrizations import Orthogonal
 def param_groups(model: nn.Module, lr: float, generator_lr: float, **options: Any) -> list[dict[str, Any]]:
     """Groups for an optimizer: what generates the step matrices learns at `generator_lr`, all else at `lr`.
 
-    Generators are the fields of `VFRNN` and `OrthogonalRNN` and their cells, learned tensors of a `LatentMesh`, and the
-    parameters behind `vfrnn.parametrizations.orthogonal` and torch.nn.utils.parametrizations.orthogonal.
+    Generators are the fields and divergence scales of `VFRNN`, `OrthogonalRNN` and their cells, learned tensors of a
+    `LatentMesh`, and the parameters behind `vfrnn.parametrizations.orthogonal` and
+    torch.nn.utils.parametrizations.orthogonal.
 
     Args:
         model: any module; a parameter that occurs twice is listed once.
@@ -50,7 +51,10 @@ def _generators(model: nn.Module) -> set[nn.Parameter]:
         if isinstance(module, LatentMesh):
             found.update(module.parameters())
         elif isinstance(module, FieldRecurrent):
-            found.update(getattr(module, "field" + suffix) for suffix in module.suffixes)
+            names = [name + suffix for name in ("field", "divergence_scale") for suffix in module.suffixes]
+            found.update(
+                getattr(module, name) for name in names if isinstance(getattr(module, name, None), nn.Parameter)
+            )
         elif isinstance(module, ParametrizationList) and any(
             isinstance(matrix, (Orthogonal, parametrizations._Orthogonal)) for matrix in module
         ):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import vfrnn
-from vfrnn.cli import doctor, train, warmup
+from vfrnn.cli import bench, doctor, profile, train, warmup
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="vfrnn", description="Vector-field recurrent networks.")
     parser.add_argument("--version", action="version", version=f"vfrnn {vfrnn.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (train, doctor, warmup):
+    for command in (train, bench, profile, doctor, warmup):
         command.add_parser(commands)
     arguments = parser.parse_args(argv)
     try:

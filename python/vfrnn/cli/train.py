@@ -12,6 +12,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 60, "batch_size": 16, "hidden_size": 128, "lr": 1e-2, "generator_lr": 1e-3, "init": "cayley"},
     "copying": {"epochs": 20, "batch_size": 64, "hidden_size": 128, "lr": 1e-3, "generator_lr": 1e-4, "init": "henaff"},
     "adding": {"epochs": 100, "batch_size": 64, "hidden_size": 128, "lr": 5e-3, "generator_lr": 5e-4, "init": "cayley"},
+    "mnist": {"epochs": 30, "batch_size": 64, "hidden_size": 170, "lr": 5e-3, "generator_lr": 5e-4, "init": "cayley"},
 }
 # A peer that does better at another rate than ours gets it.
 PEER_RATES = {("digits", "torch-orthogonal"): 5e-3}
@@ -42,7 +43,7 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     what = parser.add_argument_group("what")
-    what.add_argument("--task", choices=TASK_NAMES, help="digits: scikit-learn's digits, one pixel a step")
+    what.add_argument("--task", choices=TASK_NAMES, help="digits: scikit-learn's, one pixel a step; mnist: 5000 images")
     what.add_argument(
         "--model",
         nargs="+",
@@ -50,7 +51,8 @@ def add_parser(commands: Any) -> None:
         default=["vfrnn"],
         help="torch-orthogonal is PyTorch's orthogonal parametrization of torch.nn.RNN",
     )
-    what.add_argument("--permute", action="store_true", help="digits: one fixed permutation of the pixels")
+    what.add_argument("--permute", action="store_true", help="digits, mnist: one fixed permutation of the pixels")
+    what.add_argument("--data", metavar="DIR", help="mnist: folder of the four IDX files of the full set")
     what.add_argument("--delay", type=_positive_int, default=200, help="copying: blanks before the recall")
     what.add_argument("--length", type=_positive_int, default=200, help="adding: length of the sequences")
     how = parser.add_argument_group("training (defaults by task)")
@@ -124,7 +126,7 @@ def _options(arguments: argparse.Namespace) -> Any:
         models=models,
         lr={model: peer_rates.get((arguments.task, model), chosen["lr"]) for model in models},
         task_options=TaskOptions(
-            **{name: chosen[name] for name in ("batch_size", "permute", "delay", "length", "steps_per_epoch")}
+            **{name: chosen[name] for name in ("batch_size", "permute", "delay", "length", "steps_per_epoch", "data")}
         ),
         model_options=ModelOptions(
             cells=chosen["cells"] or 0,

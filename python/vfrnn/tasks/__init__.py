@@ -7,8 +7,14 @@ from collections.abc import Callable
 from vfrnn.tasks.adding import Adding
 from vfrnn.tasks.copying import Copying
 from vfrnn.tasks.digits import Digits
+from vfrnn.tasks.mnist import Mnist
 from vfrnn.tasks.task import Task, TaskOptions
 
-TASKS: dict[str, Callable[[TaskOptions], Task]] = {"digits": Digits, "copying": Copying, "adding": Adding}
+TASKS: dict[str, Callable[[TaskOptions], Task]] = {
+    "digits": Digits,
+    "copying": Copying,
+    "adding": Adding,
+    "mnist": Mnist,
+}
 
-__all__ = ["TASKS", "Adding", "Copying", "Digits", "Task", "TaskOptions"]
+__all__ = ["TASKS", "Adding", "Copying", "Digits", "Mnist", "Task", "TaskOptions"]

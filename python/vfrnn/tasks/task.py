@@ -16,10 +16,11 @@ class TaskOptions:
 
     Attributes:
         batch_size: samples of a training batch.
-        permute: digits: one fixed permutation of the pixels.
+        permute: digits and mnist: one fixed permutation of the pixels.
         delay: copying: blanks between the symbols and the recall.
         length: adding: length of the sequence.
         steps_per_epoch: copying and adding, which have no end: batches called an epoch.
+        data: mnist: folder of the IDX files of the full set.
     """
 
     batch_size: int
@@ -27,6 +28,7 @@ class TaskOptions:
     delay: int = 200
     length: int = 200
     steps_per_epoch: int = 50
+    data: str | None = None
 
 
 Batch = tuple[Tensor, Tensor]  # inputs (T, B, i), targets

@@ -24,6 +24,8 @@ from vfrnn.tasks.models import ModelOptions, make_model
 CHECKPOINT = "checkpoint.pt"
 #: Epochs at the end over which the reported test metric is averaged.
 LAST_EPOCHS = 5
+#: Samples evaluated at once: the states of 10 000 images would fill the memory.
+EVALUATION_SAMPLES = 500
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ class Training:
         model.eval()
         with torch.no_grad():
             x, target = self.task.evaluation_batch(split)
-            return self.task.metric(model(x), target)
+            parts = zip(x.split(EVALUATION_SAMPLES, 1), target.split(EVALUATION_SAMPLES, -1), strict=True)
+            return sum(x.shape[1] * self.task.metric(model(x), y) for x, y in parts) / target.shape[-1]
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint whole or not at all."""

@@ -1,0 +1,195 @@
+"""`make results`: the README's tables and pictures from bench/results, so that no number in it is typed by hand.
+
+A block starts with `<!-- results NAME -->` and ends with `<!-- /results -->`. A machine's folder holds `full-*.json`
+(`vfrnn bench --suite full`; of several, the worse ratio is told), `tasks/` (`python -m vfrnn_bench.tasks`), and its
+report and pictures, which are made here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vfrnn_bench import figures, report
+from vfrnn_bench.tasks.results import load_tasks
+
+Json = dict[str, Any]
+ROOT = Path(__file__).parents[1]
+MACHINE = "cpu-amd-epyc"
+BLOCK = re.compile(r"(<!-- results (\S+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
+
+
+class Results:
+    """What was measured on one machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runs: list[Json] = [json.loads(path.read_text()) for path in sorted(folder.glob("full-*.json"))]
+        self.tasks = load_tasks(folder / "tasks") if (folder / "tasks").exists() else []
+
+    def ratio(self, workload: str, ours: str, peer: str) -> float | None:
+        """The worse of the runs."""
+        found = [
+            row["ratio"]
+            for run in self.runs
+            for case in run["cases"]
+            if case["workload"] == workload
+            for row in case["ratios"]
+            if (row["ours"], row["peer"]) == (ours, peer)
+        ]
+        return max(found) if found else None
+
+    def cell(self, workload: str, ours: str, peer: str) -> str:
+        value = self.ratio(workload, ours, peer)
+        return "" if value is None else f"{value:.2f}"
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def machine(results: Results) -> str:
+    m = results.runs[0]["machine"]
+    commits = ", ".join(run["machine"]["commit"] for run in results.runs)
+    return f"{m['device']}, {m['threads']} threads, {m['isa']}, torch {m['torch']}, float32, commits {commits}.\n"
+
+
+def sequences(results: Results) -> str:
+    names = ["R1", "R2", "R3", "R4", "R5"]
+    ours, field, orthogonal = "vfrnn.RNN", "vfrnn.VFRNN", "orthogonal(torch.nn.RNN)"
+    lines: tuple[tuple[str, str, str, Callable[[str], str]], ...] = (
+        ("`vfrnn.RNN` over `torch.nn.RNN`", ours, "torch.nn.RNN", str),
+        ("over a tuned Python loop", ours, "loop", str),
+        ("over that loop with a compiled step", ours, "loop, compiled step", str),
+        ("inference over `torch.nn.RNN`", ours, "torch.nn.RNN", lambda name: f"{name} inference"),
+        ("modReLU over tanh, both ours", "vfrnn modrelu", "vfrnn tanh", lambda name: f"{name} activation"),
+        ("`vfrnn.VFRNN` over `orthogonal(torch.nn.RNN)`, training step", field, orthogonal,
+         lambda name: name.replace("R", "S")),
+        ("`vfrnn.VFRNN` over geotorch in a loop, cached, training step", field, "geotorch, cached",
+         lambda name: name.replace("R", "S")),
+        ("`vfrnn.VFRNN` over `vfrnn.OrthogonalRNN`, training step", field, "vfrnn.OrthogonalRNN",
+         lambda name: name.replace("R", "S")),
+    )  # fmt: skip
+    rows = [
+        [title, *(results.cell(workload(name), a, b) for name in names)] for title, a, b, workload in lines
+    ]  # fmt: skip
+    return markdown(["", *names], rows)
+
+
+def exponentials(results: Results) -> str:
+    sizes = ("32", "64", "128", "190", "256", "512")
+    pair = ("vfrnn.skew_expm", "torch.matrix_exp")
+    rows = []
+    for title, norm in (("1", "1"), ("pi", "3.14"), ("10", "10"), ("50", "50")):
+        cells = [results.cell(f"E({n}) norm {norm}", *pair) for n in sizes]
+        rows.append([f"spectral norm {title}", *cells, results.cell(f"E(64) x 64 norm {norm}", *pair)])
+    head = ["`skew_expm` over `torch.matrix_exp`", f"n {sizes[0]}", *sizes[1:], "64 matrices, n 64"]
+    return markdown(head, rows)
+
+
+def fields(results: Results) -> str:
+    rows = []
+    for name, op in (("F1", "field_generator"), ("F2", "field_flow")):
+        for suffix, what in (("", "the field learned"), (" mesh learned", "the mesh learned too")):
+            cells = [results.cell(name + suffix, f"vfrnn.{op}", peer) for peer in ("eager", "compiled")]
+            rows.append([f"`{op}`, {what}", *cells])
+    return markdown(["", "over eager PyTorch", "over `torch.compile`"], rows)
+
+
+def accuracy(results: Results) -> str:
+    """The largest error of each provider over all sizes, by norm."""
+    rows = []
+    kinds = ("forward", "orthogonality", "gradient")
+    every = [row for run in results.runs for row in run["accuracy"]]
+    for provider in dict.fromkeys(row["provider"] for row in every):
+        for norm in dict.fromkeys(row["norm"] for row in every):
+            errors = [row["errors"] for row in every if (row["provider"], row["norm"]) == (provider, norm)]
+            worst = [max((e[kind] for e in errors if kind in e), default=None) for kind in kinds]
+            rows.append([f"`{provider}`", f"{norm:.3g}", *("" if e is None else f"{e:.1e}" for e in worst)])
+    return markdown(["float32, worst of n 32 to 512", "spectral norm", *kinds], rows)
+
+
+def growth(results: Results) -> str:
+    rows = []
+    for row in results.runs[0]["time"]:
+        for curve in row["curves"]:
+            span = f"{row['over']} {row['values'][0]} to {row['values'][-1]}"
+            exponents = (curve["exponent"], curve["exponent_of_larger_half"])
+            rows.append([span, f"`{curve['provider']}`", *(f"{value:.2f}" for value in exponents)])
+    text = markdown(["time over", "", "fitted exponent", "in the larger half"], rows) + "\n"
+    rows = [[f"`{row['provider']}`", f"{row['copies_of_states']:.2f}"] for row in results.runs[0]["memory"]]
+    return text + markdown(["peak memory of a training step over T", "copies of the hidden states"], rows)
+
+
+def tasks(results: Results) -> str:
+    text = ""
+    for task in results.tasks:
+        percent = task["metric"] == "accuracy"
+        rows = []
+        for model in task["models"]:
+            values = (model["mean"], model["lowest"], model["highest"])
+            shown = [f"{100 * v:.1f} %" if percent else f"{v:.2g}" for v in values]
+            rows.append([f"`{model['title']}`", shown[0], f"{shown[1]} to {shown[2]}", f"{model['step_ms']:.1f} ms"])
+        baseline = f"{100 * task['baseline']:.0f} %" if percent else f"{task['baseline']:.2g}"
+        o = task["options"]
+        sizes = f"hidden size {o['model_options']['hidden_size']}, batch {o['task_options']['batch_size']}"
+        text += f"**{task['name']}**: {task['what']} {sizes}, {o['epochs']} epochs, {len(task['seeds'])} seed"
+        text += f"{'' if len(task['seeds']) == 1 else 's'}; without memory {baseline}.\n\n"
+        text += markdown(["", f"test {task['metric']}", "over seeds", "time per step"], rows) + "\n"
+    return text
+
+
+def pictures(results: Results) -> str:
+    lines = []
+    for title, caption, _ in figures.FIGURES:
+        path = results.folder / f"{_file(title)}.svg"
+        if path.exists():
+            lines.append(f"![{caption}]({path.relative_to(ROOT)})")
+    if (results.folder / "learning.svg").exists():
+        lines.append(f"![Learning curves]({(results.folder / 'learning.svg').relative_to(ROOT)})")
+    return "\n\n".join(lines) + "\n"
+
+
+BLOCKS = {block.__name__: block for block in (
+    machine, sequences, exponentials, fields, accuracy, growth, tasks, pictures,
+)}  # fmt: skip
+
+
+def _file(title: str) -> str:
+    return title.lower().replace(" ", "-")
+
+
+def draw(results: Results) -> None:
+    """The report and the pictures of the machine's folder, from the first full run."""
+    report.write(results.runs[0], results.tasks, results.folder / "report.html")
+    drawn = {_file(title): figures.styled(lambda d=d: d(results.runs[0])) for title, _, d in figures.FIGURES}
+    drawn["learning"] = figures.styled(lambda: figures.learning_curves(results.tasks))
+    for name, figure in drawn.items():
+        if figure is not None:
+            (results.folder / f"{name}.svg").write_text(report.svg(figure))
+
+
+def refreshed(text: str, results: Results) -> str:
+    """The README with every block made anew.
+
+    Raises:
+        KeyError: a block has a name that is not in BLOCKS.
+    """
+    return BLOCK.sub(lambda match: match[1] + BLOCKS[match[2]](results) + match[4], text)
+
+
+def main() -> int:
+    results = Results(ROOT / "bench" / "results" / MACHINE)
+    draw(results)
+    readme = ROOT / "README.md"
+    readme.write_text(refreshed(readme.read_text(), results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""A whole run of the suite: every part in turn, as one JSON-ready dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from vfrnn_bench import accuracy, growth
+from vfrnn_bench.cases import LEFT_OUT_OF_QUICK, QUICK, Case, cases
+from vfrnn_bench.measure import copy_ceiling, gemm_ceiling, machine, measure
+
+SUITES = ("quick", "full")
+Report = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class SuiteOptions:
+    """What to run.
+
+    Attributes:
+        workloads: only those whose name is one of these or starts so; then nothing but the cases is measured.
+        providers: only peers whose name contains one of these; ours always run.
+    """
+
+    suite: Literal["quick", "full"] = "quick"
+    device: str = "cpu"
+    workloads: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
+
+    @property
+    def quick(self) -> bool:
+        return self.suite == "quick"
+
+    def cases(self) -> list[Case]:
+        """The workloads that take part.
+
+        Raises:
+            ValueError: a name given matches no workload.
+        """
+        every = list(cases(self.device))
+        for name in self.workloads:
+            if not any(case.name.startswith(name) for case in every):
+                known = ", ".join(case.name for case in every)
+                raise ValueError(f"workload must start the name of one of: {known}; got {name!r}")
+        if self.workloads:
+            return [case for case in every if case.name.startswith(self.workloads)]
+        return [case for case in every if not self.quick or case.name in QUICK]
+
+    def wants(self, provider: str) -> bool:
+        if provider.startswith("vfrnn"):
+            return True
+        if self.providers:
+            return any(name in provider for name in self.providers)
+        return not (self.quick and provider in LEFT_OUT_OF_QUICK)
+
+
+def parts(options: SuiteOptions) -> int:
+    """How many steps `run` reports."""
+    if options.workloads:
+        return len(options.cases())
+    memory = len(growth.MEMORY_PROVIDERS) if options.device == "cpu" else 0
+    return len(options.cases()) + len(growth.SIZES) + memory + 1
+
+
+def _sizes(options: SuiteOptions) -> tuple[dict[str, tuple[int, ...]], tuple[int, ...], tuple[int, ...]]:
+    if options.quick:
+        return growth.QUICK_SIZES, growth.QUICK_MEMORY_STEPS, accuracy.QUICK_SIZES
+    return growth.SIZES, growth.MEMORY_STEPS, accuracy.SIZES
+
+
+def run(options: SuiteOptions, report: Report) -> dict[str, Any]:
+    """Measure everything. `report` hears of each step when it is done: its kind and its result.
+
+    Raises:
+        ValueError: a workload is not known.
+    """
+    device = torch.device(options.device)
+    selected = options.cases()
+    gemm = gemm_ceiling(device)
+    result: dict[str, Any] = {
+        "machine": machine(device),
+        "suite": options.suite,
+        "ceiling": {"gemm_flops": gemm, "copy_bytes": copy_ceiling(device)},
+        "cases": [],
+    }
+    report("machine", result)
+    rounds, budget = (5, 1.5) if options.quick else (27, 20.0)
+    for case in selected:
+        result["cases"].append(measure(case, rounds, budget, gemm, options.wants))
+        report("case", result["cases"][-1])
+        torch.compiler.reset()
+    if options.workloads:
+        return result
+    sizes, steps, exponentials = _sizes(options)
+    result |= {"accuracy": list(accuracy.accuracy(device, exponentials)), "time": [], "memory": []}
+    report("accuracy", result)
+    for row in growth.time_growth(device, sizes):
+        result["time"].append(row)
+        report("time", row)
+    if device.type == "cpu":
+        for row in growth.memory_growth(steps):
+            result["memory"].append(row)
+            report("memory", row)
+    return result

@@ -1,0 +1,51 @@
+"""What a run prints: a line when a part is done, and the table of ratios at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.table import Table
+
+Json = dict[str, Any]
+
+
+def lines(kind: str, row: Json) -> Iterator[str]:
+    """Of one part of the run, `kind` as suite.run names it."""
+    if kind == "machine":
+        m, ceiling = row["machine"], row["ceiling"]
+        yield f"{m['device']}, {m['isa']}, {m['threads']} threads, torch {m['torch']}"
+        yield f"large product {ceiling['gemm_flops'] / 1e9:.0f} GFLOP/s, copy {ceiling['copy_bytes'] / 1e9:.1f} GB/s"
+    elif kind == "case":
+        times = ", ".join(f"{p['provider']} {p['median_ms']:.3g} ms" for p in row["providers"])
+        yield f"{row['workload']}: {times}"
+        for name, reason in row["refused"].items():
+            yield f"  {name} not timed: {reason}"
+    elif kind == "time":
+        for curve in row["curves"]:
+            exponents = f"{curve['exponent']:.2f}, larger half {curve['exponent_of_larger_half']:.2f}"
+            yield f"time of {curve['provider']} over {row['over']}: exponent {exponents}"
+    elif kind == "memory":
+        yield f"memory of {row['provider']} over T: {row['copies_of_states']:.2f} copies of the hidden states"
+
+
+def ratios(result: Json) -> Table:
+    """Every pair of ours and a peer, with the share of the machine's rate and the target."""
+    table = Table("workload", "ours", title="Our time over the peer's")
+    for name in ("ms", "GFLOP/s", "of GEMM"):
+        table.add_column(name, justify="right")
+    table.add_column("peer")
+    for name in ("ms", "ratio", "target"):
+        table.add_column(name, justify="right")
+    for case in result["cases"]:
+        by_name = {row["provider"]: row for row in case["providers"]}
+        for row in case["ratios"]:
+            ours, peer, target = by_name[row["ours"]], by_name[row["peer"]], row["target"]
+            style = "" if target is None else "green" if row["ratio"] <= target else "red"
+            table.add_row(
+                case["workload"], row["ours"], f"{ours['median_ms']:.3f}", f"{ours['gflops']:.1f}",
+                f"{ours['share_of_ceiling']:.0%}", row["peer"], f"{peer['median_ms']:.3f}",
+                f"[{style}]{row['ratio']:.3f}[/]" if style else f"{row['ratio']:.3f}",
+                "" if target is None else f"{target:.2f}" + (" missed" if row["ratio"] > target else ""),
+            )  # fmt: skip
+    return table
