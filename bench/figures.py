@@ -45,6 +45,13 @@ def _figure(columns: int = 1, width: float = 4.6, height: float = 3.4) -> tuple[
     return figure, list(axes)
 
 
+def _log_ticks(axes: Any, values: list[int]) -> None:
+    """Logarithmic axes with a tick at each value measured."""
+    axes.set(xscale="log", yscale="log")
+    axes.set_xticks(values, [str(value) for value in values])
+    axes.minorticks_off()
+
+
 def ratio_bars(result: Json) -> Figure | None:
     """Our time over each peer's, a bar per pair; a tick where the target is."""
     rows = [(case["workload"], row) for case in result["cases"] for row in case["ratios"]]
@@ -75,7 +82,7 @@ def roofline(result: Json) -> Figure | None:
         for case in result["cases"]
         for row in case["providers"]
     ]
-    lowest = min(x for x, *_ in points) / 2
+    lowest = min(min(x for x, *_ in points) / 2, gemm / copy / 4)
     highest = max(max(x for x, *_ in points) * 2, gemm / copy * 2)
     line = [lowest, gemm / copy, highest]
     axes.plot(line, [min(gemm, copy * x) / 1e9 for x in line], color="black")
@@ -105,7 +112,8 @@ def growth(result: Json) -> Figure | None:
             label += f" ({curve['exponent_of_larger_half']:.2f} in the larger half)"
             axes.plot(row["values"], curve["seconds"], "o-", color=colour(curve["provider"]), label=label, markersize=4)
         fixed = ", ".join(f"{name} {value}" for name, value in row["fixed"].items())
-        axes.set(xscale="log", yscale="log", xlabel=f"{row['over']}   ({fixed})", ylabel="seconds, forward + backward")
+        axes.set(xlabel=f"{row['over']}   ({fixed})", ylabel="seconds, forward + backward")
+        _log_ticks(axes, row["values"])
         axes.legend(fontsize=6.5)
     return figure
 
@@ -123,7 +131,8 @@ def time_per_step(result: Json) -> Figure | None:
             axes.plot(
                 row["values"], micro, "o-", color=colour(curve["provider"]), label=curve["provider"], markersize=4
             )
-        axes.set(xscale="log", yscale="log", xlabel=row["over"], ylabel="microseconds per time step")
+        axes.set(xlabel=row["over"], ylabel="microseconds per time step")
+        _log_ticks(axes, row["values"])
         axes.legend(fontsize=7)
     return figure
 

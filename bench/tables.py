@@ -31,10 +31,12 @@ def lines(kind: str, row: Json) -> Iterator[str]:
 
 def ratios(result: Json) -> Table:
     """Every pair of ours and a peer, with the share of the machine's rate and the target."""
-    table = Table("workload", "ours", title="Our time over the peer's")
+    table = Table(title="Our time over the peer's")
+    for name in ("workload", "ours"):
+        table.add_column(name, no_wrap=True)
     for name in ("ms", "GFLOP/s", "of GEMM"):
         table.add_column(name, justify="right")
-    table.add_column("peer")
+    table.add_column("peer", no_wrap=True)
     for name in ("ms", "ratio", "target"):
         table.add_column(name, justify="right")
     for case in result["cases"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise RuntimeError(str(error)) from None
     tasks = load_tasks(arguments.tasks) if arguments.tasks else []
-    console = Console(soft_wrap=True)
+    console = Console(width=None if sys.stdout.isatty() else 140)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("measuring", total=steps)

@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     table.add_column("share", justify="right")
     for row in rows:
         table.add_row(row["stage"], f"{row['milliseconds']:.3f}", f"{row['share']:.0%}")
-    Console(soft_wrap=True).print(table)
+    Console().print(table)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "stages.json").write_text(json.dumps({"workload": workload.name, "stages": rows}, indent=1) + "\n")
     figures.styled(lambda: figures.stages(rows)).savefig(arguments.out / "stages.png", dpi=150)
