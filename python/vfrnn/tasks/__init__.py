@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from vfrnn.tasks.adding import Adding
 from vfrnn.tasks.copying import Copying
+from vfrnn.tasks.denoise import Denoise
 from vfrnn.tasks.digits import Digits
 from vfrnn.tasks.mnist import Mnist
 from vfrnn.tasks.task import Task, TaskOptions
@@ -13,8 +14,9 @@ from vfrnn.tasks.task import Task, TaskOptions
 TASKS: dict[str, Callable[[TaskOptions], Task]] = {
     "digits": Digits,
     "copying": Copying,
+    "denoise": Denoise,
     "adding": Adding,
     "mnist": Mnist,
 }
 
-__all__ = ["TASKS", "Adding", "Copying", "Digits", "Mnist", "Task", "TaskOptions"]
+__all__ = ["TASKS", "Adding", "Copying", "Denoise", "Digits", "Mnist", "Task", "TaskOptions"]

@@ -31,7 +31,7 @@ def read_idx(path: Path) -> np.ndarray:
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":
         raise RuntimeError(f"{path} is not an IDX file of unsigned bytes: it starts with {data[:4].hex()}")
     header = 4 + 4 * data[3]
-    shape = tuple(np.frombuffer(data[4:header], dtype=">u4").astype(int))
+    shape = tuple(np.frombuffer(data[4:header], dtype=">u4").astype(int).tolist())
     if len(data) != header + int(np.prod(shape)):
         raise RuntimeError(f"{path} holds {len(data) - header} bytes, its header says {shape}")
     return np.frombuffer(data[header:], dtype=np.uint8).reshape(shape)

@@ -71,6 +71,10 @@ def _lstm(task: Task, o: ModelOptions) -> nn.Module:
     return nn.LSTM(task.input_size, o.hidden_size, o.layers)
 
 
+def _gru(task: Task, o: ModelOptions) -> nn.Module:
+    return nn.GRU(task.input_size, o.hidden_size, o.layers)
+
+
 def _torch_orthogonal(task: Task, o: ModelOptions) -> nn.Module:
     layer = nn.RNN(task.input_size, o.hidden_size, o.layers)
     for k in range(o.layers):
@@ -83,6 +87,7 @@ MODELS: dict[str, Callable[[Task, ModelOptions], nn.Module]] = {
     "orthogonal": _orthogonal,
     "rnn": _rnn,
     "lstm": _lstm,
+    "gru": _gru,
     "torch-orthogonal": _torch_orthogonal,
 }
 
@@ -92,6 +97,7 @@ TITLES = {
     "orthogonal": "vfrnn.OrthogonalRNN",
     "rnn": "vfrnn.RNN",
     "lstm": "torch.nn.LSTM",
+    "gru": "torch.nn.GRU",
     "torch-orthogonal": "orthogonal(torch.nn.RNN)",
 }
 

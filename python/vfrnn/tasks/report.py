@@ -33,9 +33,16 @@ def summary(training: Training) -> list[dict[str, Any]]:
                 "test": statistics.fmean(epoch.test for epoch in last),
                 "step_ms": statistics.median(epoch.step_ms for epoch in trainee.history),
                 "parameters": sum(parameter.numel() for parameter in trainee.model.parameters()),
+                "divergence_scale": _divergence_scale(trainee.model),
             }
         )
     return rows
+
+
+def _divergence_scale(model: torch.nn.Module) -> float | None:
+    """Of the first layer of a general field: 0 is volume preserving."""
+    scale = getattr(getattr(model, "layer", None), "divergence_scale_l0", None)
+    return None if scale is None else float(scale.detach())
 
 
 def table(training: Training) -> str:
