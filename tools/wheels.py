@@ -1,0 +1,100 @@
+"""The sdist and the wheels that this machine can build, in dist/: `python -m tools.wheels` in the repository's root.
+
+Wheels are built from the sdist, for this Python, and repaired by auditwheel; torch's own libraries stay outside. Their
+names: 0.1.0 holds CPU and CUDA kernels, 0.1.0+cpu the CPU kernels alone (a local version, as torch's own variants have).
+
+Environment: VFRNN_CUDA_ARCHS, as in CMakeLists.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+DIST = ROOT / "dist"
+WORK = ROOT / "build" / "wheels"
+#: Comes with torch, of whatever release is installed beside the wheel.
+NOT_OURS = ("libtorch*.so", "libc10*.so")
+#: Name of a variant: VFRNN_CUDA, and what its version carries. The CPU variant first: the other one adds to its build.
+VARIANTS = {"cpu": ("OFF", "+cpu"), "cuda": ("ON", "")}
+
+
+def _run(*command: str | Path, **environment: str) -> None:
+    subprocess.run([str(part) for part in command], check=True, env={**os.environ, **environment})
+
+
+def sdist() -> Path:
+    """Build it; its path."""
+    for old in DIST.glob("*.tar.gz"):
+        old.unlink()
+    _run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", DIST, ROOT)
+    (path,) = DIST.glob("*.tar.gz")
+    return path
+
+
+def unpack(archive: Path) -> Path:
+    """The sources in it, in a folder whose compiled objects are kept: what has not changed is not compiled again."""
+    source = WORK / archive.name.removesuffix(".tar.gz")
+    for other in set(WORK.glob("vfrnn_kernels-*")) - {source}:  # another version's
+        shutil.rmtree(other)
+    for entry in source.glob("*"):
+        if entry.is_dir() and entry.name != "build":
+            shutil.rmtree(entry)
+    with tarfile.open(archive) as file:
+        file.extractall(WORK, filter="data")
+    return source
+
+
+def wheel(source: Path, variant: str) -> Path:
+    """Build and repair one variant; its path."""
+    cuda, local = VARIANTS[variant]
+    for stale in (source / "build").glob("[!c]*"):  # setuptools' copies (lib, bdist); CMake's folder is kept
+        shutil.rmtree(stale)
+    raw = WORK / variant
+    shutil.rmtree(raw, ignore_errors=True)
+    raw.mkdir(parents=True)
+    settings = raw / "setup.cfg"
+    settings.write_text(f"[egg_info]\ntag_build = {local}\n")
+    _run(
+        *(sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", raw, source),
+        VFRNN_CUDA=cuda,
+        DIST_EXTRA_CONFIG=str(settings),
+    )
+    (built,) = raw.glob("*.whl")
+    same = f"{built.name.rsplit('-', 1)[0]}-*.whl"  # auditwheel renames only the platform, which is last
+    for old in DIST.glob(same):
+        old.unlink()
+    excluded = (part for name in NOT_OURS for part in ("--exclude", name))
+    _run(sys.executable, "-m", "auditwheel", "repair", *excluded, "--wheel-dir", DIST, built)
+    (repaired,) = DIST.glob(same)
+    return repaired
+
+
+def main() -> int:
+    """Build what was asked for; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("variants", nargs="*", metavar="VARIANT", help="cpu, cuda (default: both)")
+    wanted = parser.parse_args().variants or list(VARIANTS)
+    if unknown := set(wanted) - set(VARIANTS):
+        parser.error(f"VARIANT must be cpu or cuda, got {', '.join(sorted(unknown))}")
+    archive = sdist()
+    source = unpack(archive)
+    built = [archive]
+    for variant in wanted:
+        if variant == "cuda" and not (shutil.which("nvcc") or "CUDACXX" in os.environ):
+            print("wheels: the CUDA variant is skipped, there is no nvcc")
+            continue
+        built.append(wheel(source, variant))
+    for path in built:
+        print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1e6:.2f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
