@@ -87,10 +87,13 @@ class CMakeBuild(build_ext):
             # what is not said is CMakeLists.txt's default, not what an earlier build said
             *(f"-D{name}={os.environ[name]}" if name in os.environ else f"-U{name}" for name in OPTIONS),
         ]  # fmt: skip
+        in_place = self.inplace or getattr(self, "editable_mode", False)
+        for folder in (package, ROOT / "vfrnn_kernels") if in_place else (package,):
+            (folder / "libvfrnn_cuda.so").unlink(missing_ok=True)  # an earlier build's: this one may have none
         for step in (configure, [program, "--build", str(build), "--target", "install"]):
             if subprocess.call(step) != 0:
                 stop("the build failed; what CMake or the compiler says is above")
-        if self.inplace or getattr(self, "editable_mode", False):
+        if in_place:
             # setuptools itself copies only the declared module
             for library in package.glob("*.so"):
                 self.copy_file(str(library), str(ROOT / "vfrnn_kernels" / library.name))

@@ -2,17 +2,22 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
+from vfrnn import doctor
 from vfrnn.cli import main
 from vfrnn.cli.train import DEFAULTS, MODEL_NAMES
 from vfrnn.doctor import Check, self_checks
 from vfrnn.tasks import TASKS
 from vfrnn.tasks.models import MODELS
+from vfrnn_kernels import loader
+from vfrnn_kernels.dispatch import BACKENDS
 
 TINY = ["--epochs", "1", "--hidden-size", "6", "--steps-per-epoch", "2", "--delay", "4", "--length", "8", "--quiet"]
 
@@ -97,6 +102,22 @@ def test_doctor_reports_and_passes(capsys):
     for word in ("torch", "instruction set", "threads", "recurrence", "triton", "cuda", "ok"):
         assert word in output
     assert "FAILED" not in output
+
+
+def test_doctor_says_of_each_backend_where_from_for_what_or_what_to_do(monkeypatch):
+    assert [backend.name for backend in BACKENDS] == list(doctor.backends())
+    line = doctor.backends()["cpu"]
+    assert line == f"loaded from {loader.CPU_LIBRARY}, for {platform.machine()}"
+    if torch.version.cuda is None:
+        assert "is not a CUDA build (install one to use a GPU)" in doctor.backends()["cuda"]
+    monkeypatch.setattr(doctor, "BACKENDS", [replace(backend, missing=None) for backend in BACKENDS])
+    monkeypatch.setattr(doctor, "build_info", lambda: {"cuda": "80, 90a, 100+PTX"})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    line = doctor.backends()["cuda"]
+    assert f"it is installed from {loader.CUDA_LIBRARY}, for sm_80, sm_90a, sm_100+PTX" in line
+    assert "torch sees no GPU" in line
+    monkeypatch.setattr(doctor, "build_info", dict)
+    assert "vfrnn_kernels._host does not load" in doctor.backends()["cuda"]
 
 
 def test_doctor_checks_every_op_on_every_backend():

@@ -1,4 +1,4 @@
-"""What a build says when something is missing: one sentence that names it, and no traceback. Nothing is compiled here."""
+"""What a build says when something is missing: one sentence that names it, no traceback. Nothing is compiled here."""
 
 import os
 import shutil

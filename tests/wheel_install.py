@@ -1,4 +1,4 @@
-"""Installs wheels alone, outside of this tree, and runs the op tests from each: `python -m tests.wheel_install WHEEL ...`.
+"""Installs wheels alone, outside of this tree, and runs the op tests from each: `python -m tests.wheel_install WHEELS`.
 
 A new environment in a new, empty folder; torch of the release asked for; then, wheel by wheel: `vfrnn doctor`, and the
 tests of the ops (copied beside the environment: the sources are out of reach).
@@ -65,7 +65,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheels", nargs="+", type=Path)
     parser.add_argument("--torch", required=True, help="requirement, as torch==2.11.0")
-    parser.add_argument("--python", type=Path, help="of an environment that has torch, pytest and pytest-timeout already")
+    parser.add_argument("--python", type=Path, help="of an environment with torch, pytest and pytest-timeout")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vfrnn-wheel-") as name:
         folder = Path(name)

@@ -1,7 +1,7 @@
 """The sdist and the wheels that this machine can build, in dist/: `python -m tools.wheels` in the repository's root.
 
 Wheels are built from the sdist, for this Python, and repaired by auditwheel; torch's own libraries stay outside. Their
-names: 0.1.0 holds CPU and CUDA kernels, 0.1.0+cpu the CPU kernels alone (a local version, as torch's own variants have).
+versions: 0.1.0 holds CPU and CUDA kernels, 0.1.0+cpu the CPU kernels alone (a local version, as torch's variants have).
 
 Environment: VFRNN_CUDA_ARCHS, as in CMakeLists.txt.
 """
@@ -21,8 +21,11 @@ DIST = ROOT / "dist"
 WORK = ROOT / "build" / "wheels"
 #: Comes with torch, of whatever release is installed beside the wheel.
 NOT_OURS = ("libtorch*.so", "libc10*.so")
-#: Name of a variant: VFRNN_CUDA, and what its version carries. The CPU variant first: the other one adds to its build.
-VARIANTS = {"cpu": ("OFF", "+cpu"), "cuda": ("ON", "")}
+#: The environment that makes each variant (pyproject.toml: tool.cibuildwheel). The CPU first: CUDA adds to its build.
+VARIANTS = {
+    "cpu": {"VFRNN_CUDA": "OFF", "DIST_EXTRA_CONFIG": str(ROOT / "tools/cpu-variant.cfg")},
+    "cuda": {"VFRNN_CUDA": "ON"},
+}
 
 
 def _run(*command: str | Path, **environment: str) -> None:
@@ -53,18 +56,14 @@ def unpack(archive: Path) -> Path:
 
 def wheel(source: Path, variant: str) -> Path:
     """Build and repair one variant; its path."""
-    cuda, local = VARIANTS[variant]
     for stale in (source / "build").glob("[!c]*"):  # setuptools' copies (lib, bdist); CMake's folder is kept
         shutil.rmtree(stale)
     raw = WORK / variant
     shutil.rmtree(raw, ignore_errors=True)
     raw.mkdir(parents=True)
-    settings = raw / "setup.cfg"
-    settings.write_text(f"[egg_info]\ntag_build = {local}\n")
     _run(
         *(sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", raw, source),
-        VFRNN_CUDA=cuda,
-        DIST_EXTRA_CONFIG=str(settings),
+        **VARIANTS[variant],
     )
     (built,) = raw.glob("*.whl")
     same = f"{built.name.rsplit('-', 1)[0]}-*.whl"  # auditwheel renames only the platform, which is last

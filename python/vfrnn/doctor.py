@@ -13,7 +13,14 @@ from torch import Tensor
 import vfrnn
 import vfrnn_kernels as kernels
 from vfrnn_kernels.dispatch import BACKENDS
-from vfrnn_kernels.loader import CPU_LIBRARY_MISSING, CUDA_EMULATED, PACKAGE, TRITON_INTERPRETED, build_info
+from vfrnn_kernels.loader import (
+    CPU_LIBRARY,
+    CPU_LIBRARY_MISSING,
+    CUDA_EMULATED,
+    CUDA_LIBRARY,
+    TRITON_INTERPRETED,
+    build_info,
+)
 
 #: Largest relative error of a float32 result and of its gradients: 100 roundings of 2^-24, at the sizes used here.
 TOLERANCE = 100 * 2.0**-24
@@ -46,27 +53,35 @@ def versions() -> dict[str, str]:
 
 
 def backends() -> dict[str, str]:
-    """Each backend of the table: "loaded" and from where, or why not."""
+    """Each backend of the table: "loaded", from where and for what; or why not, and what to do."""
     lines = {}
     for backend in BACKENDS:
         reason = backend.missing
         if reason is None and _device(backend.name) is None:
-            found = f"Triton {_triton_version()}" if backend.name == "triton" else "libvfrnn_cuda.so"
-            reason = f"no GPU is there for it ({found} is installed)"
+            reason = f"it is installed{_origin(backend.name)}, but torch sees no GPU (a driver is needed: nvidia-smi)"
         lines[backend.name] = f"loaded{_origin(backend.name)}" if reason is None else f"not loaded: {reason}"
     return lines
 
 
 def _origin(backend: str) -> str:
     if backend == "cpu":
-        return f" from {PACKAGE / 'libvfrnn_cpu.so'}"
+        return f" from {CPU_LIBRARY}, for {platform.machine()}"
     if backend == "cuda":
-        built = f"for sm_{build_info()['cuda'].replace(', ', ', sm_')}" if CUDA_EMULATED is None else "emulated"
-        return f" from {CUDA_EMULATED or PACKAGE / 'libvfrnn_cuda.so'}, {built}"
+        return (
+            f" from {CUDA_EMULATED}, emulated" if CUDA_EMULATED else f" from {CUDA_LIBRARY}, for {cuda_architectures()}"
+        )
     if backend == "triton":
         where = "in the interpreter, on CPU tensors" if TRITON_INTERPRETED else "on CUDA tensors"
         return f" with Triton {_triton_version()}, {where}"
     return " (plain PyTorch, any device)"
+
+
+def cuda_architectures() -> str:
+    """What libvfrnn_cuda.so was built for, as "sm_80, sm_90a, sm_100+PTX"."""
+    built = build_info().get("cuda")
+    return (
+        f"sm_{built.replace(', ', ', sm_')}" if built else "unknown architectures (vfrnn_kernels._host does not load)"
+    )
 
 
 def _triton_version() -> str:
@@ -83,9 +98,13 @@ def _device(backend: str) -> torch.device | None:
 
 
 def processor() -> dict[str, str]:
-    """Instruction set of the CPU kernels, and threads."""
+    """Instruction set of the CPU kernels, threads, and the GPU."""
+    gpu = "none that torch sees"
+    if torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability()
+        gpu = f"{torch.cuda.get_device_name()}, sm_{major}{minor}"
     isa = torch.ops.vfrnn_kernels.cpu_isa() if CPU_LIBRARY_MISSING is None else "none: the CPU kernels are not loaded"
-    return {"instruction set": isa, "threads": str(torch.get_num_threads())}
+    return {"instruction set": isa, "threads": str(torch.get_num_threads()), "gpu": gpu}
 
 
 def self_checks() -> list[Check]:
