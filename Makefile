@@ -21,7 +21,7 @@ test: $(VENV)/.test-tools
 
 # What is slow or needs further tools: style and types, every instruction set, the Triton kernels compiled for every
 # architecture, other frameworks, the wheel in an environment of its own.
-test-all: lint test-isa sanitize test-cuda-emulated test-cuda test-triton-aot test-interop test-bench test-wheel
+test-all: lint test-isa sanitize test-cuda-emulated test-cuda test-triton-aot test-interop test-bench test-wheel test-install
 
 OP_TESTS := tests/test_recurrence.py tests/test_skew_expm.py tests/test_strang_step.py tests/test_field_generator.py \
   tests/test_field_flow.py tests/test_threads.py
@@ -105,6 +105,10 @@ test-wheel: wheels
 OTHER_TORCH ?= torch==2.11.0
 test-wheel-torch: wheels
 	$(BIN)/python -m tests.wheel_install --torch $(OTHER_TORCH) $(WHEELS)
+
+# The sdist by pip: offline beside what is there, editable, and with build isolation, each in an environment of its own.
+test-install: wheels
+	$(BIN)/python -m tests.source_install --torch $(TORCH) dist/*.tar.gz
 
 # Every workload against every peer, as a table; JSON and a report in OUT.
 OUT := build/bench

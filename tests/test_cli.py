@@ -114,7 +114,7 @@ def test_doctor_says_of_each_backend_where_from_for_what_or_what_to_do(monkeypat
     monkeypatch.setattr(doctor, "build_info", lambda: {"cuda": "80, 90a, 100+PTX"})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     line = doctor.backends()["cuda"]
-    assert f"it is installed from {loader.CUDA_LIBRARY}, for sm_80, sm_90a, sm_100+PTX" in line
+    assert f"loaded from {loader.CUDA_LIBRARY}, for sm_80, sm_90a, sm_100+PTX" in line
     assert "torch sees no GPU" in line
     monkeypatch.setattr(doctor, "build_info", dict)
     assert "vfrnn_kernels._host does not load" in doctor.backends()["cuda"]

@@ -78,7 +78,7 @@ def architecture_faults(library: Path) -> list[str]:
 def check(wheel: Path) -> list[str]:
     """What is wrong with the wheel."""
     with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
-        files = archive.namelist()
+        files = [name for name in archive.namelist() if not name.endswith("/")]
         wrong = content_faults(wheel.name, wheel.stat().st_size, files)
         for file in sorted({CPU_LIBRARY, CUDA_LIBRARY} & set(files)):
             library = Path(archive.extract(file, folder))

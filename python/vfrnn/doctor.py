@@ -56,10 +56,13 @@ def backends() -> dict[str, str]:
     """Each backend of the table: "loaded", from where and for what; or why not, and what to do."""
     lines = {}
     for backend in BACKENDS:
-        reason = backend.missing
-        if reason is None and _device(backend.name) is None:
-            reason = f"it is installed{_origin(backend.name)}, but torch sees no GPU (a driver is needed: nvidia-smi)"
-        lines[backend.name] = f"loaded{_origin(backend.name)}" if reason is None else f"not loaded: {reason}"
+        if backend.missing is not None:
+            lines[backend.name] = f"not loaded: {backend.missing}"
+            continue
+        idle = (
+            "" if _device(backend.name) else "; not used: torch sees no GPU (is one there, with a driver? nvidia-smi)"
+        )
+        lines[backend.name] = f"loaded{_origin(backend.name)}{idle}"
     return lines
 
 
