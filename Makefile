@@ -4,6 +4,8 @@ PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# With the environment's cmake and ninja: the machine may have none, or old ones.
+INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --no-build-isolation -e
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
 .PHONY: demo build test test-all test-isa test-cuda test-cuda-emulated test-triton-aot test-interop test-bench wheels test-wheel \
@@ -145,15 +147,15 @@ $(VENV)/.tools: Makefile
 	touch $@
 
 $(VENV)/.built: $(VENV)/.tools $(SOURCES)
-	$(BIN)/pip install -q --no-build-isolation -e ".[train]"
+	$(INSTALL) ".[train]"
 	touch $@
 
 $(VENV)/.test-tools: $(VENV)/.built
-	$(BIN)/pip install -q --no-build-isolation -e ".[test]"
+	$(INSTALL) ".[test]"
 	touch $@
 
 $(VENV)/.interop-tools: $(VENV)/.test-tools
-	$(BIN)/pip install -q --no-build-isolation -e ".[interop]"
+	$(INSTALL) ".[interop]"
 	touch $@
 
 $(VENV)/.wheel-tools: $(VENV)/.tools
@@ -161,5 +163,5 @@ $(VENV)/.wheel-tools: $(VENV)/.tools
 	touch $@
 
 $(VENV)/.lint-tools: $(VENV)/.test-tools
-	$(BIN)/pip install -q --no-build-isolation -e ".[lint]"
+	$(INSTALL) ".[lint]"
 	touch $@

@@ -61,9 +61,12 @@ def wheel(source: Path, variant: str) -> Path:
     raw = WORK / variant
     shutil.rmtree(raw, ignore_errors=True)
     raw.mkdir(parents=True)
+    # cmake and ninja are those of this environment, as if it were activated
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     _run(
         *(sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", raw, source),
         **VARIANTS[variant],
+        PATH=path,
     )
     (built,) = raw.glob("*.whl")
     same = f"{built.name.rsplit('-', 1)[0]}-*.whl"  # auditwheel renames only the platform, which is last
