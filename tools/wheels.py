@@ -8,7 +8,6 @@ Environment: VFRNN_CUDA_ARCHS, as in CMakeLists.txt.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -34,8 +33,6 @@ def _run(*command: str | Path, **environment: str) -> None:
 
 def sdist() -> Path:
     """Build it; its path."""
-    for old in DIST.glob("*.tar.gz"):
-        old.unlink()
     _run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", DIST, ROOT)
     (path,) = DIST.glob("*.tar.gz")
     return path
@@ -60,7 +57,6 @@ def wheel(source: Path, variant: str) -> Path:
         shutil.rmtree(stale)
     raw = WORK / variant
     shutil.rmtree(raw, ignore_errors=True)
-    raw.mkdir(parents=True)
     # cmake and ninja are those of this environment, as if it were activated
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     _run(
@@ -69,26 +65,19 @@ def wheel(source: Path, variant: str) -> Path:
         PATH=path,
     )
     (built,) = raw.glob("*.whl")
-    same = f"{built.name.rsplit('-', 1)[0]}-*.whl"  # auditwheel renames only the platform, which is last
-    for old in DIST.glob(same):
-        old.unlink()
     excluded = (part for name in NOT_OURS for part in ("--exclude", name))
     _run(sys.executable, "-m", "auditwheel", "repair", *excluded, "--wheel-dir", DIST, built)
-    (repaired,) = DIST.glob(same)
+    (repaired,) = DIST.glob(f"{built.name.rsplit('-', 1)[0]}-*.whl")  # it renames only the platform, which is last
     return repaired
 
 
 def main() -> int:
-    """Build what was asked for; the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("variants", nargs="*", metavar="VARIANT", help="cpu, cuda (default: both)")
-    wanted = parser.parse_args().variants or list(VARIANTS)
-    if unknown := set(wanted) - set(VARIANTS):
-        parser.error(f"VARIANT must be cpu or cuda, got {', '.join(sorted(unknown))}")
+    """Build all of it; the exit code."""
+    shutil.rmtree(DIST, ignore_errors=True)
     archive = sdist()
     source = unpack(archive)
     built = [archive]
-    for variant in wanted:
+    for variant in VARIANTS:
         if variant == "cuda" and not (shutil.which("nvcc") or "CUDACXX" in os.environ):
             print("wheels: the CUDA variant is skipped, there is no nvcc")
             continue
