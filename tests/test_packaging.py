@@ -12,7 +12,9 @@ import torch
 
 import vfrnn
 import vfrnn_kernels
-from tests.wheel_contents import content_faults
+from tests.wheel_contents import CUDA_LICENCE, LICENCES, content_faults
+from tests.wheel_install import NATIVE
+from tests.wheel_install import OPS as TRIED
 from vfrnn_kernels import loader
 from vfrnn_kernels.checks import values_wanted
 from vfrnn_kernels.dispatch import select_backend
@@ -153,3 +155,27 @@ def test_a_backend_from_the_environment_that_is_not_there_is_an_error(monkeypatc
     monkeypatch.setenv("VFRNN_BACKEND", chosen)
     with pytest.raises(RuntimeError, match=rf"backend '{chosen}' \(from VFRNN_BACKEND\) cannot serve this call: "):
         vfrnn_kernels.skew_expm(torch.zeros(3, 3))
+
+
+@pytest.mark.parametrize("file", ["Makefile", "pyproject.toml"])
+def test_every_wheel_is_tried_with_the_same_tests(file):
+    text = (ROOT / file).read_text()
+    assert NATIVE in text
+    for op in TRIED:
+        assert f"tests/test_{op}.py" in text
+
+
+def test_every_part_compiled_in_has_its_licence():
+    assert {str(path.relative_to(ROOT)) for path in ROOT.glob("licenses/*")} == {*LICENCES, CUDA_LICENCE} - {"LICENSE"}
+
+
+def test_wheels_are_built_for_every_python_that_is_served():
+    text = (ROOT / "pyproject.toml").read_text()
+    workflow = (ROOT / ".github/workflows/wheels.yml").read_text()
+    assert 'requires-python = ">=3.10"' in text
+    for minor in range(10, 15):
+        assert f"cp3{minor}-*" in text
+        assert f"cp3{minor}" in workflow
+    for variable in ("VFRNN_CUDA", "DIST_EXTRA_CONFIG"):
+        assert variable in workflow
+    assert (ROOT / "tools/cpu-variant.cfg").read_text().endswith("[egg_info]\ntag_build = +cpu\n")
