@@ -17,7 +17,7 @@ from vfrnn.doctor import Check, self_checks
 from vfrnn.tasks import TASKS
 from vfrnn.tasks.models import MODELS
 from vfrnn_kernels import loader
-from vfrnn_kernels.dispatch import BACKENDS
+from vfrnn_kernels.dispatch import BACKENDS, Backend
 
 TINY = ["--epochs", "1", "--hidden-size", "6", "--steps-per-epoch", "2", "--delay", "4", "--length", "8", "--quiet"]
 
@@ -132,6 +132,21 @@ def test_doctor_names_a_backend_that_does_not_exist(monkeypatch, capsys):
     monkeypatch.setenv("VFRNN_BACKEND", "warp")
     assert main(["doctor"]) == 1
     assert "VFRNN_BACKEND must be one of" in capsys.readouterr().out
+
+
+def test_doctor_judges_the_backend_of_the_environment_on_its_own_device(monkeypatch):
+    assert doctor.chosen_backend() is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(doctor, "get_backend", lambda name, argument: Backend(name, None, lambda *call: None))
+    for name in ("cpu", "reference"):
+        monkeypatch.setenv("VFRNN_BACKEND", name)
+        assert doctor.chosen_backend() is None
+    monkeypatch.setenv("VFRNN_BACKEND", "cuda")
+    assert doctor.chosen_backend() == "backend 'cuda' has nothing to run on: torch sees no GPU"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert doctor.chosen_backend() is None
+    monkeypatch.setattr(doctor, "get_backend", lambda name, argument: Backend(name, "gone", lambda *call: None))
+    assert doctor.chosen_backend() == "backend 'cuda' is not loaded: gone"
 
 
 def test_python_m_vfrnn_runs():

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pybind11
 import pytest
 import torch
 
@@ -106,27 +107,36 @@ def test_an_unknown_choice_is_named(tree):
     )
 
 
-def configure(folder: Path, torch_root: Path) -> str:
-    """What CMake says of a build without any wish, where nvcc is absent."""
-    import pybind11
+def configure(folder: Path, **options: str | Path) -> subprocess.CompletedProcess:
+    """CMake's configuration of this project, where nvcc is absent."""
+    found = {"TORCH_ROOT": Path(torch.__file__).parent, "Python_EXECUTABLE": sys.executable}
+    found["pybind11_DIR"] = pybind11.get_cmake_dir()
+    return subprocess.run(
+        ["cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *(f"-D{k}={v}" for k, v in (found | options).items())],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "CUDACXX": "/nowhere/nvcc"},
+    )
 
-    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    command = [
-        *(shutil.which("cmake", path=path), "-S", str(ROOT), "-B", str(folder / "build"), "-G", "Ninja"),
-        *(f"-DTORCH_ROOT={torch_root}", f"-DPython_EXECUTABLE={sys.executable}"),
-        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
-    ]
-    environment = {**os.environ, "PATH": path, "CUDACXX": "/nowhere/nvcc"}
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=environment).stdout
+
+def test_cmake_by_itself_names_what_is_wrong(tmp_path):
+    found = configure(tmp_path, VFRNN_CUDA="ON")
+    assert found.returncode != 0
+    assert "VFRNN_CUDA=ON needs nvcc, which was not found" in " ".join(found.stderr.split())
+    found = configure(tmp_path / "maybe", VFRNN_CUDA="MAYBE")
+    assert "VFRNN_CUDA must be AUTO, ON, OFF or EMULATED, got MAYBE" in " ".join(found.stderr.split())
 
 
 @pytest.mark.parametrize("cuda_torch", [False, True])
 def test_without_nvcc_the_cpu_build_happens_and_says_so(tmp_path, cuda_torch):
     """Beside a CPU build of torch nobody expects CUDA kernels; beside a CUDA build nvcc is what is missing."""
-    real, stand_in = Path(torch.__file__).parent, tmp_path / "torch"
+    stand_in = tmp_path / "torch"
     (stand_in / "lib").mkdir(parents=True)
-    (stand_in / "include").symlink_to(real / "include")
+    (stand_in / "include").symlink_to(Path(torch.__file__).parent / "include")
     if cuda_torch:
         (stand_in / "lib/libtorch_cuda.so").touch()
+    found = configure(tmp_path / "build", TORCH_ROOT=stand_in)
+    assert found.returncode == 0, found.stderr
     reason = "nvcc was not found" if cuda_torch else "this torch is a CPU build"
-    assert f"built without CUDA kernels: {reason}" in configure(tmp_path, stand_in)
+    assert f"built without CUDA kernels: {reason}" in found.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch import Tensor
 
 import vfrnn
 import vfrnn_kernels as kernels
-from vfrnn_kernels.dispatch import BACKENDS
+from vfrnn_kernels.dispatch import BACKENDS, get_backend
 from vfrnn_kernels.loader import (
     CPU_LIBRARY,
     CPU_LIBRARY_MISSING,
@@ -98,6 +99,20 @@ def _device(backend: str) -> torch.device | None:
     if not emulated.get(backend, True):
         return torch.device("cuda") if torch.cuda.is_available() else None
     return torch.device("cpu")
+
+
+def chosen_backend() -> str | None:
+    """Why the backend that VFRNN_BACKEND names, if it names one, cannot run here; None if it can."""
+    name = os.environ.get("VFRNN_BACKEND")
+    if not name:
+        return None
+    try:
+        backend = get_backend(name, argument="VFRNN_BACKEND")
+    except ValueError as error:
+        return str(error)
+    if backend.missing is not None:
+        return f"backend {name!r} is not loaded: {backend.missing}"
+    return None if _device(name) else f"backend {name!r} has nothing to run on: torch sees no GPU"
 
 
 def processor() -> dict[str, str]:
