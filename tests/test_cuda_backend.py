@@ -1,7 +1,5 @@
 """The backend "cuda" on a machine that need not have a GPU: choice, refusals, build options."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -11,7 +9,6 @@ from vfrnn_kernels.library import OPS
 from vfrnn_kernels.loader import CUDA_EMULATED, PACKAGE
 
 CUDA = torch.device("cuda")
-ROOT = Path(__file__).parent.parent
 cuda = get_backend("cuda")
 
 
