@@ -1,4 +1,4 @@
-"""The backend "cuda" on a machine that need not have a GPU: choice, refusals, build options."""
+"""The backend "cuda" on a machine that need not have a GPU: choice, refusals."""
 
 import pytest
 import torch
