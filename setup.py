@@ -17,6 +17,7 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
+OPTIONS = ("VFRNN_CUDA", "VFRNN_CUDA_ARCHS")
 
 
 def stop(what: str) -> NoReturn:
@@ -46,37 +47,53 @@ def cmake() -> str:
     return path
 
 
-def check_compiler() -> None:
-    """There is a C++ compiler."""
+def pybind11_root() -> str:
+    """Where pybind11's CMake files are."""
+    try:
+        import pybind11
+    except ImportError:
+        stop("pybind11 >= 2.13 is needed to build (pip install pybind11), none was found")
+    return pybind11.get_cmake_dir()
+
+
+def check_compilers() -> None:
+    """There is what CMake will call."""
+    if shutil.which("ninja") is None:
+        stop("ninja is needed to build (pip install ninja), none was found")
     wanted = os.environ.get("CXX")
     if not any(shutil.which(name.split()[0]) for name in ([wanted] if wanted else ["c++", "g++", "clang++"])):
         stop(f"a C++17 compiler is needed to build (package g++ or clang), {wanted or 'none'} was not found")
+    if os.environ.get("VFRNN_CUDA") == "ON" and shutil.which(os.environ.get("CUDACXX", "nvcc")) is None:
+        stop("VFRNN_CUDA=ON needs nvcc, which was not found (set CUDACXX, or VFRNN_CUDA=OFF for the CPU alone)")
 
 
 class CMakeBuild(build_ext):
     """Configure, build and install into the package folder; an editable install gets copies beside the sources."""
 
     def build_extension(self, ext: Extension) -> None:
-        import pybind11
-
         package = Path(self.get_ext_fullpath(ext.name)).resolve().parent
         build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"  # kept, so that a rebuild is incremental
         build.mkdir(parents=True, exist_ok=True)
         program, root = cmake(), torch_root()
-        check_compiler()
+        check_compilers()
         configure = [
             program, "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
             f"-DCMAKE_BUILD_TYPE={os.environ.get('VFRNN_BUILD_TYPE', 'Release')}",
             f"-DTORCH_ROOT={root}",
             f"-DPython_EXECUTABLE={sys.executable}",
-            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            f"-Dpybind11_DIR={pybind11_root()}",
             f"-DCMAKE_INSTALL_PREFIX={package}",
             f"-DVFRNN_VERSION={self.distribution.get_version()}",
-            *(f"-D{name}={os.environ[name]}" for name in ("VFRNN_CUDA", "VFRNN_CUDA_ARCHS") if name in os.environ),
+            # what is not said is CMakeLists.txt's default, not what an earlier build said
+            *(f"-D{name}={os.environ[name]}" if name in os.environ else f"-U{name}" for name in OPTIONS),
         ]  # fmt: skip
-        subprocess.check_call(configure)
-        subprocess.check_call([program, "--build", str(build), "--target", "install"])
-        if self.inplace or getattr(self, "editable_mode", False):
+        in_place = self.inplace or getattr(self, "editable_mode", False)
+        for folder in (package, ROOT / "vfrnn_kernels") if in_place else (package,):
+            (folder / "libvfrnn_cuda.so").unlink(missing_ok=True)  # an earlier build's: this one may have none
+        for step in (configure, [program, "--build", str(build), "--target", "install"]):
+            if subprocess.call(step) != 0:
+                stop("the build failed; what CMake or the compiler says is above")
+        if in_place:
             # setuptools itself copies only the declared module
             for library in package.glob("*.so"):
                 self.copy_file(str(library), str(ROOT / "vfrnn_kernels" / library.name))

@@ -12,6 +12,9 @@ import torch
 
 import vfrnn
 import vfrnn_kernels
+from tests.wheel_contents import CUDA_LICENCE, LICENCES, content_faults
+from tests.wheel_install import NATIVE
+from tests.wheel_install import OPS as TRIED
 from vfrnn_kernels import loader
 from vfrnn_kernels.checks import values_wanted
 from vfrnn_kernels.dispatch import select_backend
@@ -32,7 +35,7 @@ def test_the_cpu_library_is_loaded():
 
 def test_the_binary_uses_only_the_stable_abi_of_torch_2_10():
     result = subprocess.run(
-        [Path(sys.executable).parent / "torch-abi-audit", loader.PACKAGE / "libvfrnn_cpu.so"],
+        [Path(sys.executable).parent / "torch-abi-audit", loader.CPU_LIBRARY],
         capture_output=True,
         text=True,
         check=True,
@@ -109,3 +112,70 @@ def test_an_unknown_instruction_set_is_an_error_not_a_crash():
     result = run_python("import torch, vfrnn_kernels; torch.ops.vfrnn_kernels.cpu_isa()", VFRNN_ISA="sse9")
     assert result.returncode == 1
     assert "VFRNN_ISA must be baseline, avx2 or avx512, got sse9" in result.stderr
+
+
+def test_a_wheel_is_held_to_its_contents():
+    name = "vfrnn_kernels-0.1.0+cpu-cp311-cp311-manylinux_2_34_x86_64.whl"
+    info = "vfrnn_kernels-0.1.0+cpu.dist-info"
+    files = [
+        *("vfrnn/__init__.py", "vfrnn/py.typed", "vfrnn_kernels/py.typed", "vfrnn_kernels/libvfrnn_cpu.so"),
+        *("vfrnn_kernels/_host.cpython-311-x86_64-linux-gnu.so", f"{info}/RECORD", f"{info}/METADATA"),
+        *(f"{info}/licenses/{path.relative_to(ROOT)}" for path in [ROOT / "LICENSE", *ROOT.glob("licenses/*.txt")]),
+    ]
+    assert content_faults(name, 10**6, files) == []
+    assert content_faults(name, 10**7, files) == ["10.0 MB, at most 10 are wanted"]
+    assert content_faults(name.replace("manylinux_2_34", "linux"), 0, files) == [
+        "not repaired by auditwheel: its platform is not manylinux"
+    ]
+    assert content_faults(name.replace("+cpu", ""), 0, files) == ["vfrnn_kernels/libvfrnn_cuda.so is missing"]
+    for missing in ("vfrnn/py.typed", "vfrnn_kernels/_host.cpython-311-x86_64-linux-gnu.so"):
+        assert len(content_faults(name, 0, [file for file in files if file != missing])) == 1
+    assert content_faults(name, 0, [file for file in files if "pybind11" not in file]) == [
+        "the licence licenses/pybind11.txt is missing"
+    ]
+    for unwanted in ("tests/test_cells.py", "vfrnn_kernels.libs/libgomp.so.1", "vfrnn_kernels/ops.cpp"):
+        assert content_faults(name, 0, [*files, unwanted]) == [f"{unwanted} must not be shipped"]
+    assert content_faults(name, 0, [*files, "vfrnn_bench/test_it.py"]) == ["vfrnn_bench/test_it.py is a test"]
+    assert content_faults(name, 0, [*files, "vfrnn_kernels/libvfrnn_cuda.so"]) == [
+        "vfrnn_kernels/libvfrnn_cuda.so is in a wheel for the CPU alone"
+    ]
+
+
+def test_a_library_that_does_not_load_says_which_and_what_to_do(tmp_path):
+    broken = tmp_path / "libvfrnn_cpu.so"
+    broken.write_text("not a library")
+    reason = loader._load(broken)
+    assert str(broken) in reason
+    assert "does not load" in reason
+    assert "reinstall vfrnn-kernels" in reason
+
+
+@pytest.mark.parametrize("chosen", ["cuda", "triton"])
+def test_a_backend_from_the_environment_that_is_not_there_is_an_error(monkeypatch, chosen):
+    monkeypatch.setenv("VFRNN_BACKEND", chosen)
+    with pytest.raises(RuntimeError, match=rf"backend '{chosen}' \(from VFRNN_BACKEND\) cannot serve this call: "):
+        vfrnn_kernels.skew_expm(torch.zeros(3, 3))
+
+
+@pytest.mark.parametrize("file", ["Makefile", "pyproject.toml"])
+def test_every_wheel_is_tried_with_the_same_tests(file):
+    text = (ROOT / file).read_text()
+    assert NATIVE in text
+    for op in TRIED:
+        assert f"tests/test_{op}.py" in text
+
+
+def test_every_part_compiled_in_has_its_licence():
+    assert {str(path.relative_to(ROOT)) for path in ROOT.glob("licenses/*")} == {*LICENCES, CUDA_LICENCE} - {"LICENSE"}
+
+
+def test_wheels_are_built_for_every_python_that_is_served():
+    text = (ROOT / "pyproject.toml").read_text()
+    workflow = (ROOT / ".github/workflows/wheels.yml").read_text()
+    assert 'requires-python = ">=3.10"' in text
+    for minor in range(10, 15):
+        assert f"cp3{minor}-*" in text
+        assert f"cp3{minor}" in workflow
+    for variable in ("VFRNN_CUDA", "DIST_EXTRA_CONFIG"):
+        assert variable in workflow
+    assert (ROOT / "tools/cpu-variant.cfg").read_text().endswith("[egg_info]\ntag_build = +cpu\n")

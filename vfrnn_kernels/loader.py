@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 PACKAGE = Path(__file__).parent
+CPU_LIBRARY, CUDA_LIBRARY = PACKAGE / "libvfrnn_cpu.so", PACKAGE / "libvfrnn_cuda.so"
 OLDEST_TORCH = (2, 10)
 
 
@@ -27,13 +28,16 @@ def _load_cpu_library() -> str | None:
     if not torch.backends.openmp.is_available():
         # csrc/common/barrier.h: threads that wait for each other must run at the same time
         return "made for a torch with OpenMP, which this one was built without"
-    library = PACKAGE / "libvfrnn_cpu.so"
-    if not library.exists():
-        return f"not built: {library} does not exist (reinstall vfrnn-kernels, or build it with `make build`)"
+    if not CPU_LIBRARY.exists():
+        return f"not built: {CPU_LIBRARY} does not exist (reinstall vfrnn-kernels, or build it with `make build`)"
+    return _load(CPU_LIBRARY)
+
+
+def _load(library: Path) -> str | None:
     try:
         torch.ops.load_library(str(library))
     except OSError as error:
-        return f"does not load: {error}"
+        return f"built, but {library} does not load: {error} (reinstall vfrnn-kernels, or build it from source here)"
     return None
 
 
@@ -44,15 +48,13 @@ def _load_cuda_library() -> str | None:
     if CPU_LIBRARY_MISSING is not None:
         return f"left out: the schemas of the ops come with the CPU kernels, which are {CPU_LIBRARY_MISSING}"
     if torch.version.cuda is None:
-        return f"not for this torch: {torch.__version__} is not a CUDA build"
-    library = PACKAGE / "libvfrnn_cuda.so"
-    if not library.exists():
-        return "not built: this installation has no libvfrnn_cuda.so (build it with VFRNN_CUDA=ON, which needs nvcc)"
-    try:
-        torch.ops.load_library(str(library))
-    except OSError as error:
-        return f"does not load: {error}"
-    return None
+        return f"not for this torch: {torch.__version__} is not a CUDA build (install one to use a GPU)"
+    if not CUDA_LIBRARY.exists():
+        return (
+            "not built: this installation has no libvfrnn_cuda.so "
+            "(install the wheel without +cpu, or build with VFRNN_CUDA=ON, which needs nvcc)"
+        )
+    return _load(CUDA_LIBRARY)
 
 
 def _find_triton() -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +13,15 @@ from torch import Tensor
 
 import vfrnn
 import vfrnn_kernels as kernels
-from vfrnn_kernels.dispatch import BACKENDS
-from vfrnn_kernels.loader import CPU_LIBRARY_MISSING, CUDA_EMULATED, PACKAGE, TRITON_INTERPRETED, build_info
+from vfrnn_kernels.dispatch import BACKENDS, get_backend
+from vfrnn_kernels.loader import (
+    CPU_LIBRARY,
+    CPU_LIBRARY_MISSING,
+    CUDA_EMULATED,
+    CUDA_LIBRARY,
+    TRITON_INTERPRETED,
+    build_info,
+)
 
 #: Largest relative error of a float32 result and of its gradients: 100 roundings of 2^-24, at the sizes used here.
 TOLERANCE = 100 * 2.0**-24
@@ -46,27 +54,38 @@ def versions() -> dict[str, str]:
 
 
 def backends() -> dict[str, str]:
-    """Each backend of the table: "loaded" and from where, or why not."""
+    """Each backend of the table: "loaded", from where and for what; or why not, and what to do."""
     lines = {}
     for backend in BACKENDS:
-        reason = backend.missing
-        if reason is None and _device(backend.name) is None:
-            found = f"Triton {_triton_version()}" if backend.name == "triton" else "libvfrnn_cuda.so"
-            reason = f"no GPU is there for it ({found} is installed)"
-        lines[backend.name] = f"loaded{_origin(backend.name)}" if reason is None else f"not loaded: {reason}"
+        if backend.missing is not None:
+            lines[backend.name] = f"not loaded: {backend.missing}"
+            continue
+        idle = (
+            "" if _device(backend.name) else "; not used: torch sees no GPU (is one there, with a driver? nvidia-smi)"
+        )
+        lines[backend.name] = f"loaded{_origin(backend.name)}{idle}"
     return lines
 
 
 def _origin(backend: str) -> str:
     if backend == "cpu":
-        return f" from {PACKAGE / 'libvfrnn_cpu.so'}"
+        return f" from {CPU_LIBRARY}, for {platform.machine()}"
     if backend == "cuda":
-        built = f"for sm_{build_info()['cuda'].replace(', ', ', sm_')}" if CUDA_EMULATED is None else "emulated"
-        return f" from {CUDA_EMULATED or PACKAGE / 'libvfrnn_cuda.so'}, {built}"
+        return (
+            f" from {CUDA_EMULATED}, emulated" if CUDA_EMULATED else f" from {CUDA_LIBRARY}, for {cuda_architectures()}"
+        )
     if backend == "triton":
         where = "in the interpreter, on CPU tensors" if TRITON_INTERPRETED else "on CUDA tensors"
         return f" with Triton {_triton_version()}, {where}"
     return " (plain PyTorch, any device)"
+
+
+def cuda_architectures() -> str:
+    """What libvfrnn_cuda.so was built for, as "sm_80, sm_90a, sm_100+PTX"."""
+    built = build_info().get("cuda")
+    return (
+        f"sm_{built.replace(', ', ', sm_')}" if built else "unknown architectures (vfrnn_kernels._host does not load)"
+    )
 
 
 def _triton_version() -> str:
@@ -82,10 +101,28 @@ def _device(backend: str) -> torch.device | None:
     return torch.device("cpu")
 
 
+def chosen_backend() -> str | None:
+    """Why the backend that VFRNN_BACKEND names, if it names one, cannot run here; None if it can."""
+    name = os.environ.get("VFRNN_BACKEND")
+    if not name:
+        return None
+    try:
+        backend = get_backend(name, argument="VFRNN_BACKEND")
+    except ValueError as error:
+        return str(error)
+    if backend.missing is not None:
+        return f"backend {name!r} is not loaded: {backend.missing}"
+    return None if _device(name) else f"backend {name!r} has nothing to run on: torch sees no GPU"
+
+
 def processor() -> dict[str, str]:
-    """Instruction set of the CPU kernels, and threads."""
+    """Instruction set of the CPU kernels, threads, and the GPU."""
+    gpu = "none that torch sees"
+    if torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability()
+        gpu = f"{torch.cuda.get_device_name()}, sm_{major}{minor}"
     isa = torch.ops.vfrnn_kernels.cpu_isa() if CPU_LIBRARY_MISSING is None else "none: the CPU kernels are not loaded"
-    return {"instruction set": isa, "threads": str(torch.get_num_threads())}
+    return {"instruction set": isa, "threads": str(torch.get_num_threads()), "gpu": gpu}
 
 
 def self_checks() -> list[Check]:

@@ -18,12 +18,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the report; 1 if an op fails its check or VFRNN_BACKEND names a backend that is not there."""
-    import os
-
-    import torch
-
     from vfrnn import doctor
-    from vfrnn_kernels.dispatch import select_backend
 
     for title, entries in (
         ("versions", doctor.versions()),
@@ -33,13 +28,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(title)
         for name, value in entries.items():
             print(f"  {name:<16} {value}")
-    chosen = os.environ.get("VFRNN_BACKEND")
-    if chosen:
-        try:
-            select_backend("doctor", None, [torch.zeros(1)])
-        except (ValueError, RuntimeError) as error:
-            print(f"VFRNN_BACKEND\n  {error}")
-            return 1
+    if problem := doctor.chosen_backend():
+        print(f"VFRNN_BACKEND\n  {problem}")
+        return 1
     print(f"self-check (float32 against float64, relative errors, at most {doctor.TOLERANCE:.0e})")
     checks = doctor.self_checks()
     for check in checks:
