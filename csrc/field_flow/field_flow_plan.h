@@ -52,18 +52,24 @@ double gram_norm(const T* A, int64_t rows, int64_t columns) {
   return std::sqrt(std::sqrt(std::sqrt(sum)));
 }
 
-// Substeps that certainly suffice, from ||S|| <= ||W^1/2 N B^-1/2|| max_c |v_c| ||W^1/2 G B^-1/2||. r = b^-1/2.
+// max_c |v_c| over the cells of fields, v (cells, d)
 template <class T>
-int64_t plan_substeps(const T* N, const T* G, const T* v, const T* w, const T* r, double dt, int64_t fields, int64_t m,
-                      int64_t d, int64_t n, int64_t order) {
-  constexpr double most = 10000;
-  double speed = 0;
-  for (int64_t c = 0; c < fields * m; ++c) {
+double largest_speed(const T* v, int64_t cells, int64_t d) {
+  double largest = 0;
+  for (int64_t c = 0; c < cells; ++c) {
     double square = 0;
     for (int64_t k = 0; k < d; ++k) square += double(v[c * d + k]) * double(v[c * d + k]);
-    speed = std::max(speed, square);
+    largest = std::max(largest, square);
   }
-  speed = std::sqrt(speed);
+  return std::sqrt(largest);
+}
+
+// Substeps that certainly suffice, from ||S|| <= ||W^1/2 N B^-1/2|| max_c |v_c| ||W^1/2 G B^-1/2||. speed = max_c
+// |v_c|, r = b^-1/2.
+template <class T>
+int64_t plan_substeps(const T* N, const T* G, double speed, const T* w, const T* r, double dt, int64_t m, int64_t d,
+                      int64_t n, int64_t order) {
+  constexpr double most = 10000;
   if (speed == 0 || dt == 0) return 1;
   const Scratch<T> averages(m * n), gradients(m * d * n);
   T *A = averages.get(), *D = gradients.get();
