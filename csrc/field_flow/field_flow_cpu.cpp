@@ -26,14 +26,14 @@ enum Gradient { h_bit = 0, v_bit, b_bit, w_bit, N_bit, G_bit, dt_bit, scale_bit 
 // f(fields, index of its field, sample) for the samples begin..end, a few fields at a time; then done(first, last,
 // fields) for those few. `common` holds the field that all share, or is null.
 template <class T, class F, class Done>
-void for_fields(const Problem<T>& problem, const Fields<T>* common, int64_t begin, int64_t end, const F& f,
+void for_fields(const FlowProblem<T>& problem, const FlowFields<T>* common, int64_t begin, int64_t end, const F& f,
                 const Done& done) {
   if (common) {
     for (int64_t i = begin; i < end; ++i) f(*common, 0, i);
     return done(begin, end, *common);
   }
-  const int64_t step = Fields<T>::at_once(problem);
-  Fields<T> fields(problem, step);
+  const int64_t step = FlowFields<T>::at_once(problem);
+  FlowFields<T> fields(problem, step);
   for (int64_t first = begin; first < end; first += step) {
     const int64_t last = std::min(end, first + step);
     fields.load(problem.v + first * problem.m * problem.d, last - first);
@@ -43,8 +43,8 @@ void for_fields(const Problem<T>& problem, const Fields<T>* common, int64_t begi
 }
 
 template <class T>
-std::optional<Fields<T>> shared_field(const Problem<T>& problem) {
-  std::optional<Fields<T>> field;
+std::optional<FlowFields<T>> shared_field(const FlowProblem<T>& problem) {
+  std::optional<FlowFields<T>> field;
   if (problem.shared && problem.B > 0) {
     field.emplace(problem, 1);
     field->load(problem.v, 1);
@@ -54,20 +54,20 @@ std::optional<Fields<T>> shared_field(const Problem<T>& problem) {
 
 // h' of all samples, with the growth (field_flow_kernels.h) of each where it is asked for; tau_sign -1: the flow of -S.
 template <class T>
-void flow_states(const Problem<T>& problem, T tau_sign, const T* h, T* out, T* growth) {
+void flow_states(const FlowProblem<T>& problem, T tau_sign, const T* h, T* out, T* growth) {
   const int64_t n = problem.n;
-  const std::optional<Fields<T>> common = shared_field(problem);
+  const std::optional<FlowFields<T>> common = shared_field(problem);
   problem.for_samples(0, problem.B, [&](int64_t begin, int64_t end) {
     const Scratch<T> scratch(3 * n);
     for_fields<T>(
         problem, common ? &*common : nullptr, begin, end,
-        [&](const Fields<T>& fields, int64_t f, int64_t i) {
+        [&](const FlowFields<T>& fields, int64_t f, int64_t i) {
           Flow<T> flow = fields.flow(f);
           flow.tau *= tau_sign;
           const T x = problem.kernel.forward(flow, h + i * n, out + i * n, scratch.get());
           if (growth) growth[i] = x;
         },
-        [](int64_t, int64_t, const Fields<T>&) {});
+        [](int64_t, int64_t, const FlowFields<T>&) {});
   });
 }
 
@@ -78,7 +78,7 @@ std::tuple<Tensor, Tensor> field_flow(const Tensor& h_, const Tensor& v, const T
   Tensor result = empty_tensor(h, {h.size(0), h.size(1)}), taken = empty_tensor(h, {});
   dispatch_real(h, [&](auto zero) {
     using T = decltype(zero);
-    const Problem<T> problem(h, v, b, w, N, G, dt, scale, volume_preserving, order, substeps);
+    const FlowProblem<T> problem(h, v, b, w, N, G, dt, scale, volume_preserving, order, substeps);
     *taken.mutable_data_ptr<T>() = T(problem.k);
     std::vector<T> growth(problem.B, T(0));
     flow_states(problem, T(1), h.const_data_ptr<T>(), result.mutable_data_ptr<T>(), growth.data());
@@ -96,7 +96,7 @@ std::tuple<Tensor, Tensor> field_flow(const Tensor& h_, const Tensor& v, const T
 //   grad_v_ck = <grad_C_c B^-1/2, G_ck>,  grad_G_ck = v_ck grad_C_c B^-1/2.
 template <class T>
 struct Backward {
-  Problem<T> problem;
+  FlowProblem<T> problem;
   int64_t needs;
   T *grad_v, *grad_w, *grad_N, *grad_G;
   // Of the samples of a chunk: X (.., m, n), once scaled the gradient of C B^1/2, and Y (.., m, n).
@@ -111,7 +111,7 @@ struct Backward {
 
   // The gradients of the fields of the samples begin..end, from their X at xs: those of w and v; X scaled for that of
   // G. Cell by cell, since these few share G_c. A shared field is left to `cells`.
-  void field_gradients(int64_t begin, int64_t end, T* xs, const Fields<T>& fields) {
+  void field_gradients(int64_t begin, int64_t end, T* xs, const FlowFields<T>& fields) {
     const auto& [n, m, d, rows] = std::tie(problem.n, problem.m, problem.d, problem.rows);
     for (int64_t c = 0; c < m; ++c) {
       for (int64_t i = begin; i < end; ++i) {
@@ -126,7 +126,7 @@ struct Backward {
 
   // Samples begin..end of the chunk from `first`: the series both ways, then X, Y, and what b, w, tau and the scale get
   // from each sample.
-  void samples(const Fields<T>* common, int64_t begin, int64_t end, int64_t first, const T* h, const T* grad,
+  void samples(const FlowFields<T>* common, int64_t begin, int64_t end, int64_t first, const T* h, const T* grad,
                T* grad_h) {
     const int64_t n = problem.n, m = problem.m, k = problem.k, terms = 2 * problem.order * k;
     const int64_t on_C = needs_C() ? terms * m : 0, on_N = needed(N_bit) ? terms * m : 0;
@@ -135,11 +135,11 @@ struct Backward {
                            memory.take((k + 1) * n), memory.take(k * n), memory.take(3 * n)};
     T *own_h = memory.take(n), *grad_e = memory.take(n), *row = memory.take(n);
     // Of sample i, in the chunk or, where nothing is summed over the chunk, with those few that started at `from`.
-    const Scratch<T> own_X(X || !on_C ? 0 : Fields<T>::at_once(problem) * m * n);
+    const Scratch<T> own_X(X || !on_C ? 0 : FlowFields<T>::at_once(problem) * m * n);
     const auto xs = [&](int64_t i, int64_t from) {
       return X ? X->get() + place(i, first) : own_X.get() + place(i, from);
     };
-    const auto sample = [&](const Fields<T>& fields, int64_t f, int64_t i) {
+    const auto sample = [&](const FlowFields<T>& fields, int64_t f, int64_t i) {
       std::tie(tau_parts[i], scale_parts[i]) =
           sample_gradients(problem, fields, f, h + i * n, grad + i * n, tape, grad_h ? grad_h + i * n : own_h, grad_e,
                            rows_b.data() + i * n, row);
@@ -150,7 +150,7 @@ struct Backward {
         problem.kernel.outer_products(tape.coef_N, tape.vectors, nullptr, terms, m, n, Y->get() + place(i, first));
       }
     };
-    for_fields<T>(problem, common, begin, end, sample, [&](int64_t from, int64_t to, const Fields<T>& fields) {
+    for_fields<T>(problem, common, begin, end, sample, [&](int64_t from, int64_t to, const FlowFields<T>& fields) {
       if (tape.coef_C) field_gradients(from, to, xs(from, from), fields);
     });
   }
@@ -185,7 +185,7 @@ struct Backward {
   void run(const T* h, const T* grad, T* grad_h) {
     const int64_t n = problem.n, m = problem.m, B = problem.B;
     rows_b.resize(B * n), rows_w.resize(grad_w ? B * m : 0), tau_parts.resize(B), scale_parts.resize(B);
-    const std::optional<Fields<T>> common = shared_field(problem);
+    const std::optional<FlowFields<T>> common = shared_field(problem);
     const bool collects = problem.shared && (grad_v || grad_G);
     // X and Y of a chunk stay near the caches; every thread gets a few samples.
     constexpr int64_t elements = int64_t(1) << 18;

@@ -53,7 +53,7 @@ class Pieces {
 
 // One call: its sizes and its scaled mesh.
 template <class T>
-struct Problem {
+struct FlowProblem {
   const FieldFlowKernels<T>& kernel = field_flow_kernels<T>();
   const MeshKernels<T>& rows = mesh_kernels<T>();
   int64_t B, n, m, d, order, k;
@@ -65,9 +65,9 @@ struct Problem {
   Scratch<T> scaled_N;
 
   // substeps 0: planned for fields of that speed, or for those in v.
-  Problem(const Tensor& h, const Tensor& v_in, const Tensor& b_in, const Tensor& w_in, const Tensor& N_in,
-          const Tensor& G_in, const Tensor& dt_in, const Tensor& scale_in, bool volume_preserving, int64_t order,
-          int64_t substeps, std::optional<double> speed = std::nullopt)
+  FlowProblem(const Tensor& h, const Tensor& v_in, const Tensor& b_in, const Tensor& w_in, const Tensor& N_in,
+              const Tensor& G_in, const Tensor& dt_in, const Tensor& scale_in, bool volume_preserving, int64_t order,
+              int64_t substeps, std::optional<double> speed = std::nullopt)
       : B(h.size(0)),
         n(h.size(1)),
         m(N_in.size(0)),
@@ -122,14 +122,14 @@ struct Problem {
 
 // A few fields of a problem, contracted with the gradient, and their div v, delta and e.
 template <class T>
-class Fields {
+class FlowFields {
  public:
   // Fields whose C stay in the second cache together.
-  static int64_t at_once(const Problem<T>& problem) {
+  static int64_t at_once(const FlowProblem<T>& problem) {
     constexpr int64_t elements = int64_t(1) << 16;
     return problem.shared ? 1 : std::clamp<int64_t>(elements / std::max<int64_t>(problem.m * problem.n, 1), 1, 8);
   }
-  Fields(const Problem<T>& problem, int64_t most)
+  FlowFields(const FlowProblem<T>& problem, int64_t most)
       : problem_(problem),
         count_(most),
         mn_(problem.m * problem.n),
@@ -164,7 +164,7 @@ class Fields {
  private:
   T* vector(int64_t which, int64_t f) const { return vectors_.get() + (which * count_ + f) * problem_.n; }
 
-  const Problem<T>& problem_;
+  const FlowProblem<T>& problem_;
   int64_t count_, mn_;
   Scratch<T> C_, vectors_;
 };
@@ -173,7 +173,7 @@ class Fields {
 // returned, of tau and of divergence_scale. What the mesh gets follows from the tape and, for C, from row (n,) = -2
 // B^-1/2 grad_div; grad_e (n,) is scratch.
 template <class T>
-std::tuple<T, T> sample_gradients(const Problem<T>& problem, const Fields<T>& fields, int64_t f, const T* h,
+std::tuple<T, T> sample_gradients(const FlowProblem<T>& problem, const FlowFields<T>& fields, int64_t f, const T* h,
                                   const T* grad, const FlowTape<T>& tape, T* grad_h, T* grad_e, T* grad_b, T* row) {
   const int64_t n = problem.n;
   const Flow<T> flow = fields.flow(f);

@@ -116,13 +116,13 @@ std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std
     using T = decltype(zero);
     const Layer<T> layer(x, U, c, v, V, h0, beta, activation);
     const double speed = layer.speed(G.size(0), G.size(1));
-    const Problem<T> problem(h0, v, b, w, N, G, dt, scale, volume_preserving, order, substeps, speed);
+    const FlowProblem<T> problem(h0, v, b, w, N, G, dt, scale, volume_preserving, order, substeps, speed);
     *taken.mutable_data_ptr<T>() = T(problem.k);
     const int64_t n = layer.n, work = 8 * layer.steps * problem.m * n * order * problem.k;
     T* const states = hs.mutable_data_ptr<T>();
     std::vector<T> growth(layer.B, T(0));
     ts::parallel_for(0, layer.B, 1 + 32768 / (work + 1), [&](int64_t begin, int64_t end) {
-      Fields<T> field(problem, 1);
+      FlowFields<T> field(problem, 1);
       Pieces<T> memory({layer.cells, n, 3 * n});
       T *v_t = memory.take(layer.cells), *moved = memory.take(n), *scratch = memory.take(3 * n);
       for (int64_t s = begin; s < end; ++s) {
@@ -156,7 +156,7 @@ struct Gradients {
 template <class T>
 class Backward {
  public:
-  Backward(const Layer<T>& layer, const Problem<T>& problem, const Gradients<T>& to, const T* grad_hs, const T* hs)
+  Backward(const Layer<T>& layer, const FlowProblem<T>& problem, const Gradients<T>& to, const T* grad_hs, const T* hs)
       : layer_(layer),
         problem_(problem),
         to_(to),
@@ -210,7 +210,7 @@ class Backward {
                            memory.take((k + 1) * n), memory.take(k * n), memory.take(3 * n)};
     T *v_t = memory.take(layer_.cells), *grad_e = memory.take(n), *row = memory.take(n), *grad_b = memory.take(n);
     T *X = memory.take(X_size), *Y = memory.take(Y_size);
-    Fields<T> field(problem_, 1);
+    FlowFields<T> field(problem_, 1);
     for (int64_t s = B * g / groups_; s < B * (g + 1) / groups_; ++s) {
       T* carried = carried_.data() + s * n;
       for (int64_t t = last - 1; t >= first; --t) {
@@ -272,7 +272,7 @@ class Backward {
   }
 
   const Layer<T>& layer_;
-  const Problem<T>& problem_;
+  const FlowProblem<T>& problem_;
   const Gradients<T> to_;
   const T *grad_hs_, *hs_;
   int64_t mn_, groups_, chunk_;
@@ -314,7 +314,7 @@ Results flow_recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const 
     const Layer<T> layer(x, U, c, v, V, h0, beta, activation);
     const int64_t substeps = int64_t(*taken.const_data_ptr<T>());
     require(substeps >= 1, "taken must be what flow_recurrence returned, got ", substeps);
-    const Problem<T> problem(h0, v, b, w, N, G, dt, scale, volume_preserving, order, substeps);
+    const FlowProblem<T> problem(h0, v, b, w, N, G, dt, scale, volume_preserving, order, substeps);
     int bit = 0;
     const auto data = [&](Tensor& t, bool present = true) {
       return needed(bit++) && present ? t.mutable_data_ptr<T>() : nullptr;
