@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstdint>
 #include <initializer_list>
-#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -64,10 +63,10 @@ struct FlowProblem {
   T dt, scale, tau;
   Scratch<T> scaled_N;
 
-  // substeps 0: planned for fields of that speed, or for those in v.
+  // Without substeps (0) and a plan of the caller's they are planned for the fields in v.
   FlowProblem(const Tensor& h, const Tensor& v_in, const Tensor& b_in, const Tensor& w_in, const Tensor& N_in,
               const Tensor& G_in, const Tensor& dt_in, const Tensor& scale_in, bool volume_preserving, int64_t order,
-              int64_t substeps, std::optional<double> speed = std::nullopt)
+              int64_t substeps, bool plans = true)
       : B(h.size(0)),
         n(h.size(1)),
         m(N_in.size(0)),
@@ -96,16 +95,15 @@ struct FlowProblem {
     for (int64_t c = 0; c < m; ++c) half_w[c] = w[c] / 2;
     const Tensor N_packed = packed(N_in);
     const T* N = N_packed.template const_data_ptr<T>();
-    if (k == 0) {
-      const double largest = speed.has_value() ? *speed : largest_speed(v, v_.size(0) * m, d);
-      k = plan_substeps<T>(N, G, largest, w, root.data(), dt, m, d, n, order);
-    }
+    if (k == 0 && plans) k = plan_substeps<T>(N, G, v, w, root.data(), dt, v_.size(0), m, d, n, order);
     tau = dt / T(k);
     T* out = scaled_N.get();
     for (int64_t c = 0; c < m; ++c) {
       for (int64_t j = 0; j < n; ++j) out[c * n + j] = N[c * n + j] * root[j];
     }
   }
+
+  void set_substeps(int64_t substeps) { k = substeps, tau = dt / T(k); }
 
   // Samples first..last in parallel, each thread a few at once.
   template <class F>

@@ -86,25 +86,57 @@ struct Layer {
     rows.contract_adjoint(V, x + row * i, T(1), cells, i, out);
     for (int64_t k = 0; k < cells; ++k) out[k] += v[k];
   }
-  // max_c |v_c| over all fields, which must be finite
-  double speed(int64_t m, int64_t d) const {
-    std::vector<double> largest(B, 0.0);
-    ts::parallel_for(0, B, 1 + 65536 / (steps * cells * (i + 4) + 1), [&](int64_t begin, int64_t end) {
-      const Scratch<T> v_t(cells);
-      for (int64_t s = begin; s < end; ++s) {
-        for (int64_t t = 0; t < steps; ++t) {
-          field(row(t, s), v_t.get());
-          const double found = all_finite(v_t.get(), cells) ? largest_speed(v_t.get(), m, d) : HUGE_VAL;
-          largest[s] = std::max(largest[s], found);
-        }
-      }
-    });
-    double found = 0;
-    for (double one : largest) found = std::max(found, one);
-    require(found < HUGE_VAL, "v + V x must be finite, got NaN or infinity");
-    return found;
+  // max |x_t| over steps and samples
+  double largest_input() const {
+    double largest = 0;
+    for (int64_t row = 0; row < steps * B; ++row) {
+      double square = 0;
+      for (int64_t k = 0; k < i; ++k) square += double(x[row * i + k]) * double(x[row * i + k]);
+      if (!(square <= largest)) largest = square;
+    }
+    return std::sqrt(largest);
   }
 };
+
+// An upper bound on ||S(sum_i x_i v_i)||_2 over the unit vectors x, for the fields v_i (m, d) at v + i, whose entries
+// are `count` apart: with P = sum_i S_i S_i^T it is at most ||P||_2^1/2 <= ||P^4||_F^1/8.
+template <class T>
+double generators_bound(const FlowProblem<T>& problem, const T* v, int64_t count) {
+  const int64_t n = problem.n, m = problem.m, d = problem.d;
+  Pieces<T> memory({m * d, m * n, m * n, n * n, n * n, n * n});
+  T *field = memory.take(m * d), *C = memory.take(m * n), *weighted = memory.take(m * n);
+  T *S = memory.take(n * n), *P = memory.take(n * n), *power = memory.take(n * n);
+  const T* N = problem.scaled_N.get();
+  for (int64_t c = 0; c < m; ++c) {
+    for (int64_t j = 0; j < n; ++j) weighted[c * n + j] = problem.half_w[c] * N[c * n + j];
+  }
+  std::fill(P, P + n * n, T(0));
+  for (int64_t k = 0; k < count && m > 0; ++k) {
+    for (int64_t l = 0; l < m * d; ++l) field[l] = v[l * count + k];
+    for (int64_t c = 0; c < m; ++c) {
+      problem.rows.contract(problem.G + c * d * n, field + c * d, d, problem.root.data(), d, n, 1, C + c * n, n);
+    }
+    matmul<T>(S, {weighted, 1, n}, {C, n, 1}, n, m, n);
+    for (int64_t r = 0; r < n; ++r) {
+      for (int64_t j = 0; j <= r; ++j) {
+        const T half = S[r * n + j] - S[j * n + r];
+        S[r * n + j] = half, S[j * n + r] = -half;
+      }
+    }
+    matmul<T>(P, {S, n, 1}, {S, 1, n}, n, n, n, true);
+  }
+  const auto norm = [&](const T* A) {
+    double sum = 0;
+    for (int64_t j = 0; j < n * n; ++j) sum += double(A[j]) * double(A[j]);
+    return std::sqrt(sum);
+  };
+  const double size = norm(P);
+  if (size == 0) return 0;
+  for (int64_t j = 0; j < n * n; ++j) P[j] = T(P[j] / size);  // so that no power overflows
+  matmul<T>(power, {P, n, 1}, {P, n, 1}, n, n, n);
+  matmul<T>(P, {power, n, 1}, {power, n, 1}, n, n, n);
+  return std::sqrt(size) * std::pow(norm(P), 0.125);
+}
 
 std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std::optional<Tensor> c, const Tensor& v,
                                            const Tensor& V, const Tensor& b, const Tensor& w, const Tensor& N,
@@ -115,12 +147,17 @@ std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std
   dispatch_real(x, [&](auto zero) {
     using T = decltype(zero);
     const Layer<T> layer(x, U, c, v, V, h0, beta, activation);
-    const double speed = layer.speed(G.size(0), G.size(1));
-    const FlowProblem<T> problem(h0, v, b, w, N, G, dt, scale, volume_preserving, order, substeps, speed);
+    FlowProblem<T> problem(h0, v, b, w, N, G, dt, scale, volume_preserving, order, substeps, false);
+    if (substeps == 0) {
+      const double bound = generators_bound(problem, layer.v, 1),
+                   slope = generators_bound(problem, layer.V, layer.i) * layer.largest_input();
+      problem.set_substeps(substeps_within<T>(std::abs(double(problem.dt)) * (bound + slope), order));
+    }
     *taken.mutable_data_ptr<T>() = T(problem.k);
     const int64_t n = layer.n, work = 8 * layer.steps * problem.m * n * order * problem.k;
     T* const states = hs.mutable_data_ptr<T>();
     std::vector<T> growth(layer.B, T(0));
+    std::vector<char> finite(layer.B, true);
     ts::parallel_for(0, layer.B, 1 + 32768 / (work + 1), [&](int64_t begin, int64_t end) {
       FlowFields<T> field(problem, 1);
       Pieces<T> memory({layer.cells, n, 3 * n});
@@ -131,6 +168,7 @@ std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std
           const int64_t row = layer.row(t, s);
           T* h = states + row * n;
           layer.field(row, v_t);
+          if (!all_finite(v_t, layer.cells)) finite[s] = false;
           field.load(v_t, 1);
           growth[s] = std::max(growth[s], problem.kernel.forward(field.flow(0), previous, moved, scratch));
           layer.rows.contract_adjoint(layer.U, layer.x + row * layer.i, T(1), n, layer.i, h);
@@ -139,6 +177,7 @@ std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std
         }
       }
     });
+    for (char all : finite) require(all, "v + V x must be finite, got NaN or infinity");
     T largest = 0;
     for (T one : growth) largest = std::max(largest, one);
     check_substeps<T>(std::abs(double(problem.tau)) * std::sqrt(double(largest)), order, problem.k);
