@@ -16,13 +16,15 @@ from vfrnn_bench.providers import (
     exponential_exact,
     exponential_providers,
     gpu_peers,
+    input_field_exact,
+    input_field_providers,
     mesh_exact,
     mesh_providers,
     recurrence_exact,
     recurrence_providers,
     training_step_providers,
 )
-from vfrnn_bench.workloads import EXPONENTIALS, MESHES, SEQUENCES, Exponential
+from vfrnn_bench.workloads import EXPONENTIALS, INPUT_FIELDS, MESHES, SEQUENCES, Exponential
 
 RECURRENCE, INFERENCE, ACTIVATION, TRAINING = "recurrence", "inference", "activation", "training step"
 EXPONENTIAL, FIELD = "exponential", "field"
@@ -88,6 +90,11 @@ def cases(device: torch.device | str = "cpu") -> Iterator[Case]:
             m.name, FIELD, m.flops, m.minimal_bytes, functools.partial(mesh_providers, m, device),
             functools.partial(mesh_exact, m, device), {(name, "eager"): 0.5, (name, "compiled"): 1.0},
         )  # fmt: skip
+    for f in INPUT_FIELDS:
+        yield Case(
+            f.name, FIELD, f.flops, f.minimal_bytes, functools.partial(input_field_providers, f, device),
+            functools.partial(input_field_exact, f, device), {("vfrnn.flow_recurrence", "eager loop"): 0.3},
+        )  # fmt: skip
 
 
 def exponential_target(e: Exponential) -> float:
@@ -101,7 +108,7 @@ def exponential_target(e: Exponential) -> float:
 
 #: What the quick suite measures, and peers it leaves out: compiling them takes longer than all the rest.
 QUICK = (
-    "R1", "R4", "R5", "R1 inference", "R5 activation", "S1", "S5", "F1", "F2",
+    "R1", "R4", "R5", "R1 inference", "R5 activation", "S1", "S5", "F1", "F2", "I1",
     *(Exponential(n, math.pi).name for n in (32, 64, 128, 256)), Exponential(64, 1.0, batch=64).name,
 )  # fmt: skip
 LEFT_OUT_OF_QUICK = ("loop, compiled step", "compiled")

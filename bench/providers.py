@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from vfrnn_bench.workloads import Exponential, Mesh, Sequence
+from vfrnn_bench.workloads import Exponential, InputField, Mesh, Sequence
 
 import vfrnn
-from vfrnn_kernels import field_flow, field_generator
+from vfrnn_kernels import field_flow, field_generator, flow_recurrence
 from vfrnn_kernels.dispatch import BACKENDS, refusal
 
 Run = Callable[[], Any]
@@ -294,7 +294,43 @@ def mesh_exact(w: Mesh, device: torch.device) -> Results:
     return _differentiated(_mesh_function(w), tensors, w.learned, grads).results()
 
 
-def _mesh_inputs(w: Mesh, device: torch.device, dtype: torch.dtype) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+def _flow_loop(
+    x: Tensor, U: Tensor, c: Tensor, v: Tensor, V: Tensor, b: Tensor, w: Tensor, N: Tensor, G: Tensor, **constants: Any
+) -> Tensor:
+    """field_flow's formulas in a Python loop; the products with the input hoisted."""
+    fields = (v.flatten() + x @ V.flatten(0, 1).mT).unflatten(-1, v.shape)
+    z = nn.functional.linear(x, U, c).unbind(0)
+    h, hs = torch.zeros_like(z[0]), []
+    for z_t, v_t in zip(z, fields.unbind(0), strict=True):
+        h = torch.tanh(_flow(h, v_t, b, w, N, G, **constants) + z_t)
+        hs.append(h)
+    return torch.stack(hs)
+
+
+def input_field_providers(w: InputField, device: torch.device) -> Providers:
+    """A tanh layer along fields that read the input, and the same formulas in a Python loop of eager PyTorch."""
+    tensors, grads = _mesh_inputs(w, device, torch.float32)
+
+    def ours(backend: str) -> Provider:
+        op = functools.partial(flow_recurrence, dt=w.dt, order=w.order, substeps=1, backend=backend)
+        return _differentiated(op, tensors, w.learned, grads)
+
+    backends = our_backends("flow_recurrence", device)
+    found: Providers = {_title("vfrnn.flow_recurrence", b, backends): functools.partial(ours, b) for b in backends}
+    loop = functools.partial(_flow_loop, dt=w.dt, order=w.order)
+    found["eager loop"] = lambda: _differentiated(loop, tensors, w.learned, grads)
+    return found
+
+
+def input_field_exact(w: InputField, device: torch.device) -> Results:
+    tensors, grads = _mesh_inputs(w, device, torch.float64)
+    loop = functools.partial(_flow_loop, dt=w.dt, order=w.order)
+    return _differentiated(loop, tensors, w.learned, grads).results()
+
+
+def _mesh_inputs(
+    w: Mesh | InputField, device: torch.device, dtype: torch.dtype
+) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
     tensors, grads = w.inputs()
     return {k: t.to(device, dtype) for k, t in tensors.items()}, tuple(t.to(device, dtype) for t in grads)
 

@@ -136,6 +136,53 @@ class Mesh:
         return tensors | flow, (normal(self.B, self.n),)
 
 
+@dataclass(frozen=True)
+class InputField:
+    """T steps of B samples, each along a field of its own that reads the input (size i), on a dense random mesh of m
+    cells of dimension d and n nodes; one substep. `learned` names the tensors whose gradients are taken."""
+
+    name: str
+    T: int
+    B: int
+    n: int
+    m: int
+    d: int
+    i: int
+    learned: str = "UcvV"
+    order: int = 8
+    dt: float = 0.5
+
+    @property
+    def flops(self) -> float:
+        """As field_flow's, and v + V x and its two adjoints, for every step and sample."""
+        terms = 3 * self.order * 2 * 4 * self.m * self.n
+        contractions = 2 * 2 * self.m * self.d * (self.n + self.i)
+        return self.T * self.B * (terms + 2 * contractions)
+
+    @property
+    def minimal_bytes(self) -> float:
+        """x read and the states written; the states, their gradient and x read by the backward; the mesh by both."""
+        return 4 * (self.T * self.B * (2 * self.i + 3 * self.n) + 2 * self.m * self.n * (1 + self.d))
+
+    @property
+    def state_bytes(self) -> int:
+        """Of one float32 copy of all hidden states."""
+        return 4 * self.T * self.B * self.n
+
+    def inputs(self) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+        """x, U, c, v, V, b, w, N, G, and the incoming gradient of the states."""
+        tensors, _ = Mesh(self.name, self.n, self.m, self.d, "").inputs()
+        generator = torch.Generator().manual_seed(1)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator)
+
+        layer = {"U": normal(self.n, self.i) / math.sqrt(self.i), "c": 0.1 * normal(self.n)}
+        V = 0.05 * normal(self.m, self.d, self.i) / math.sqrt(self.i)
+        x, grad = normal(self.T, self.B, self.i), normal(self.T, self.B, self.n) / math.sqrt(self.T * self.B)
+        return tensors | layer | {"x": x, "V": V}, (grad,)
+
+
 SEQUENCES = (
     Sequence("R1", "copying memory", T=300, B=128, n=190, i=10),
     Sequence("R2", "pixel-by-pixel digits", T=784, B=128, n=170, i=1),
@@ -154,3 +201,4 @@ MESHES = (
     Mesh("F2", n=256, m=64, d=8, learned="hv", B=128),
     Mesh("F2 mesh learned", n=256, m=64, d=8, learned="hvbwNG", B=128),
 )
+INPUT_FIELDS = (InputField("I1", T=200, B=32, n=64, m=64, d=2, i=8),)

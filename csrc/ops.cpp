@@ -49,6 +49,19 @@ STABLE_TORCH_LIBRARY(vfrnn_kernels, m) {
       " str activation, int needs)"
       " -> (Tensor grad_x, Tensor grad_U, Tensor grad_c, Tensor grad_M, Tensor grad_h0, Tensor grad_beta)");
 
+  // x (T, B, i), U (n, i), c (n,), v (m, d), V (m, d, i), the mesh b, w, N, G, h0 (B, n), beta (n,), dt and
+  // divergence_scale (), substeps 0: planned from a bound -> hs (T, B, n), and the number of substeps ()
+  m.def(
+      "flow_recurrence(Tensor x, Tensor U, Tensor? c, Tensor v, Tensor V, Tensor b, Tensor w, Tensor N, Tensor G,"
+      " Tensor h0, Tensor? beta, Tensor dt, Tensor divergence_scale, str activation, bool volume_preserving, int order,"
+      " int substeps) -> (Tensor hs, Tensor taken)");
+  m.def(
+      "flow_recurrence_backward(Tensor grad_hs, Tensor x, Tensor U, Tensor? c, Tensor v, Tensor V, Tensor b, Tensor w,"
+      " Tensor N, Tensor G, Tensor h0, Tensor? beta, Tensor dt, Tensor divergence_scale, Tensor hs, Tensor taken,"
+      " str activation, bool volume_preserving, int order, int substeps, int needs)"
+      " -> (Tensor grad_x, Tensor grad_U, Tensor grad_c, Tensor grad_v, Tensor grad_V, Tensor grad_b, Tensor grad_w,"
+      " Tensor grad_N, Tensor grad_G, Tensor grad_h0, Tensor grad_beta, Tensor grad_dt, Tensor grad_divergence_scale)");
+
   // The instruction set the CPU kernels run with: "baseline", "avx2" or "avx512".
   m.def("cpu_isa() -> str");
 }

@@ -54,6 +54,28 @@ def random_mesh(n: int, m: int, d: int, dtype: torch.dtype = torch.float64) -> t
     return tuple(t.to(dtype) for t in (b, w, N / N.sum(-1, keepdim=True), G - G.mean(-1, keepdim=True)))
 
 
+def generator(b: Tensor, w: Tensor, N: Tensor, G: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """S (K, n, n) and delta (K, n) of fields v (K, m, d), in dense matrices."""
+    flux = torch.einsum("c,kcd,cdj->kcj", w, v, G)
+    H = N.mT @ flux
+    root = b.sqrt()
+    return (H - H.mT) / 2 / (root[:, None] * root), -flux.sum(1) / b
+
+
+def dense_flow(h, v, b, w, N, G, dt, divergence_scale, *, volume_preserving=False, substeps=1, exponential=None):
+    """field_flow by matrices: h' (B, n) from h along v, one field or one per sample."""
+    S, delta = generator(b, w, N, G, v if v.dim() == 3 else v.unsqueeze(0))
+    delta = divergence_scale * delta
+    if volume_preserving:
+        delta = delta - delta.mean(-1, keepdim=True)
+    tau = dt / substeps
+    e = torch.exp(-tau * delta / 4)
+    Q = (exponential or exact_exponential)(tau * S)
+    for _ in range(substeps):
+        h = e * torch.einsum("kij,kj->ki", Q.expand(h.shape[0], -1, -1), e * h)
+    return h
+
+
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     """Frobenius norm of the difference over that of the expected value (over 1 where that is 0)."""
     actual, expected = actual.detach(), expected.detach().double()

@@ -13,32 +13,11 @@ NAMES = ("h", "v", "b", "w", "N", "G", "dt", "divergence_scale")
 TOLERANCE = {torch.float32: 3e-6, torch.float64: 1e-13}
 
 
-def generator(b, w, N, G, v):
-    """S (K, n, n) and delta (K, n) of fields v (K, m, d), in dense matrices."""
-    flux = torch.einsum("c,kcd,cdj->kcj", w, v, G)
-    H = N.mT @ flux
-    root = b.sqrt()
-    return (H - H.mT) / 2 / (root[:, None] * root), -flux.sum(1) / b
-
-
-def dense_flow(h, v, b, w, N, G, dt, divergence_scale, *, volume_preserving=False, substeps=1, exponential=None):
-    S, delta = generator(b, w, N, G, v if v.dim() == 3 else v.unsqueeze(0))
-    delta = divergence_scale * delta
-    if volume_preserving:
-        delta = delta - delta.mean(-1, keepdim=True)
-    tau = dt / substeps
-    e = torch.exp(-tau * delta / 4)
-    Q = (exponential or cases.exact_exponential)(tau * S)
-    for _ in range(substeps):
-        h = e * torch.einsum("kij,kj->ki", Q.expand(h.shape[0], -1, -1), e * h)
-    return h
-
-
 def inputs(n, m, d, B, *, norm=1.0, per_sample=True, dtype=F64, dt=0.8, scale=0.6):
     """Arguments in the order of NAMES with max ||S|| = norm."""
     b, w, N, G = cases.random_mesh(n, m, d)
     v = torch.randn(*((B,) if per_sample else ()), m, d, dtype=F64)
-    S, _ = generator(b, w, N, G, v if per_sample else v.unsqueeze(0))
+    S, _ = cases.generator(b, w, N, G, v if per_sample else v.unsqueeze(0))
     if S.numel():
         v = v * (norm / max(float(torch.linalg.matrix_norm(S, 2).max()), 1e-3))
     h = torch.randn(B, n, dtype=F64)
@@ -61,7 +40,7 @@ def test_values(backend, n, m, d, per_sample, dtype):
     arguments = inputs(n, m, d, 3, per_sample=per_sample, dtype=dtype)
     # 0.8 ||S|| is within the limits 0.6 and 0.1 for 2 and 10 substeps; the splitting itself depends on their number
     substeps = 2 if dtype == torch.float32 else 10
-    expected = dense_flow(*(t.double() for t in arguments), substeps=substeps)
+    expected = cases.dense_flow(*(t.double() for t in arguments), substeps=substeps)
     result = field_flow(*arguments, substeps=substeps, backend=backend)
     assert result.dtype == dtype
     assert relative_error(result, expected) < TOLERANCE[dtype]
@@ -75,7 +54,7 @@ def test_batches(backend, B, per_sample):
     result = field_flow(*arguments, substeps=1, backend=backend)
     assert result.shape == (B, 5)
     grads = torch.autograd.grad(result.square().sum(), arguments)
-    expected = dense_flow(*arguments, exponential=torch.matrix_exp)
+    expected = cases.dense_flow(*arguments, exponential=torch.matrix_exp)
     assert relative_error(result, expected) < 1e-13
     for grad, wanted in zip(grads, torch.autograd.grad(expected.square().sum(), arguments), strict=True):
         assert relative_error(grad, wanted) < 1e-12
@@ -103,7 +82,7 @@ def test_gradients_equal_autograd_through_the_dense_step(backend, per_sample, su
     options = {"volume_preserving": volume_preserving, "substeps": substeps}
     grad = torch.randn(4, 17, dtype=F64)
     actual = torch.autograd.grad(field_flow(*arguments, **options, backend=backend), arguments, grad)
-    dense = dense_flow(*arguments, **options, exponential=torch.matrix_exp)
+    dense = cases.dense_flow(*arguments, **options, exponential=torch.matrix_exp)
     expected = torch.autograd.grad(dense, arguments, grad)
     for name, x, y in zip(NAMES, actual, expected, strict=True):
         assert x.shape == y.shape
@@ -113,11 +92,11 @@ def test_gradients_equal_autograd_through_the_dense_step(backend, per_sample, su
 @pytest.mark.parametrize("order", [1, 2, 5, 12])
 def test_order(backend, order):
     arguments = inputs(6, 4, 2, 2, norm=0.9 * series_limit(order, F64), dt=1.0)
-    expected = dense_flow(*arguments)
+    expected = cases.dense_flow(*arguments)
     assert relative_error(field_flow(*arguments, order=order, substeps=1, backend=backend), expected) < 1e-13
     # The degree is the one asked for: p of degree 1 is I + tau S, without the divergence.
     h, v, b, w, N, G, dt, _ = arguments
-    S, _ = generator(b, w, N, G, v)
+    S, _ = cases.generator(b, w, N, G, v)
     terms, expected = h, h
     for j in range(1, order + 1):
         terms = dt / j * torch.einsum("kij,kj->ki", S, terms)
@@ -137,7 +116,7 @@ def test_series_limit():
 def test_planned_substeps(backend, dt, dtype):
     arguments = leaves(inputs(17, 9, 2, 3, norm=0.4, dt=dt, dtype=dtype))
     v, b, w, N, G, dt = (t.detach() for t in arguments[1:-1])
-    S, _ = generator(*(t.double() for t in (b, w, N, G, v)))
+    S, _ = cases.generator(*(t.double() for t in (b, w, N, G, v)))
     norm = float(torch.linalg.matrix_norm(S, 2).max())
     bound = generator_bound(v, b, w, N, G)
     # The bound certainly holds, and is not absurd: on a random mesh it loses a factor of a few
@@ -145,7 +124,7 @@ def test_planned_substeps(backend, dt, dtype):
     k = planned_substeps(v, b, w, N, G, dt, 8)
     assert abs(float(dt)) * norm / k <= series_limit(8, dtype) * (1 + 1e-5)
     result = field_flow(*arguments, backend=backend)
-    expected = dense_flow(*(t.double() for t in arguments), substeps=k, exponential=torch.matrix_exp)
+    expected = cases.dense_flow(*(t.double() for t in arguments), substeps=k, exponential=torch.matrix_exp)
     # eps of a substep times their number
     assert relative_error(result, expected) < TOLERANCE[dtype] * k
     grad = torch.randn(3, 17, dtype=dtype)

@@ -20,7 +20,7 @@ from vfrnn_kernels.checks import values_wanted
 from vfrnn_kernels.dispatch import select_backend
 
 ROOT = Path(__file__).parent.parent
-OPS = ("field_flow", "field_generator", "recurrence", "skew_expm", "strang_step")
+OPS = ("field_flow", "field_generator", "flow_recurrence", "recurrence", "skew_expm", "strang_step")
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:

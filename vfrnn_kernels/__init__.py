@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from vfrnn_kernels.calculus import directional_derivative, divergence, gradient, inner_product
 from vfrnn_kernels.field_flow import field_flow
 from vfrnn_kernels.field_generator import field_generator
+from vfrnn_kernels.flow_recurrence import flow_recurrence
 from vfrnn_kernels.fork import watch_forks
 from vfrnn_kernels.recurrence import recurrence
 from vfrnn_kernels.skew_expm import skew_expm
@@ -26,6 +27,7 @@ __all__ = [
     "divergence",
     "field_flow",
     "field_generator",
+    "flow_recurrence",
     "gradient",
     "inner_product",
     "recurrence",

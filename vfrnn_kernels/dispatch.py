@@ -37,6 +37,10 @@ class Backend:
 GPU_LARGEST_N = {"field_flow": 1024}
 
 
+#: Ops without kernels for a GPU: the flow of every step waits for the one before, and is too small to fill it.
+CPU_OPS = ("flow_recurrence",)
+
+
 def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
     if device.type not in ("cpu", "meta"):
         return f"it serves CPU tensors, got {device}"
@@ -57,6 +61,8 @@ CUDA_RECURRENCE_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfl
 
 
 def _cuda_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
+    if op in CPU_OPS:
+        return f"it has no kernels of {op}"
     if device.type != "cuda" and not (device.type == "cpu" and CUDA_EMULATED is not None):
         return f"it serves CUDA tensors, got {device}"
     if dtype != torch.float32 and not (op == "recurrence" and dtype in CUDA_RECURRENCE_DTYPES):
@@ -66,6 +72,8 @@ def _cuda_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | No
 
 
 def _triton_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
+    if op in CPU_OPS:
+        return f"it has no kernels of {op}"
     if device.type != "cuda" and not (device.type == "cpu" and TRITON_INTERPRETED):
         return f"it serves CUDA tensors (on the CPU only in Triton's interpreter, TRITON_INTERPRET=1), got {device}"
     if dtype != torch.float32 and not (op == "recurrence" and dtype in (torch.float16, torch.bfloat16)):

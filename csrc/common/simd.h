@@ -49,6 +49,21 @@ template <class T>
 inline void store(T* p, Vec<T> v) {
   *reinterpret_cast<Vec<T>*>(p) = v;
 }
+// The first `count` lanes of a vector, all of them where count is larger; the others are 0.
+template <class T>
+inline Vec<T> load_part(const T* p, int64_t count) {
+  if (count >= lanes<T>) return load(p);
+  T buffer[lanes<T>] = {};
+  for (int64_t k = 0; k < count; ++k) buffer[k] = p[k];
+  return load(buffer);
+}
+template <class T>
+inline void store_part(T* p, Vec<T> v, int64_t count) {
+  if (count >= lanes<T>) return store(p, v);
+  T buffer[lanes<T>];
+  store(buffer, v);
+  for (int64_t k = 0; k < count; ++k) p[k] = buffer[k];
+}
 template <class T>
 inline Vec<T> broadcast(T x) {
   return Vec<T>{} + x;

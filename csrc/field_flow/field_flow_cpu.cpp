@@ -14,210 +14,60 @@
 #include <tuple>
 #include <vector>
 
-#include "common/isa.h"
-#include "common/mesh.h"
 #include "common/scratch.h"
 #include "common/tensors.h"
-#include "field_flow/field_flow_kernels.h"
-#include "field_flow/field_flow_plan.h"
+#include "field_flow/field_flow_problem.h"
 
 namespace vfrnn {
 namespace {
 
 enum Gradient { h_bit = 0, v_bit, b_bit, w_bit, N_bit, G_bit, dt_bit, scale_bit };
 
-template <class T>
-const FieldFlowKernels<T>& kernels() {
-  if constexpr (sizeof(T) == 4) {
-    return select_isa(baseline::field_flow_float, avx2::field_flow_float, avx512::field_flow_float);
-  } else {
-    return select_isa(baseline::field_flow_double, avx2::field_flow_double, avx512::field_flow_double);
-  }
-}
-
-// Pieces of one Scratch, each starting on a cache line.
-template <class T>
-class Pieces {
- public:
-  explicit Pieces(std::initializer_list<int64_t> counts) : memory_(total(counts)), next_(memory_.get()) {}
-  // The pieces in the order of `counts`; null for an empty one.
-  T* take(int64_t count) {
-    T* piece = next_;
-    next_ += padded(count);
-    return count ? piece : nullptr;
-  }
-
- private:
-  static int64_t padded(int64_t count) { return (count + 15) / 16 * 16; }
-  static int64_t total(std::initializer_list<int64_t> counts) {
-    int64_t sum = 0;
-    for (int64_t count : counts) sum += padded(count);
-    return sum;
-  }
-  Scratch<T> memory_;
-  T* next_;
-};
-
-// One call: its sizes and its scaled mesh.
-template <class T>
-struct Problem {
-  const FieldFlowKernels<T>& kernel = kernels<T>();
-  const MeshKernels<T>& rows = mesh_kernels<T>();
-  int64_t B, n, m, d, order, k;
-  bool shared, volume_preserving;  // shared: one field for all samples
-  Tensor v_, b_, w_, G_;
-  const T *v, *b, *w, *G;
-  std::vector<T> root, half_w;  // b^-1/2, w / 2
-  T dt, scale, tau;
-  Scratch<T> scaled_N;
-
-  Problem(const Tensor& h, const Tensor& v_in, const Tensor& b_in, const Tensor& w_in, const Tensor& N_in,
-          const Tensor& G_in, const Tensor& dt_in, const Tensor& scale_in, bool volume_preserving, int64_t order,
-          int64_t substeps)
-      : B(h.size(0)),
-        n(h.size(1)),
-        m(N_in.size(0)),
-        d(G_in.size(1)),
-        order(order),
-        k(substeps),
-        shared(v_in.size(0) == 1 && B != 1),
-        volume_preserving(volume_preserving),
-        v_(packed(v_in)),
-        b_(packed(b_in)),
-        w_(packed(w_in)),
-        G_(packed(G_in)),
-        scaled_N(m * n) {
-    v = v_.template const_data_ptr<T>();
-    b = b_.template const_data_ptr<T>();
-    w = w_.template const_data_ptr<T>();
-    G = G_.template const_data_ptr<T>();
-    dt = *dt_in.template const_data_ptr<T>();
-    scale = *scale_in.template const_data_ptr<T>();
-    check_positive<T>("b", b_);
-    check_positive<T>("w", w_);
-    check_finite<T>("v", v_);
-    root.resize(n);
-    for (int64_t j = 0; j < n; ++j) root[j] = T(1) / std::sqrt(b[j]);
-    half_w.resize(m);
-    for (int64_t c = 0; c < m; ++c) half_w[c] = w[c] / 2;
-    const Tensor N_packed = packed(N_in);
-    const T* N = N_packed.template const_data_ptr<T>();
-    if (k == 0) k = plan_substeps<T>(N, G, v, w, root.data(), dt, v_.size(0), m, d, n, order);
-    tau = dt / T(k);
-    T* out = scaled_N.get();
-    for (int64_t c = 0; c < m; ++c) {
-      for (int64_t j = 0; j < n; ++j) out[c * n + j] = N[c * n + j] * root[j];
-    }
-  }
-
-  // Samples first..last in parallel, each thread a few at once.
-  template <class F>
-  void for_samples(int64_t first, int64_t last, const F& f) const {
-    ts::parallel_for(first, last, 1 + 32768 / (8 * m * n * order * k + 1), f);
-  }
-
-  T mean_of(const T* x) const {
-    T sum = 0;
-    for (int64_t j = 0; j < n; ++j) sum += x[j];
-    return sum / T(n);
-  }
-};
-
-// A few fields of a problem, contracted with the gradient, and their div v, delta and e.
-template <class T>
-class Fields {
- public:
-  // Fields whose C stay in the second cache together.
-  static int64_t at_once(const Problem<T>& problem) {
-    constexpr int64_t elements = int64_t(1) << 16;
-    return problem.shared ? 1 : std::clamp<int64_t>(elements / std::max<int64_t>(problem.m * problem.n, 1), 1, 8);
-  }
-  explicit Fields(const Problem<T>& problem)
-      : problem_(problem),
-        count_(at_once(problem)),
-        mn_(problem.m * problem.n),
-        C_(count_ * mn_),
-        vectors_(3 * count_ * problem.n) {}
-
-  // The fields first..first + count of v.
-  void load(int64_t first, int64_t count) {
-    const auto& [p, d, n] = std::tie(problem_, problem_.d, problem_.n);
-    for (int64_t c = 0; c < p.m; ++c) {
-      p.rows.contract(p.G + c * d * n, p.v + (first * p.m + c) * d, p.m * d, p.root.data(), d, n, count,
-                      C_.get() + c * n, mn_);
-    }
-    for (int64_t f = 0; f < count; ++f) {
-      T *to_div = vector(0, f), *to_delta = vector(1, f), *to_e = vector(2, f);
-      p.kernel.divergence(C(f), p.half_w.data(), p.root.data(), p.m, n, to_div);
-      const T mean = p.volume_preserving ? p.mean_of(to_div) : T(0);
-      for (int64_t j = 0; j < n; ++j) {
-        to_delta[j] = p.scale * (to_div[j] - mean);
-        to_e[j] = std::exp(-p.tau / 4 * to_delta[j]);
-      }
-    }
-  }
-  const T* C(int64_t f) const { return C_.get() + f * mn_; }
-  const T* div(int64_t f) const { return vector(0, f); }
-  const T* delta(int64_t f) const { return vector(1, f); }
-  const T* e(int64_t f) const { return vector(2, f); }
-  Flow<T> flow(int64_t f) const {
-    return {problem_.m, problem_.n,  problem_.order, problem_.k, problem_.scaled_N.get(), C(f), problem_.half_w.data(),
-            e(f),       problem_.tau};
-  }
-
- private:
-  T* vector(int64_t which, int64_t f) const { return vectors_.get() + (which * count_ + f) * problem_.n; }
-
-  const Problem<T>& problem_;
-  int64_t count_, mn_;
-  Scratch<T> C_, vectors_;
-};
-
 // f(fields, index of its field, sample) for the samples begin..end, a few fields at a time; then done(first, last,
 // fields) for those few. `common` holds the field that all share, or is null.
 template <class T, class F, class Done>
-void for_fields(const Problem<T>& problem, const Fields<T>* common, int64_t begin, int64_t end, const F& f,
+void for_fields(const FlowProblem<T>& problem, const FlowFields<T>* common, int64_t begin, int64_t end, const F& f,
                 const Done& done) {
   if (common) {
     for (int64_t i = begin; i < end; ++i) f(*common, 0, i);
     return done(begin, end, *common);
   }
-  Fields<T> fields(problem);
-  const int64_t step = Fields<T>::at_once(problem);
+  const int64_t step = FlowFields<T>::at_once(problem);
+  FlowFields<T> fields(problem, step);
   for (int64_t first = begin; first < end; first += step) {
     const int64_t last = std::min(end, first + step);
-    fields.load(first, last - first);
+    fields.load(problem.v + first * problem.m * problem.d, last - first);
     for (int64_t i = first; i < last; ++i) f(fields, i - first, i);
     done(first, last, fields);
   }
 }
 
 template <class T>
-std::optional<Fields<T>> shared_field(const Problem<T>& problem) {
-  std::optional<Fields<T>> field;
+std::optional<FlowFields<T>> shared_field(const FlowProblem<T>& problem) {
+  std::optional<FlowFields<T>> field;
   if (problem.shared && problem.B > 0) {
-    field.emplace(problem);
-    field->load(0, 1);
+    field.emplace(problem, 1);
+    field->load(problem.v, 1);
   }
   return field;
 }
 
 // h' of all samples, with the growth (field_flow_kernels.h) of each where it is asked for; tau_sign -1: the flow of -S.
 template <class T>
-void flow_states(const Problem<T>& problem, T tau_sign, const T* h, T* out, T* growth) {
+void flow_states(const FlowProblem<T>& problem, T tau_sign, const T* h, T* out, T* growth) {
   const int64_t n = problem.n;
-  const std::optional<Fields<T>> common = shared_field(problem);
+  const std::optional<FlowFields<T>> common = shared_field(problem);
   problem.for_samples(0, problem.B, [&](int64_t begin, int64_t end) {
     const Scratch<T> scratch(3 * n);
     for_fields<T>(
         problem, common ? &*common : nullptr, begin, end,
-        [&](const Fields<T>& fields, int64_t f, int64_t i) {
+        [&](const FlowFields<T>& fields, int64_t f, int64_t i) {
           Flow<T> flow = fields.flow(f);
           flow.tau *= tau_sign;
           const T x = problem.kernel.forward(flow, h + i * n, out + i * n, scratch.get());
           if (growth) growth[i] = x;
         },
-        [](int64_t, int64_t, const Fields<T>&) {});
+        [](int64_t, int64_t, const FlowFields<T>&) {});
   });
 }
 
@@ -228,7 +78,7 @@ std::tuple<Tensor, Tensor> field_flow(const Tensor& h_, const Tensor& v, const T
   Tensor result = empty_tensor(h, {h.size(0), h.size(1)}), taken = empty_tensor(h, {});
   dispatch_real(h, [&](auto zero) {
     using T = decltype(zero);
-    const Problem<T> problem(h, v, b, w, N, G, dt, scale, volume_preserving, order, substeps);
+    const FlowProblem<T> problem(h, v, b, w, N, G, dt, scale, volume_preserving, order, substeps);
     *taken.mutable_data_ptr<T>() = T(problem.k);
     std::vector<T> growth(problem.B, T(0));
     flow_states(problem, T(1), h.const_data_ptr<T>(), result.mutable_data_ptr<T>(), growth.data());
@@ -246,7 +96,7 @@ std::tuple<Tensor, Tensor> field_flow(const Tensor& h_, const Tensor& v, const T
 //   grad_v_ck = <grad_C_c B^-1/2, G_ck>,  grad_G_ck = v_ck grad_C_c B^-1/2.
 template <class T>
 struct Backward {
-  Problem<T> problem;
+  FlowProblem<T> problem;
   int64_t needs;
   T *grad_v, *grad_w, *grad_N, *grad_G;
   // Of the samples of a chunk: X (.., m, n), once scaled the gradient of C B^1/2, and Y (.., m, n).
@@ -261,7 +111,7 @@ struct Backward {
 
   // The gradients of the fields of the samples begin..end, from their X at xs: those of w and v; X scaled for that of
   // G. Cell by cell, since these few share G_c. A shared field is left to `cells`.
-  void field_gradients(int64_t begin, int64_t end, T* xs, const Fields<T>& fields) {
+  void field_gradients(int64_t begin, int64_t end, T* xs, const FlowFields<T>& fields) {
     const auto& [n, m, d, rows] = std::tie(problem.n, problem.m, problem.d, problem.rows);
     for (int64_t c = 0; c < m; ++c) {
       for (int64_t i = begin; i < end; ++i) {
@@ -276,7 +126,7 @@ struct Backward {
 
   // Samples begin..end of the chunk from `first`: the series both ways, then X, Y, and what b, w, tau and the scale get
   // from each sample.
-  void samples(const Fields<T>* common, int64_t begin, int64_t end, int64_t first, const T* h, const T* grad,
+  void samples(const FlowFields<T>* common, int64_t begin, int64_t end, int64_t first, const T* h, const T* grad,
                T* grad_h) {
     const int64_t n = problem.n, m = problem.m, k = problem.k, terms = 2 * problem.order * k;
     const int64_t on_C = needs_C() ? terms * m : 0, on_N = needed(N_bit) ? terms * m : 0;
@@ -285,34 +135,14 @@ struct Backward {
                            memory.take((k + 1) * n), memory.take(k * n), memory.take(3 * n)};
     T *own_h = memory.take(n), *grad_e = memory.take(n), *row = memory.take(n);
     // Of sample i, in the chunk or, where nothing is summed over the chunk, with those few that started at `from`.
-    const Scratch<T> own_X(X || !on_C ? 0 : Fields<T>::at_once(problem) * m * n);
+    const Scratch<T> own_X(X || !on_C ? 0 : FlowFields<T>::at_once(problem) * m * n);
     const auto xs = [&](int64_t i, int64_t from) {
       return X ? X->get() + place(i, first) : own_X.get() + place(i, from);
     };
-    const auto sample = [&](const Fields<T>& fields, int64_t f, int64_t i) {
-      const Flow<T> flow = fields.flow(f);
-      const T *div = fields.div(f), *delta = fields.delta(f);
-      T* row_b = rows_b.data() + i * n;
-      T part =
-          problem.kernel.backward(flow, h + i * n, grad + i * n, tape, grad_h ? grad_h + i * n : own_h, grad_e, row_b);
-      // e = exp(-tau delta / 4), delta = scale (div - mean)
-      T scale_part = 0;
-      for (int64_t j = 0; j < n; ++j) {
-        const T grad_exponent = grad_e[j] * flow.e[j];
-        part -= grad_exponent * delta[j] / 4;
-        row[j] = -problem.tau / 4 * grad_exponent;
-      }
-      if (problem.volume_preserving) {
-        const T mean = problem.mean_of(row);
-        for (int64_t j = 0; j < n; ++j) row[j] -= mean;
-      }
-      for (int64_t j = 0; j < n; ++j) {
-        scale_part += row[j] * div[j];
-        row[j] *= problem.scale;
-        row_b[j] = -(row_b[j] / 2 + row[j] * div[j]) / problem.b[j];
-        row[j] *= -2 * problem.root[j];
-      }
-      tau_parts[i] = part, scale_parts[i] = scale_part;
+    const auto sample = [&](const FlowFields<T>& fields, int64_t f, int64_t i) {
+      std::tie(tau_parts[i], scale_parts[i]) =
+          sample_gradients(problem, fields, f, h + i * n, grad + i * n, tape, grad_h ? grad_h + i * n : own_h, grad_e,
+                           rows_b.data() + i * n, row);
       if (tape.coef_C) {
         problem.kernel.outer_products(tape.coef_C, tape.vectors, row, terms, m, n, xs(i, i - f));
       }
@@ -320,7 +150,7 @@ struct Backward {
         problem.kernel.outer_products(tape.coef_N, tape.vectors, nullptr, terms, m, n, Y->get() + place(i, first));
       }
     };
-    for_fields<T>(problem, common, begin, end, sample, [&](int64_t from, int64_t to, const Fields<T>& fields) {
+    for_fields<T>(problem, common, begin, end, sample, [&](int64_t from, int64_t to, const FlowFields<T>& fields) {
       if (tape.coef_C) field_gradients(from, to, xs(from, from), fields);
     });
   }
@@ -355,7 +185,7 @@ struct Backward {
   void run(const T* h, const T* grad, T* grad_h) {
     const int64_t n = problem.n, m = problem.m, B = problem.B;
     rows_b.resize(B * n), rows_w.resize(grad_w ? B * m : 0), tau_parts.resize(B), scale_parts.resize(B);
-    const std::optional<Fields<T>> common = shared_field(problem);
+    const std::optional<FlowFields<T>> common = shared_field(problem);
     const bool collects = problem.shared && (grad_v || grad_G);
     // X and Y of a chunk stay near the caches; every thread gets a few samples.
     constexpr int64_t elements = int64_t(1) << 18;

@@ -52,11 +52,22 @@ double gram_norm(const T* A, int64_t rows, int64_t columns) {
   return std::sqrt(std::sqrt(std::sqrt(sum)));
 }
 
-// Substeps that certainly suffice, from ||S|| <= ||W^1/2 N B^-1/2|| max_c |v_c| ||W^1/2 G B^-1/2||. r = b^-1/2.
+// Substeps that suffice where |dt| ||S|| is at most `bound`.
+template <class T>
+int64_t substeps_within(double bound, int64_t order) {
+  constexpr double most = 10000;
+  const double limit = series_limit<T>(order);
+  require(std::isfinite(bound), "v, N and G must be finite and of moderate size: the bound on |dt| ||S|| is ", bound);
+  require(bound <= most * limit, "v is too large: |dt| ||S|| may reach ", bound,
+          ", which needs more than 10000 substeps");
+  return std::max<int64_t>(1, int64_t(std::ceil(bound / limit)));
+}
+
+// Substeps that certainly suffice, from ||S|| <= ||W^1/2 N B^-1/2|| max_c |v_c| ||W^1/2 G B^-1/2||. speed = max_c
+// |v_c|, r = b^-1/2.
 template <class T>
 int64_t plan_substeps(const T* N, const T* G, const T* v, const T* w, const T* r, double dt, int64_t fields, int64_t m,
                       int64_t d, int64_t n, int64_t order) {
-  constexpr double most = 10000;
   double speed = 0;
   for (int64_t c = 0; c < fields * m; ++c) {
     double square = 0;
@@ -82,10 +93,7 @@ int64_t plan_substeps(const T* N, const T* G, const T* v, const T* w, const T* r
     for (int64_t k = 0; k < m * d * n; ++k) D[k] = T(D[k] / norm_G);  // so that no power overflows
     bound *= std::min(1.0, gram_norm(D, m * d, n));
   }
-  require(std::isfinite(bound), "v, N and G must be finite and of moderate size: the bound on |dt| ||S|| is ", bound);
-  require(bound <= most * limit, "v is too large: |dt| ||S|| may reach ", bound,
-          ", which needs more than 10000 substeps");
-  return std::max<int64_t>(1, int64_t(std::ceil(bound / limit)));
+  return substeps_within<T>(bound, order);
 }
 
 // `reached`, a lower bound on |dt| ||S|| / substeps, is within the limit of the series, up to a slack of 0.1 %.

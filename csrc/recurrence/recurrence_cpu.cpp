@@ -14,6 +14,7 @@
 #include "common/isa.h"
 #include "common/scratch.h"
 #include "common/tensors.h"
+#include "recurrence/activation_names.h"
 #include "recurrence/recurrence.h"
 
 namespace vfrnn {
@@ -36,14 +37,6 @@ const RecurrenceKernelsOf<T>& kernels() {
   } else {
     return table.of_float;
   }
-}
-
-Activation activation_of(const std::string& name) {
-  if (name == "modrelu") return Activation::modrelu;
-  if (name == "tanh") return Activation::tanh;
-  if (name == "relu") return Activation::relu;
-  require(name == "identity", "activation must be modrelu, tanh, relu or identity, got ", name);
-  return Activation::identity;
 }
 
 // t itself when the entries of its rows are adjacent, else a contiguous copy.

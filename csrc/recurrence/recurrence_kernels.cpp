@@ -15,21 +15,6 @@ namespace {
 // ---- rows of the user's tensors: the last vector of a row may be partial
 // -----------------------------------------------
 
-template <class T>
-inline Vec<T> load_part(const T* p, int64_t count) {
-  if (count >= lanes<T>) return load(p);
-  T buffer[lanes<T>] = {};
-  for (int64_t k = 0; k < count; ++k) buffer[k] = p[k];
-  return load(buffer);
-}
-template <class T>
-inline void store_part(T* p, Vec<T> v, int64_t count) {
-  if (count >= lanes<T>) return store(p, v);
-  T buffer[lanes<T>];
-  store(buffer, v);
-  for (int64_t k = 0; k < count; ++k) p[k] = buffer[k];
-}
-
 // rows x count entries from the user's rows into panels.
 template <class T>
 void to_panels(const T* from, int64_t from_stride, int64_t rows, int64_t count, T* to, int64_t to_stride) {

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from vfrnn.init import INITS, Init, init_field_
 from vfrnn.mesh import LatentMesh, check_state_version
 from vfrnn.rounding import round_step
-from vfrnn_kernels import field_generator, recurrence, skew_expm, strang_step
+from vfrnn_kernels import field_generator, flow_recurrence, recurrence, skew_expm, strang_step
 from vfrnn_kernels.autocast import autocasts, converted
 from vfrnn_kernels.checks import check_choice, check_positive_int, check_shape, check_tensor
 from vfrnn_kernels.dispatch import get_backend
 
 SIXTEEN_BITS = (torch.float16, torch.bfloat16)
+FIELDS = ("static", "input")
 NONLINEARITIES = ("tanh", "relu", "modrelu", "identity")
 
 
@@ -66,6 +67,10 @@ class Recurrent(nn.Module):
 
     def _matrix(self, suffix: str, dt: float | Tensor | None) -> Tensor:
         raise NotImplementedError
+
+    def _layer(self, x: Tensor, h0: Tensor, dt: float | Tensor | None, suffix: str) -> Tensor:
+        """All states (T, B, n) of the layer on x (T, B, i) with steps of time dt."""
+        return self._states(x, h0, self._matrix(suffix, dt), suffix)
 
     def _states(self, x: Tensor, h0: Tensor, M: Tensor, suffix: str) -> Tensor:
         """All states (T, B, n) of the layer on x (T, B, i)."""
@@ -129,15 +134,17 @@ class FieldRecurrent(Recurrent):
     """M is the flow, over a time dt, of a vector field on a latent mesh."""
 
     divergence_free = False
+    field_kind = "static"  # or "input": a field of its own for every step and sample
 
     def _set_field(
         self,
         mesh: LatentMesh | None,
         dt: float,
-        substeps: int,
+        substeps: int | None,
         init: Init,
         volume_preserving: bool,
         exp_dtype: torch.dtype | None,
+        field: str = "static",
     ) -> None:
         if mesh is not None and not isinstance(mesh, LatentMesh):
             raise TypeError(f"mesh must be a LatentMesh, got {type(mesh).__name__}")
@@ -147,13 +154,19 @@ class FieldRecurrent(Recurrent):
             raise TypeError(f"dt must be a number, got {type(dt).__name__}")
         if not math.isfinite(dt):
             raise ValueError(f"dt must be finite, got {dt}")
-        check_positive_int("substeps", substeps)
+        if substeps is not None:
+            check_positive_int("substeps", substeps)
         check_choice("init", init, INITS)
         if not isinstance(volume_preserving, bool):
             raise TypeError(f"volume_preserving must be a bool, got {type(volume_preserving).__name__}")
         if exp_dtype not in (None, torch.float32, torch.float64):
             raise ValueError(f"exp_dtype must be torch.float32, torch.float64 or None, got {exp_dtype}")
-        self.dt, self.substeps, self.init = float(dt), substeps, init
+        check_choice("field", field, FIELDS)
+        if field == "input":
+            _check_input_field(mesh, exp_dtype)
+        elif substeps is None:
+            substeps = 1
+        self.dt, self.substeps, self.init, self.field_kind = float(dt), substeps, init, field
         self.volume_preserving, self.exp_dtype = volume_preserving, exp_dtype
         self.shares_mesh = mesh is not None
         if mesh is not None:
@@ -167,6 +180,8 @@ class FieldRecurrent(Recurrent):
             "bias": (n,) if self.has_bias else None,
             "field": (mesh.m, mesh.d),
         }
+        if self.field_kind == "input":
+            shapes["field_input_weight"] = (mesh.m, mesh.d, input_size)
         return shapes if self.divergence_free else {**shapes, "divergence_scale": (1,)}
 
     def _add_layer(
@@ -193,7 +208,7 @@ class FieldRecurrent(Recurrent):
                 self._mesh(suffix).reset_parameters()
             nn.init.uniform_(getattr(self, "weight_ih" + suffix), -bound, bound)
             init_field_(getattr(self, "field" + suffix), self._mesh(suffix), self.init)
-            for name in ("bias", "divergence_scale", "beta"):
+            for name in ("bias", "field_input_weight", "divergence_scale", "beta"):
                 parameter = getattr(self, name + suffix, None)
                 if parameter is not None:
                     nn.init.zeros_(parameter)
@@ -201,11 +216,35 @@ class FieldRecurrent(Recurrent):
     def _bias(self, suffix: str) -> Tensor | None:
         return getattr(self, "bias" + suffix)
 
-    def _matrix(self, suffix: str, dt: float | Tensor | None) -> Tensor:
-        field = getattr(self, "field" + suffix)
+    def _layer(self, x: Tensor, h0: Tensor, dt: float | Tensor | None, suffix: str) -> Tensor:
+        if self.field_kind == "static":
+            return super()._layer(x, h0, dt, suffix)
+        dtype = x.dtype
+        U, v, V, scale = (
+            getattr(self, name + suffix) for name in ("weight_ih", "field", "field_input_weight", "divergence_scale")
+        )
+        dt, c, beta = self._time(suffix, dt), self._bias(suffix), getattr(self, "beta" + suffix, None)
+        mesh = self._mesh(suffix).tensors(torch.float32 if dtype in SIXTEEN_BITS else None)
+        if dtype in SIXTEEN_BITS:
+            # A flow in 16 bits would lose its length within some hundred steps.
+            x, h0, U, c, v, V, beta, dt, scale = converted(torch.float32, x, h0, U, c, v, V, beta, dt, scale)
+        hs = flow_recurrence(
+            x, U, c, v, V, *mesh, h0, self.nonlinearity, beta, dt, scale,  # type: ignore[arg-type]
+            volume_preserving=self.volume_preserving, substeps=self.substeps, backend=self.backend,
+        )  # fmt: skip
+        return hs.to(dtype)
+
+    def _time(self, suffix: str, dt: float | Tensor | None) -> float | Tensor:
+        """The time of a step: that given, or the constructor's."""
         if isinstance(dt, Tensor):
-            check_tensor("dt", dt, field, "the parameters")
+            check_tensor("dt", dt, getattr(self, "field" + suffix), "the parameters")
             check_shape("dt", dt, "()", ())
+        return self.dt if dt is None else dt
+
+    def _matrix(self, suffix: str, dt: float | Tensor | None) -> Tensor:
+        if self.field_kind == "input":
+            raise ValueError("field must be 'static' for a step matrix, got 'input': every step has its own field")
+        field, dt = getattr(self, "field" + suffix), self._time(suffix, dt)
         mesh = self._mesh(suffix)
         if field.dtype in SIXTEEN_BITS:
             # A rotation in 16 bits would lose its length within some hundred steps: M is float32.
@@ -215,24 +254,41 @@ class FieldRecurrent(Recurrent):
         S, delta = field_generator(*tensors, field, backend=self.backend)
         if self.exp_dtype is not None:
             S, delta = S.to(self.exp_dtype), delta.to(self.exp_dtype)
-        if dt is None:
-            dt = self.dt
-        elif isinstance(dt, Tensor):
+        if isinstance(dt, Tensor):
             dt = dt.to(S.dtype)
         if self.divergence_free:
             return round_step(skew_expm(S, dt, backend=self.backend), field.dtype)
         if self.volume_preserving:
             delta = delta - delta.mean()
         delta = delta * getattr(self, "divergence_scale" + suffix).to(S.dtype)
+        assert self.substeps is not None  # only for a field that reads the input
         return round_step(strang_step(S, delta, dt, self.substeps, backend=self.backend), field.dtype)
 
     def _field_repr(self) -> str:
-        words = [] if self.dt == 1 else [f"dt={self.dt}"]
-        words += [] if self.divergence_free or self.substeps == 1 else [f"substeps={self.substeps}"]
+        words = [] if self.field_kind == "static" else [f"field={self.field_kind}"]
+        words += [] if self.dt == 1 else [f"dt={self.dt}"]
+        default = 1 if self.field_kind == "static" else None
+        words += [] if self.divergence_free or self.substeps == default else [f"substeps={self.substeps}"]
         words += [] if self.init == "henaff" else [f"init={self.init}"]
         words += ["volume_preserving=True"] if self.volume_preserving else []
         words += [] if self.exp_dtype is None else [f"exp_dtype={self.exp_dtype}"]
         return "".join(f", {word}" for word in words)
+
+
+def _check_input_field(mesh: LatentMesh | None, exp_dtype: torch.dtype | None) -> None:
+    """What a field that reads the input needs.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    if mesh is None:
+        raise ValueError(
+            "mesh must be given with field='input', such as LatentMesh.random(hidden_size, cells=64, dim=2), got None"
+        )
+    if mesh.N is None:
+        raise ValueError("mesh must have its N and G with field='input', got a complete mesh: pass its dense()")
+    if exp_dtype is not None:
+        raise ValueError(f"exp_dtype must be None with field='input', which takes no exponential, got {exp_dtype}")
 
 
 def check_size(name: str, size: object) -> None:

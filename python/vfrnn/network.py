@@ -126,7 +126,7 @@ class Network(Recurrent):
             directions = []
             for reverse in (False, True)[: 1 + self.bidirectional]:
                 suffix = _suffix(layer, reverse)
-                hs = self._states(sequences.steps(x, reverse), h0[len(last)], self._matrix(suffix, dt), suffix)
+                hs = self._layer(sequences.steps(x, reverse), h0[len(last)], dt, suffix)
                 last.append(sequences.last(hs))
                 directions.append(sequences.in_place(hs, reverse))
             x = torch.cat(directions, -1) if self.bidirectional else directions[0]

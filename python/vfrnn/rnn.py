@@ -14,6 +14,7 @@ from vfrnn.mesh import LatentMesh
 from vfrnn.network import FieldNetwork, Network
 
 Nonlinearity = Literal["tanh", "relu", "modrelu", "identity"]
+FieldKind = Literal["static", "input"]
 
 
 class RNN(PlainRecurrent, Network):
@@ -113,7 +114,10 @@ class VFRNN(FieldNetwork):
         mesh: a `LatentMesh` with hidden_size nodes, shared by all layers and directions. None gives each one a
             complete mesh of its own, whose fields reach every skew-symmetric S.
         dt: duration of a step.
-        substeps: k.
+        field: "static", the same in every step, or "input": `v_t = v + V x_t`, a field of its own for every step and
+            sample, along which the state is moved without a matrix (`flow_recurrence`, on the CPU). It needs a mesh
+            with N and G.
+        substeps: k; None is 1 for a static field, and planned from a bound on v_t for one that reads the input.
         init: of the rotation angles per unit of time: "henaff" (uniform in [-pi, pi]), "cayley" (as in scoRNN) or
             "zero" (`vfrnn.init`); on a general mesh the field that fits them best.
         volume_preserving: removes the mean of delta, so that det M = 1.
@@ -125,6 +129,7 @@ class VFRNN(FieldNetwork):
             [-1 / sqrt(n), 1 / sqrt(n)] at first.
         bias_l[k]: (n,), first 0.
         field_l[k]: (m, d), by `init`.
+        field_input_weight_l[k]: V, (m, d, input size of the layer), only for field="input", first 0.
         divergence_scale_l[k]: (1,), first 0.
         beta_l[k]: (n,), only for "modrelu", first 0.
         mesh, or mesh_l[k]: the meshes.
@@ -155,8 +160,9 @@ class VFRNN(FieldNetwork):
         dtype: torch.dtype | None = None,
         *,
         mesh: LatentMesh | None = None,
+        field: FieldKind = "static",
         dt: float = 1.0,
-        substeps: int = 1,
+        substeps: int | None = None,
         init: Init = "henaff",
         volume_preserving: bool = False,
         exp_dtype: torch.dtype | None = None,
@@ -175,7 +181,7 @@ class VFRNN(FieldNetwork):
             proj_size,
             backend,
         )
-        self._set_field(mesh, dt, substeps, init, volume_preserving, exp_dtype)
+        self._set_field(mesh, dt, substeps, init, volume_preserving, exp_dtype, field)
         self._add_layers(device, dtype)
         self.reset_parameters()
 

@@ -30,15 +30,33 @@ def planned_substeps(v: Tensor, b: Tensor, w: Tensor, N: Tensor, G: Tensor, dt: 
         ValueError: the tensors are not on the CPU, or are being traced (their values would be needed).
         RuntimeError: the bound is not finite, or so large that more than 10 000 substeps are needed.
     """
+    check_plannable(v)
+    bound = abs(float(dt)) * generator_bound(v.detach(), b.detach(), w.detach(), N.detach(), G.detach())
+    return substeps_within(bound, order, v.dtype)
+
+
+def check_plannable(v: Tensor) -> None:
+    """The values of v may be read.
+
+    Raises:
+        ValueError: they may not.
+    """
     if v.device.type != "cpu" or torch.compiler.is_compiling():
         raise ValueError(
             f"substeps must be given here: planning them reads the values of v, which are on {v.device}"
             f"{' and being traced' if torch.compiler.is_compiling() else ''}"
         )
-    bound = abs(float(dt)) * generator_bound(v.detach(), b.detach(), w.detach(), N.detach(), G.detach())
+
+
+def substeps_within(bound: float, order: int, dtype: torch.dtype) -> int:
+    """Substeps that suffice where |dt| ||S|| is at most `bound`.
+
+    Raises:
+        RuntimeError: the bound is not finite, or so large that more than 10 000 substeps are needed.
+    """
     if not math.isfinite(bound):
         raise RuntimeError(f"v, N and G must be finite and of moderate size: the bound on |dt| ||S|| is {bound}")
-    needed = bound / series_limit(order, v.dtype)
+    needed = bound / series_limit(order, dtype)
     if needed > MOST_SUBSTEPS:
         raise RuntimeError(f"v is too large: |dt| ||S|| may reach {bound:.3g}, which needs more than 10000 substeps")
     return max(1, math.ceil(needed))

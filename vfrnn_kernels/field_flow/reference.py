@@ -26,7 +26,7 @@ def field_flow_reference(
 ) -> tuple[Tensor]:
     """h' (B, n) after k = substeps applications of h <- e * p(tau S) (e * h), tau = dt / k; substeps 0: planned."""
     dtype = h.dtype
-    h, v, b, w, N, G, dt, divergence_scale = _computed(h, v, b, w, N, G, dt, divergence_scale)
+    h, v, b, w, N, G, dt, divergence_scale = computed(h, v, b, w, N, G, dt, divergence_scale)
     check_mesh_values(b, w, v)
     given = substeps > 0
     k = substeps if given else planned_substeps(v, b, w, N, G, dt, order)
@@ -49,7 +49,7 @@ def field_flow_reference(
     return (h.to(dtype),)
 
 
-def _computed(*tensors: Tensor) -> tuple[Tensor, ...]:
+def computed(*tensors: Tensor) -> tuple[Tensor, ...]:
     # float16 and bfloat16 are computed in float32 and rounded at the end
     low = tensors[0].dtype in (torch.float16, torch.bfloat16)
     return tuple(t.float() for t in tensors) if low else tensors
@@ -97,7 +97,7 @@ def field_flow_backward_reference(
 ) -> tuple[Tensor, ...]:
     """Gradients of h, v, b, w, N, G, dt, divergence_scale by the hand-written rules of README.md."""
     dtype = h.dtype
-    grad, h, v, b, w, N, G, dt, divergence_scale = _computed(grad, h, v, b, w, N, G, dt, divergence_scale)
+    grad, h, v, b, w, N, G, dt, divergence_scale = computed(grad, h, v, b, w, N, G, dt, divergence_scale)
     k = substeps or planned_substeps(v, b, w, N, G, dt, order)
     tau = dt / k
     div = _divergence(v, b, w, G, volume_preserving)

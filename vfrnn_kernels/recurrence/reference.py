@@ -14,12 +14,12 @@ def recurrence_reference(
     h, hs = h0, []
     for x_t in x.unbind(0):
         z = h @ M.mT + x_t @ U.mT
-        h = _activate(z if c is None else z + c, beta, activation)
+        h = activate(z if c is None else z + c, beta, activation)
         hs.append(h)
-    return (_stack(hs, h0),)
+    return (stack(hs, h0),)
 
 
-def _activate(z: Tensor, beta: Tensor | None, activation: str) -> Tensor:
+def activate(z: Tensor, beta: Tensor | None, activation: str) -> Tensor:
     if activation == "tanh":
         return z.tanh()
     if activation == "relu":
@@ -29,7 +29,7 @@ def _activate(z: Tensor, beta: Tensor | None, activation: str) -> Tensor:
     return z
 
 
-def _stack(steps: list[Tensor], h0: Tensor) -> Tensor:
+def stack(steps: list[Tensor], h0: Tensor) -> Tensor:
     return torch.stack(steps) if steps else h0.new_empty(0, *h0.shape)
 
 
@@ -49,10 +49,10 @@ def recurrence_backward_reference(
     x, U, M = (t.to(h0.dtype) for t in (x, U, M))
     carried, deltas = torch.zeros_like(h0), []  # carried_t = M^T grad_z_{t+1}
     for grad_h, h in zip(reversed(grad_hs.unbind(0)), reversed(hs.unbind(0)), strict=True):
-        delta = _multiply_by_derivative(grad_h + carried, h, activation)
+        delta = multiply_by_derivative(grad_h + carried, h, activation)
         deltas.append(delta)
         carried = delta @ M
-    delta = _stack(deltas[::-1], h0)  # grad_z (T, B, n)
+    delta = stack(deltas[::-1], h0)  # grad_z (T, B, n)
     rows = delta.flatten(0, 1)
     previous = torch.cat([h0.unsqueeze(0), hs])[:-1]
     grad_M = rows.mT @ previous.flatten(0, 1)
@@ -62,7 +62,7 @@ def recurrence_backward_reference(
     return (delta @ U).to(dtype), grad_U.to(dtype), grad_c, grad_M.to(dtype), carried, grad_beta
 
 
-def _multiply_by_derivative(grad_h: Tensor, h: Tensor, activation: str) -> Tensor:
+def multiply_by_derivative(grad_h: Tensor, h: Tensor, activation: str) -> Tensor:
     """act'(z) grad_h from h = act(z) alone."""
     if activation == "tanh":
         return grad_h * (1 - h * h)

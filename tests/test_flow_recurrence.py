@@ -1,0 +1,518 @@
+"""flow_recurrence against a loop of dense matrix exponentials in float64, its gradients, and VFRNN(field="input")."""
+
+import cases
+import pytest
+import torch
+
+from vfrnn import VFRNN, LatentMesh
+from vfrnn_kernels import field_flow, flow_recurrence
+from vfrnn_kernels.dispatch import select_backend
+from vfrnn_kernels.field_flow.plan import series_limit
+from vfrnn_kernels.flow_recurrence.plan import planned_substeps
+from vfrnn_kernels.recurrence import ACTIVATIONS
+
+F64 = torch.float64
+NAMES = ("x", "U", "c", "v", "V", "b", "w", "N", "G", "h0", "beta", "dt", "divergence_scale")
+# Of the series, for each substep; the steps contract or keep lengths.
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
+
+
+def inputs(T, B, n, m, d, i, activation="modrelu", *, norm=0.1, dtype=F64, dt=0.8, scale=0.6):
+    """Arguments in the order of NAMES with ||S|| about `norm`."""
+    b, w, N, G = cases.random_mesh(n, m, d)
+    x = torch.randn(T, B, i, dtype=F64)
+    U, c = 0.5 * torch.randn(n, i, dtype=F64), 0.3 * torch.randn(n, dtype=F64)
+    v, V = torch.randn(m, d, dtype=F64), torch.randn(m, d, i, dtype=F64)
+    fields = (v + torch.einsum("tbi,cdi->tbcd", x, V)).flatten(0, 1)
+    largest = 0.0
+    if fields.numel():
+        S, _ = cases.generator(b, w, N, G, fields)
+        largest = float(torch.linalg.matrix_norm(S, 2).max())
+    v, V = (t * (norm / max(largest, 1e-3)) for t in (v, V))
+    h0 = torch.randn(B, n, dtype=F64)
+    beta = 0.1 * torch.randn(n, dtype=F64) if activation == "modrelu" else None
+    scalars = torch.tensor(dt, dtype=F64), torch.tensor(scale, dtype=F64)
+    return [None if t is None else t.to(dtype) for t in (x, U, c, v, V, b, w, N, G, h0, beta, *scalars)]
+
+
+def leaves(arguments):
+    return [None if t is None else t.clone().requires_grad_() for t in arguments]
+
+
+def present(arguments):
+    return [t for t in arguments if t is not None]
+
+
+def run(arguments, activation, **options):
+    *tensors, beta, dt, scale = arguments
+    return flow_recurrence(*tensors, activation, beta, dt, scale, **options)
+
+
+def loop(arguments, activation, flow):
+    """The states step by step; `flow` moves h along a field per sample."""
+    x, U, c, v, V, b, w, N, G, h, beta, dt, scale = arguments
+    hs = []
+    for x_t in x:
+        v_t = v + torch.einsum("bi,cdi->bcd", x_t, V)
+        z = flow(h, v_t, b, w, N, G, dt, scale) + x_t @ U.mT
+        z = z if c is None else z + c
+        if activation == "modrelu":
+            h = z.sign() * torch.relu(z.abs() + beta)
+        else:
+            h = {"tanh": torch.tanh, "relu": torch.relu, "identity": lambda z: z}[activation](z)
+        hs.append(h)
+    return torch.stack(hs)
+
+
+def dense(substeps, volume_preserving=False):
+    return lambda *args: cases.dense_flow(
+        *args, substeps=substeps, volume_preserving=volume_preserving, exponential=torch.matrix_exp
+    )
+
+
+def assert_right(arguments, activation, backend, substeps, *, volume_preserving=False):
+    dtype = arguments[0].dtype
+    mine, exact = leaves(arguments), leaves([None if t is None else t.double() for t in arguments])
+    hs = run(mine, activation, substeps=substeps, volume_preserving=volume_preserving, backend=backend)
+    expected = loop(exact, activation, dense(substeps, volume_preserving))
+    assert (hs.shape, hs.dtype) == (expected.shape, dtype)
+    assert cases.relative_error(hs, expected) < TOLERANCE[dtype]
+    grad = torch.randn(hs.shape, dtype=dtype)
+    found = torch.autograd.grad(hs, present(mine), grad)
+    wanted = torch.autograd.grad(expected, present(exact), grad.double())
+    names = [name for name, t in zip(NAMES, arguments, strict=True) if t is not None]
+    for name, x, y in zip(names, found, wanted, strict=True):
+        assert (x.shape, x.dtype) == (y.shape, dtype)
+        assert (x.double() - y).norm() < 10 * TOLERANCE[dtype] * max(float(y.norm()), 1.0), name
+
+
+@pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_values_and_gradients(backend, activation, dtype):
+    substeps, norm = (1, 0.5) if dtype == torch.float32 else (2, 0.2)
+    assert_right(inputs(5, 3, 17, 6, 2, 3, activation, norm=norm, dtype=dtype), activation, backend, substeps)
+
+
+@pytest.mark.parametrize(
+    ("T", "B", "n", "m", "d", "i"),
+    [(1, 1, 1, 1, 1, 1), (1, 3, 2, 1, 1, 2), (4, 1, 5, 9, 3, 1), (3, 2, 37, 4, 1, 19), (2, 70, 3, 2, 2, 1)],
+    ids=str,
+)
+def test_sizes(backend, T, B, n, m, d, i):
+    for volume_preserving in (False, True):
+        assert_right(inputs(T, B, n, m, d, i), "modrelu", backend, 1, volume_preserving=volume_preserving)
+
+
+def test_several_chunks_of_steps():
+    # the CPU's backward takes as many steps at a time as have 2^18 numbers
+    arguments = inputs(16, 60, 4, 290, 2, 2, "tanh", norm=0.05)
+    results = {}
+    for backend in ("cpu", "reference"):
+        mine = leaves(arguments)
+        hs = run(mine, "tanh", substeps=1, backend=backend)
+        results[backend] = (hs, *torch.autograd.grad(hs.square().sum(), present(mine)))
+    for x, y in zip(*results.values(), strict=True):
+        assert cases.relative_error(x, y) < 1e-12
+
+
+def test_it_is_a_loop_of_field_flow(backend):
+    arguments = inputs(6, 3, 17, 6, 2, 3, norm=0.7, dtype=torch.float32)
+    with pytest.raises(RuntimeError, match="substeps must be at least"):
+        run(arguments, "modrelu", substeps=1, order=2, backend=backend)
+    hs = run(arguments, "modrelu", substeps=3, order=6, backend=backend)
+    expected = loop(arguments, "modrelu", lambda *args: field_flow(*args, substeps=3, order=6, backend="reference"))
+    assert cases.relative_error(hs, expected) < 2e-6
+
+
+@pytest.mark.parametrize("dt", [0.0, -1.3, 2.0])
+def test_planned_substeps(backend, dt):
+    arguments = inputs(3, 2, 7, 5, 2, 2, norm=0.4, dt=dt)
+    hs = run(arguments, "modrelu", backend=backend)
+    fine = run(arguments, "modrelu", substeps=400, backend=backend)
+    # where there is a divergence the splitting itself depends on the number of substeps, to second order
+    assert cases.relative_error(hs, fine) < 1e-3
+    free = [*arguments[:-1], torch.zeros((), dtype=F64)]
+    planned, fine = (run(free, "modrelu", substeps=k, backend=backend) for k in (None, 400))
+    assert cases.relative_error(planned, fine) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
+def test_the_plan_suffices_and_is_not_absurd(dtype):
+    arguments = inputs(7, 3, 17, 9, 2, 2, norm=2.0, dtype=dtype, dt=1.0)
+    x, _, _, v, V, b, w, N, G = arguments[:9]
+    k = planned_substeps(x, v, V, b, w, N, G, arguments[-2], 8)
+    norm = 2.0  # the largest
+    assert norm <= k * series_limit(8, dtype) <= 3 * norm
+    assert planned_substeps(x, 0 * v, 0 * V, b, w, N, G, arguments[-2], 8) == 1
+
+
+def test_backends_plan_alike():
+    for norm in (0.01, 0.7, 5.0):
+        arguments = inputs(3, 2, 17, 9, 2, 2, norm=norm, scale=1.0)
+        mine, reference = (run(arguments, "modrelu", backend=backend) for backend in ("cpu", "reference"))
+        assert cases.relative_error(mine, reference) < 1e-12
+
+
+def test_a_zero_field_is_the_identity(backend):
+    arguments = leaves(inputs(4, 2, 5, 3, 2, 2, "tanh"))
+    zero = [torch.zeros_like(t) if name in "vV" else t for name, t in zip(NAMES, arguments, strict=True)]
+    x, U, c, h = arguments[0], arguments[1], arguments[2], arguments[9]
+    expected = []
+    for x_t in x:
+        h = torch.tanh(h + x_t @ U.mT + c)
+        expected.append(h)
+    assert torch.allclose(run(zero, "tanh", backend=backend), torch.stack(expected), rtol=1e-14, atol=1e-15)
+    assert_right([None if t is None else t.detach() for t in zero], "tanh", backend, 1)
+
+
+def test_without_input_in_the_field_it_is_one_field_for_all(backend):
+    arguments = inputs(4, 3, 6, 4, 2, 2, "tanh", norm=0.1)
+    arguments[4] = torch.zeros_like(arguments[4])
+    v = arguments[3]
+    expected = loop(arguments, "tanh", lambda h, _, *rest: field_flow(h, v, *rest, substeps=1, backend="cpu"))
+    assert cases.relative_error(run(arguments, "tanh", substeps=1, backend=backend), expected) < 1e-14
+
+
+@pytest.mark.parametrize(("T", "B", "i"), [(0, 3, 2), (5, 0, 1), (0, 0, 1), (3, 2, 0)], ids=str)
+def test_nothing_to_do(backend, T, B, i):
+    arguments = leaves(inputs(T, B, 4, 3, 2, i))
+    hs = run(arguments, "modrelu", substeps=1, backend=backend)
+    assert hs.shape == (T, B, 4)
+    for t, grad in zip(present(arguments), torch.autograd.grad(hs.sum(), present(arguments)), strict=True):
+        assert grad.shape == t.shape
+        assert grad.isfinite().all()
+    run([None if t is None else t.detach() for t in arguments], "modrelu", backend=backend)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradcheck(backend, activation):
+    # a short series, and fields that it is exact for
+    arguments = leaves(inputs(3, 2, 4, 3, 2, 2, activation, norm=2e-3))
+    given = present(arguments)
+
+    def function(*tensors):
+        left = iter(tensors)
+        every = [None if t is None else next(left) for t in arguments]
+        return run(every, activation, volume_preserving=activation == "tanh", order=4, substeps=1, backend=backend)
+
+    assert torch.autograd.gradcheck(function, given, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, given, fast_mode=True)
+
+
+@pytest.mark.parametrize(("T", "B"), [(1, 2), (2, 1)])
+def test_gradcheck_of_every_entry(T, B):
+    arguments = leaves(inputs(T, B, 2, 2, 1, 1, norm=2e-3))
+
+    def function(*args):
+        return run(args, "modrelu", order=4, substeps=1)
+
+    assert torch.autograd.gradcheck(function, arguments)
+    assert torch.autograd.gradgradcheck(function, arguments)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [("x",), ("U", "V"), ("c", "beta"), ("v",), ("b", "dt"), ("w",), ("N",), ("G", "divergence_scale"), ("h0",)],
+)
+def test_only_the_gradients_asked_for(backend, asked):
+    arguments = inputs(4, 3, 5, 6, 2, 2)
+    everything = leaves(arguments)
+    expected = torch.autograd.grad(run(everything, "modrelu", substeps=2, backend=backend).sum(), everything)
+    some = [t.clone().requires_grad_(name in asked) for name, t in zip(NAMES, arguments, strict=True)]
+    run(some, "modrelu", substeps=2, backend=backend).sum().backward()
+    for name, t, wanted in zip(NAMES, some, expected, strict=True):
+        assert (t.grad is None) == (name not in asked)
+        if t.grad is not None:
+            assert cases.relative_error(t.grad, wanted) < 1e-13
+
+
+def test_no_bit_depends_on_the_number_of_threads():
+    arguments = leaves(inputs(7, 70, 19, 6, 2, 3, dtype=torch.float32))
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            hs = run(arguments, "modrelu", backend="cpu")
+            results.append((hs, *torch.autograd.grad(hs.sum(), arguments)))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(x, y) for x, y in zip(*results, strict=True))
+
+
+def test_non_contiguous(backend):
+    arguments = leaves(inputs(4, 3, 5, 6, 2, 3))
+    strided = [cases.non_contiguous(t) for t in arguments]
+    strided[0] = arguments[0].detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()  # batch first
+    grad = torch.randn(4, 3, 5, dtype=F64)
+    mine, expected = (run(a, "modrelu", substeps=1, backend=backend) for a in (strided, arguments))
+    assert cases.relative_error(mine, expected) < 1e-14
+    grads = torch.autograd.grad(mine, strided, cases.non_contiguous(grad))
+    for x, y in zip(grads, torch.autograd.grad(expected, arguments, grad), strict=True):
+        assert cases.relative_error(x, y) < 1e-13
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_low_precision_is_float32_rounded(dtype):
+    arguments = leaves(inputs(3, 2, 5, 6, 2, 2, dtype=dtype))
+    hs = run(arguments, "modrelu", backend="reference")
+    full = [t.detach().float().requires_grad_() for t in arguments]
+    expected = run(full, "modrelu", backend="reference")
+    assert torch.equal(hs, expected.to(dtype))
+    grads = torch.autograd.grad(hs.float().sum(), arguments)
+    for x, y in zip(grads, torch.autograd.grad(expected.sum(), full), strict=True):
+        assert x.dtype == dtype
+        # the derivatives start from the rounded states
+        assert cases.relative_error(x, y) < 20 * torch.finfo(dtype).eps
+    with pytest.raises(RuntimeError, match="computes in float32 and float64"):
+        run(arguments, "modrelu", backend="cpu")
+
+
+def test_opcheck():
+    tensors = inputs(2, 2, 4, 3, 2, 2)
+    constants = ("modrelu", True, 8, 0)
+    forward = torch.ops.vfrnn_kernels.flow_recurrence
+    torch.library.opcheck(forward, (*tensors, *constants))
+    results = forward(*tensors, *constants)
+    for needs in ((1 << 13) - 1, 0b0100_0010):
+        arguments = (torch.randn_like(results[0]), *tensors, *results, *constants, needs)
+        torch.library.opcheck(torch.ops.vfrnn_kernels.flow_recurrence_backward, arguments)
+
+
+def test_compile():
+    arguments = leaves(inputs(3, 2, 4, 3, 2, 2))
+
+    def step(*args):
+        return run(args, "modrelu", backend="cpu").square().sum()
+
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    for x, y in zip(*(torch.autograd.grad(f(*arguments), arguments) for f in (step, compiled)), strict=True):
+        assert torch.equal(x, y)
+
+
+def test_nan_in_the_state_stays_in_its_sample(backend):
+    arguments = inputs(3, 2, 4, 3, 2, 2)
+    arguments[9][0, 1] = float("nan")
+    hs = run(arguments, "modrelu", substeps=1, backend=backend)
+    assert hs[:, 0].isnan().all()
+    assert hs[:, 1].isfinite().all()
+
+
+@pytest.mark.parametrize("substeps", [None, 3])
+@pytest.mark.parametrize(("name", "value"), [("x", float("nan")), ("V", float("inf")), ("b", -1.0), ("w", 0.0)])
+def test_values_out_of_range(backend, name, value, substeps):
+    arguments = inputs(3, 2, 4, 3, 2, 2)
+    arguments[NAMES.index(name)].view(-1)[-1] = value
+    with pytest.raises(RuntimeError, match=f"{name if name in 'bw' else 'v'}.* must be .*finite"):
+        run(arguments, "modrelu", substeps=substeps, backend=backend)
+
+
+def test_field_too_large_to_plan(backend):
+    arguments = inputs(3, 2, 4, 3, 2, 2)
+    arguments[4] = arguments[4] * 1e8
+    with pytest.raises(RuntimeError, match="v is too large"):
+        run(arguments, "modrelu", backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"N": None, "G": None}, ValueError, "pass its dense N and G"),
+        ({"x": torch.zeros(2, 2, dtype=F64)}, ValueError, r"x must have shape \(T, B, i\), got \(2, 2\)"),
+        (
+            {"U": torch.zeros(4, 3, dtype=F64)},
+            ValueError,
+            r"U must have shape \(n, i\) with n = 4, i = 2",
+        ),
+        ({"c": torch.zeros(5, dtype=F64)}, ValueError, r"c must have shape \(n,\) with n = 4, got \(5,\)"),
+        ({"v": torch.zeros(2, 3, 2, dtype=F64)}, ValueError, r"v must have shape \(m, d\) with m = 3, d = 2"),
+        ({"V": torch.zeros(3, 2, 3, dtype=F64)}, ValueError, r"V must have shape \(m, d, i\) with m = 3, d = 2, i = 2"),
+        ({"V": torch.zeros(3, 2, 2)}, TypeError, "V must have the dtype of x"),
+        ({"b": torch.ones(4)}, TypeError, "b must have the dtype of x"),
+        ({"N": torch.ones(3, 5, dtype=F64)}, ValueError, r"N must have shape \(m, n\)"),
+        ({"h0": torch.zeros(3, 4, dtype=F64)}, ValueError, r"h0 must have shape \(B, n\) with B = 2, n = 4, got"),
+        ({"beta": None}, ValueError, "beta must be given exactly when activation is 'modrelu'"),
+        ({"activation": "tanh"}, ValueError, "beta must be given exactly when activation is 'modrelu', got 'tanh'"),
+        ({"activation": "gelu"}, ValueError, "activation must be one of"),
+        ({"dt": float("nan")}, ValueError, "dt must be finite"),
+        ({"dt": torch.ones(3, dtype=F64)}, ValueError, "dt must have shape"),
+        ({"order": 0}, ValueError, "order must be at least 1"),
+        ({"substeps": 0}, ValueError, "substeps must be at least 1"),
+        ({"backend": "cuda"}, RuntimeError, "backend 'cuda'"),
+        ({"backend": "triton"}, RuntimeError, "backend 'triton'"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(changes, error, message):
+    arguments = dict(zip(NAMES, inputs(3, 2, 4, 3, 2, 2), strict=True)) | {"activation": "modrelu"}
+    with pytest.raises(error, match=message):
+        flow_recurrence(**{**arguments, **changes})
+
+
+def test_no_gpu_kernels(monkeypatch):
+    class OnGpu:
+        device, dtype = torch.device("cuda"), torch.float32
+
+    monkeypatch.delenv("VFRNN_BACKEND", raising=False)
+    with pytest.raises(RuntimeError, match="no compiled backend serves"):
+        select_backend("flow_recurrence", None, [OnGpu()])
+    assert select_backend("flow_recurrence", "reference", [OnGpu()]) == "reference"
+
+
+# ---- VFRNN(..., field="input") ---------------------------------------------------------------------------------------
+
+
+def network(input_size=3, n=6, *args, mesh=None, **kwargs):
+    """With all parameters away from 0, in float64."""
+    mesh = LatentMesh.random(n, cells=5, dim=2, dtype=F64) if mesh is None else mesh
+    model = VFRNN(input_size, n, *args, mesh=mesh, field="input", dtype=F64, **kwargs)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def layer(model, x, h0, suffix, dt):
+    names = ("weight_ih", "bias", "field", "field_input_weight")
+    tensors = [getattr(model, name + suffix) for name in names]
+    mesh, beta, scale = (
+        model.mesh.tensors(),
+        getattr(model, "beta" + suffix),
+        getattr(model, "divergence_scale" + suffix),
+    )
+    return flow_recurrence(x, *tensors, *mesh, h0, model.nonlinearity, beta, dt, scale, backend="reference")
+
+
+def test_module_parameters():
+    model = VFRNN(3, 6, 2, mesh=LatentMesh.random(6, cells=5, dim=2), field="input")
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    assert shapes["field_input_weight_l0"] == (5, 2, 3)
+    assert shapes["field_input_weight_l1"] == (5, 2, 6)
+    assert not model.field_input_weight_l0.any()
+    assert model.weight_names[0] == [
+        f"{name}_l0" for name in ("weight_ih", "bias", "field", "field_input_weight", "divergence_scale", "beta")
+    ]
+    assert "field=input" in repr(model)
+    assert "field_input_weight_l0" not in dict(VFRNN(3, 6).named_parameters())
+
+
+def test_at_first_it_is_the_static_model():
+    mesh = LatentMesh.random(6, cells=5, dim=2, dtype=F64)
+    model, static = (VFRNN(3, 6, mesh=mesh, field=field, dtype=F64) for field in ("input", "static"))
+    missing = static.load_state_dict({k: v for k, v in model.state_dict().items() if "input_weight" not in k})
+    assert not missing.missing_keys
+    x = torch.randn(5, 2, 3, dtype=F64)
+    torch.testing.assert_close(model(x)[0], static(x)[0], rtol=1e-11, atol=1e-12)
+    model(x)[0].square().sum().backward()
+    assert model.field_input_weight_l0.grad.abs().max() > 1e-3  # it learns from the first step
+
+
+def test_layers_and_directions():
+    model = network(3, 6, 2, bidirectional=True, batch_first=True)
+    x, hx = torch.randn(2, 5, 3, dtype=F64), torch.randn(4, 2, 6, dtype=F64)
+    output, h_n = model(x, hx, dt=0.7)
+    y, last = x.transpose(0, 1), []
+    for k in range(2):
+        forward = layer(model, y, hx[2 * k], f"_l{k}", 0.7)
+        backward = layer(model, y.flip(0), hx[2 * k + 1], f"_l{k}_reverse", 0.7)
+        last += [forward[-1], backward[-1]]
+        y = torch.cat([forward, backward.flip(0)], -1)
+    torch.testing.assert_close(output, y.transpose(0, 1), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(h_n, torch.stack(last), rtol=1e-10, atol=1e-12)
+
+
+def test_packed_sequences():
+    # substeps are given: planned ones may differ from sequence to sequence
+    model = network(bidirectional=True, substeps=200)
+    lengths = [3, 5, 1]
+    sequences = [torch.randn(length, 3, dtype=F64) for length in lengths]
+    packed = torch.nn.utils.rnn.pack_sequence(sequences, enforce_sorted=False)
+    output, h_n = model(packed)
+    padded, _ = torch.nn.utils.rnn.pad_packed_sequence(output)
+    for k, x in enumerate(sequences):
+        alone, last = model(x)
+        torch.testing.assert_close(padded[: lengths[k], k], alone, rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(h_n[:, k], last, rtol=1e-11, atol=1e-12)
+
+
+def test_module_gradients():
+    model = network(
+        volume_preserving=True, mesh=LatentMesh.random(6, cells=5, dim=2, learn=("b", "w", "N", "G"), dtype=F64)
+    )
+    x, dt = torch.randn(3, 2, 3, dtype=F64, requires_grad=True), torch.tensor(0.3, dtype=F64, requires_grad=True)
+    names = [name for name, _ in model.named_parameters()]
+
+    def function(x, dt, *parameters):
+        return torch.func.functional_call(model, dict(zip(names, parameters, strict=True)), (x,), {"dt": dt})[0]
+
+    assert torch.autograd.gradcheck(function, (x, dt, *model.parameters()), fast_mode=True)
+
+
+def test_it_trains():
+    torch.manual_seed(1)
+    model = VFRNN(1, 8, mesh=LatentMesh.random(8, cells=12, dim=2), field="input")
+    readout = torch.nn.Linear(8, 1)
+    optimizer = torch.optim.Adam([*model.parameters(), *readout.parameters()], lr=0.02)
+    x = torch.randint(0, 2, (6, 32, 1)).float()
+    target, losses = x.sum(0) % 2, []  # parity: the input must act on the state, not add to it
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = (readout(model(x)[1][0]) - target).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.3 * losses[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_module_in_16_bits(dtype):
+    model = network().to(dtype)
+    x = torch.randn(4, 2, 3, dtype=dtype)
+    output, _ = model(x, dt=torch.tensor(0.5, dtype=dtype))
+    assert output.dtype == dtype
+    exact, _ = model.float()(x.float(), dt=0.5)
+    assert cases.relative_error(output, exact) < 2 * torch.finfo(dtype).eps
+
+
+def test_module_under_autocast():
+    model = network().float()
+    x = torch.randn(4, 2, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output, _ = model(x)
+    assert torch.equal(output, model(x)[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "error", "message"),
+    [
+        ((3, 6), {"mesh": None}, ValueError, "mesh must be given with field='input', such as LatentMesh.random"),
+        ((3, 6), {"mesh": LatentMesh.complete(6)}, ValueError, r"got a complete mesh: pass its dense\(\)"),
+        ((3, 7), {}, ValueError, "mesh must have n = hidden_size = 7 nodes, got 6"),
+        ((3, 6), {"mesh": torch.ones(6)}, TypeError, "mesh must be a LatentMesh, got Tensor"),
+        ((0, 6), {}, ValueError, "input_size must be greater than zero"),
+        ((None, 6), {}, TypeError, "input_size should be of type int, got: NoneType"),
+        ((3, 6), {"field": "output"}, ValueError, "field must be one of 'static', 'input', got 'output'"),
+        ((3, 6), {"exp_dtype": F64}, ValueError, "exp_dtype must be None with field='input'"),
+        ((3, 6), {"dtype": F64}, TypeError, "mesh.b must have the dtype of the parameters"),
+        ((3, 6), {"substeps": 0}, ValueError, "substeps must be at least 1"),
+    ],
+    ids=str,
+)
+def test_bad_module_arguments(arguments, changes, error, message):
+    with pytest.raises(error, match=message):
+        VFRNN(*arguments, **{"mesh": LatentMesh.random(6, cells=5), "field": "input", **changes})
+
+
+def test_bad_calls_of_the_module():
+    model = network()
+    x = torch.randn(4, 2, 3, dtype=F64)
+    with pytest.raises(ValueError, match="field must be 'static' for a step matrix"):
+        model.step_matrix()
+    with pytest.raises(ValueError, match=r"dt must have shape \(\), got \(4,\)"):
+        model(x, dt=torch.ones(4, dtype=F64))
+    with pytest.raises(ValueError, match="dt must be finite"):
+        model(x, dt=float("inf"))
+    with pytest.raises(RuntimeError, match="must be finite"):
+        model(x * float("nan"))
+    model.substeps = 1
+    with pytest.raises(RuntimeError, match="substeps must be at least"):
+        model(x, dt=20.0)
