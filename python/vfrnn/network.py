@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from vfrnn.layers import FieldRecurrent, Recurrent
 from vfrnn.packed import Equal, Packed
+from vfrnn.streaming import kept_matrix
 
 
 class Network(Recurrent):
@@ -113,6 +114,57 @@ class Network(Recurrent):
         if self.batch_first:
             output = output.transpose(0, 1)
         return (output, h_n) if batched else (output.squeeze(batch_dim), h_n.squeeze(1))
+
+    def step(
+        self, input: Tensor, state: Tensor | None = None, *, dt: float | Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """One time step, for a stream: `forward` on a sequence of length 1, to rounding.
+
+        Under torch.no_grad() step matrices are kept until a parameter or a mesh changes (`vfrnn.streaming`), one for
+        every number dt; a dt that is a tensor is computed at every step.
+
+        Args:
+            input: (B, input_size), or unbatched (input_size,).
+            state: (num_layers, B, hidden_size), unbatched without B; zero if not given.
+            dt: as in `forward`; may differ from step to step.
+
+        Returns:
+            output (B, hidden_size), unbatched without B: the last layer's state; and the next state, shaped as `state`.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: a wrong type, dtype or shape; a bidirectional network, whose second
+                direction begins at the end of the stream.
+        """
+        name = type(self).__name__
+        if self.bidirectional:
+            raise RuntimeError(f"{name}.step needs bidirectional=False: the other direction begins at the stream's end")
+        for argument, value in (("input", input), ("state", state)):
+            if not isinstance(value, Tensor) and not (argument == "state" and value is None):
+                raise TypeError(f"{name}.step: {argument} must be a tensor, got {type(value).__name__}")
+        if input.dim() not in (1, 2):
+            raise ValueError(f"{name}.step: input must have shape (B, i) or (i,), got {tuple(input.shape)}")
+        batched = input.dim() == 2
+        if state is not None and state.dim() != input.dim() + 1:
+            shape = "(num_layers, B, n)" if batched else "(num_layers, n)"
+            raise ValueError(f"{name}.step: state must have shape {shape}, got {tuple(state.shape)}")
+        x = (input if batched else input.unsqueeze(0)).unsqueeze(0)
+        expected = (self.num_layers, x.shape[1], self.hidden_size)
+        h0 = x.new_zeros(expected) if state is None else state if batched else state.unsqueeze(1)
+        self.check_input(x, None)
+        self.check_hidden_size(h0, expected)
+        self._check_dtype("state", h0)
+        x, h0, states = x.to(self._dtype()), h0.to(self._dtype()), []
+        for layer in range(self.num_layers):
+            if layer > 0:
+                x = F.dropout(x, self.dropout, self.training)
+            suffix = _suffix(layer, False)
+            x = self._states(x, h0[layer], self._stream_matrix(suffix, dt), suffix)
+            states.append(x[0])
+        h = torch.stack(states)
+        return (states[-1], h) if batched else (states[-1].squeeze(0), h.squeeze(1))
+
+    def _stream_matrix(self, suffix: str, dt: float | Tensor | None) -> Tensor:
+        return self._matrix(suffix, dt)
 
     def _through_layers(
         self, x: Tensor, h0: Tensor, sequences: Equal | Packed, dt: float | Tensor | None
@@ -215,6 +267,13 @@ class FieldNetwork(FieldRecurrent, Network):
                 f"got layer={layer}, reverse={reverse}"
             )
         return self._matrix(suffix, dt)
+
+    def _stream_matrix(self, suffix: str, dt: float | Tensor | None) -> Tensor:
+        if isinstance(dt, Tensor):
+            return self._matrix(suffix, dt)
+        made_with = (self.substeps, self.volume_preserving, self.exp_dtype, self.backend)
+        key = (suffix, self.dt if dt is None else dt, *made_with)
+        return kept_matrix(self, key, lambda: self._matrix(suffix, dt))
 
     def extra_repr(self) -> str:
         nonlinearity = "" if self.nonlinearity == "modrelu" else f", nonlinearity={self.nonlinearity}"

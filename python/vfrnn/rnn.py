@@ -91,6 +91,10 @@ class RNN(PlainRecurrent, Network):
 
     forward.__doc__ = Network.forward.__doc__
 
+    def step(self, input: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """One time step, for a stream: `Network.step` without dt."""
+        return super().step(input, state)
+
 
 class VFRNN(FieldNetwork):
     r"""A vector-field RNN: the hidden state flows along a learned vector field on a latent mesh.

@@ -1,0 +1,56 @@
+"""Step matrices kept between the steps of a stream, until a parameter changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+_KEPT = 16  # matrices of a module: a stream whose dt varies freely must not fill the memory
+
+
+class _Kept:
+    """The matrices of one module, made from `tensors` at these versions and addresses."""
+
+    def __init__(self, tensors: list[Tensor], marks: list[tuple[int, int]]) -> None:
+        self.tensors, self.marks = tensors, marks
+        self.matrices: dict[Any, Tensor] = {}
+
+    def are_of(self, tensors: list[Tensor], marks: list[tuple[int, int]]) -> bool:
+        return (
+            self.marks == marks
+            and len(self.tensors) == len(tensors)
+            and all(a is b for a, b in zip(self.tensors, tensors, strict=True))
+        )
+
+
+# Beside the modules, so that neither a copy nor a pickle of one carries matrices.
+_kept: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
+
+
+def kept_matrix(module: nn.Module, key: Any, compute: Callable[[], Tensor]) -> Tensor:
+    """`compute()`, or what it returned for this key while the module's tensors were what they are now.
+
+    A tensor has changed when it is another one, lies elsewhere or has another version; writing through `.data` in
+    place changes none of these. Where gradients are recorded nothing is kept: a graph serves one backward pass.
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    if (
+        torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or any(tensor.is_inference() for tensor in tensors)  # these have no version
+    ):
+        return compute()
+    marks = [(tensor._version, tensor.data_ptr()) for tensor in tensors]
+    kept = _kept.get(module)
+    if kept is None or not kept.are_of(tensors, marks):
+        kept = _kept[module] = _Kept(tensors, marks)
+    if key not in kept.matrices:
+        if len(kept.matrices) >= _KEPT:
+            kept.matrices.pop(next(iter(kept.matrices)))
+        kept.matrices[key] = compute()
+    return kept.matrices[key]
