@@ -10,7 +10,12 @@ import torch
 import vfrnn
 from vfrnn import streaming
 
-MODELS = (vfrnn.RNN, vfrnn.OrthogonalRNN, vfrnn.VFRNN)
+
+def reads_the_input(i, n, **options):
+    return vfrnn.VFRNN(i, n, field="input", mesh=vfrnn.LatentMesh.random(n, cells=6, dim=2), **options)
+
+
+MODELS = (vfrnn.RNN, vfrnn.OrthogonalRNN, vfrnn.VFRNN, reads_the_input)
 
 
 @pytest.fixture(params=MODELS, ids=lambda model: model.__name__)

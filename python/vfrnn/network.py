@@ -121,7 +121,8 @@ class Network(Recurrent):
         """One time step, for a stream: `forward` on a sequence of length 1, to rounding.
 
         Under torch.no_grad() step matrices are kept until a parameter or a mesh changes (`vfrnn.streaming`), one for
-        every number dt; a dt that is a tensor is computed at every step.
+        every number dt; a dt that is a tensor is computed at every step. Writing through `parameter.data` in place is
+        a change that cannot be seen.
 
         Args:
             input: (B, input_size), or unbatched (input_size,).
@@ -158,13 +159,14 @@ class Network(Recurrent):
             if layer > 0:
                 x = F.dropout(x, self.dropout, self.training)
             suffix = _suffix(layer, False)
-            x = self._states(x, h0[layer], self._stream_matrix(suffix, dt), suffix)
+            x = self._stream_layer(x, h0[layer], dt, suffix)
             states.append(x[0])
         h = torch.stack(states)
         return (states[-1], h) if batched else (states[-1].squeeze(0), h.squeeze(1))
 
-    def _stream_matrix(self, suffix: str, dt: float | Tensor | None) -> Tensor:
-        return self._matrix(suffix, dt)
+    def _stream_layer(self, x: Tensor, h0: Tensor, dt: float | Tensor | None, suffix: str) -> Tensor:
+        """`_layer` on one step (1, B, i) of a stream."""
+        return self._layer(x, h0, dt, suffix)
 
     def _through_layers(
         self, x: Tensor, h0: Tensor, sequences: Equal | Packed, dt: float | Tensor | None
@@ -268,12 +270,12 @@ class FieldNetwork(FieldRecurrent, Network):
             )
         return self._matrix(suffix, dt)
 
-    def _stream_matrix(self, suffix: str, dt: float | Tensor | None) -> Tensor:
-        if isinstance(dt, Tensor):
-            return self._matrix(suffix, dt)
+    def _stream_layer(self, x: Tensor, h0: Tensor, dt: float | Tensor | None, suffix: str) -> Tensor:
+        if self.field_kind != "static" or not (dt is None or isinstance(dt, (int, float))):
+            return self._layer(x, h0, dt, suffix)
         made_with = (self.substeps, self.volume_preserving, self.exp_dtype, self.backend)
         key = (suffix, self.dt if dt is None else dt, *made_with)
-        return kept_matrix(self, key, lambda: self._matrix(suffix, dt))
+        return self._states(x, h0, kept_matrix(self, key, lambda: self._matrix(suffix, dt)), suffix)
 
     def extra_repr(self) -> str:
         nonlinearity = "" if self.nonlinearity == "modrelu" else f", nonlinearity={self.nonlinearity}"
