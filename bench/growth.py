@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 from vfrnn_bench.measure import interleaved
-from vfrnn_bench.providers import recurrence_providers, training_step_providers
+from vfrnn_bench.providers import input_field_providers, recurrence_providers, training_step_providers
+from vfrnn_bench.workloads import InputField
 from vfrnn_bench.workloads import Sequence as Workload
 
 PROVIDERS = ("vfrnn.RNN", "torch.nn.RNN")
@@ -29,7 +30,7 @@ SIZES = {
     "n": (16, 32, 64, 128, 256, 512, 1024),
 }
 QUICK_SIZES = {"T": (100, 1000, 4000), "B": (1, 16, 128), "n": (16, 64, 256)}
-MEMORY_PROVIDERS = ("vfrnn.RNN", "torch.nn.RNN", "vfrnn.VFRNN", "orthogonal(torch.nn.RNN)")
+MEMORY_PROVIDERS = ("vfrnn.RNN", "torch.nn.RNN", "vfrnn.VFRNN", "orthogonal(torch.nn.RNN)", "vfrnn.flow_recurrence")
 MEMORY_STEPS = (250, 500, 1000, 2000, 4000)
 QUICK_MEMORY_STEPS = (500, 1500)
 
@@ -70,14 +71,20 @@ def time_growth(device: torch.device, sizes: dict[str, tuple[int, ...]]) -> Iter
 def memory_growth(steps: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Peak memory of a training step beyond its inputs over T, in bytes; CPU and Linux only."""
     for provider in MEMORY_PROVIDERS:
-        workloads = [Workload("memory", "peak over T", T=T, B=128, n=170, i=1) for T in steps]
+        workloads = [_memory_workload(provider, T) for T in steps]
         peaks = [peak_memory(provider, workload) for workload in workloads]
         states = [workload.state_bytes for workload in workloads]
         slope = statistics.linear_regression(states, peaks).slope
         yield {"provider": provider, "steps": steps, "bytes": peaks, "state_bytes": states, "copies_of_states": slope}
 
 
-def peak_memory(provider: str, workload: Workload) -> float:
+def _memory_workload(provider: str, T: int) -> Workload | InputField:
+    if provider == "vfrnn.flow_recurrence":
+        return InputField("memory", T=T, B=128, n=170, m=16, d=2, i=1)
+    return Workload("memory", "peak over T", T=T, B=128, n=170, i=1)
+
+
+def peak_memory(provider: str, workload: Workload | InputField) -> float:
     """Bytes at the peak of a step beyond what was there before: the result is part of it. In a fresh process."""
     arguments = json.dumps({"provider": provider, "workload": dataclasses.asdict(workload)})
     command = [sys.executable, "-m", "vfrnn_bench.growth", arguments]
@@ -89,9 +96,11 @@ def _kilobytes(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def _own_peak(provider: str, workload: Workload) -> float:
-    def run_of(w: Workload) -> Any:
+def _own_peak(provider: str, workload: Workload | InputField) -> float:
+    def run_of(w: Any) -> Any:
         device = torch.device("cpu")
+        if isinstance(w, InputField):
+            return input_field_providers(w, device)[provider]().run
         return (recurrence_providers(w, device) | training_step_providers(w, device))[provider]().run
 
     run_of(dataclasses.replace(workload, T=2, B=2))()  # what a first call loads is not what a sequence costs
@@ -104,4 +113,5 @@ def _own_peak(provider: str, workload: Workload) -> float:
 
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
-    print(_own_peak(given["provider"], Workload(**given["workload"])))
+    kind = InputField if given["provider"] == "vfrnn.flow_recurrence" else Workload
+    print(_own_peak(given["provider"], kind(**given["workload"])))

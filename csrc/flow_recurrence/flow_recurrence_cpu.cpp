@@ -58,6 +58,7 @@ struct Layer {
   Tensor x_, U_, v_, V_, h0_;
   std::optional<Tensor> c_, beta_;
   const T *x, *U, *v, *V, *h0, *c, *beta;
+  std::vector<T> U_by_input, V_by_input;  // transposed
 
   Layer(const Tensor& x_in, const Tensor& U_in, const std::optional<Tensor>& c_in, const Tensor& v_in,
         const Tensor& V_in, const Tensor& h0_in, const std::optional<Tensor>& beta_in, const std::string& name)
@@ -78,12 +79,23 @@ struct Layer {
     if (beta_in.has_value()) beta_ = packed(*beta_in);
     c = c_.has_value() ? data(*c_) : nullptr;
     beta = beta_.has_value() ? data(*beta_) : nullptr;
+    U_by_input = transposed(U, n), V_by_input = transposed(V, cells);
   }
 
+  // out (n,) = U x_t
+  void input(int64_t row, T* out) const { rows.contract(U_by_input.data(), x + row * i, i, nullptr, i, n, 1, out, n); }
   int64_t row(int64_t t, int64_t sample) const { return t * B + sample; }
+  // (i, rows) from (rows, i): products with x_t then run along the rows, which are many, and not along x_t
+  std::vector<T> transposed(const T* A, int64_t rows) const {
+    std::vector<T> result(rows * i);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t k = 0; k < i; ++k) result[k * rows + r] = A[r * i + k];
+    }
+    return result;
+  }
   // out (m, d) = v + V x_t
   void field(int64_t row, T* out) const {
-    rows.contract_adjoint(V, x + row * i, T(1), cells, i, out);
+    rows.contract(V_by_input.data(), x + row * i, i, nullptr, i, cells, 1, out, cells);
     for (int64_t k = 0; k < cells; ++k) out[k] += v[k];
   }
   // max |x_t| over steps and samples
@@ -171,7 +183,7 @@ std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std
           if (!all_finite(v_t, layer.cells)) finite[s] = false;
           field.load(v_t, 1);
           growth[s] = std::max(growth[s], problem.kernel.forward(field.flow(0), previous, moved, scratch));
-          layer.rows.contract_adjoint(layer.U, layer.x + row * layer.i, T(1), n, layer.i, h);
+          layer.input(row, h);
           layer.kernel.activate(layer.activation, moved, layer.c, layer.beta, n, h);
           previous = h;
         }
