@@ -12,7 +12,7 @@ from vfrnn import streaming
 
 
 def reads_the_input(i, n, **options):
-    return vfrnn.VFRNN(i, n, field="input", mesh=vfrnn.LatentMesh.random(n, cells=6, dim=2), **options)
+    return vfrnn.VFRNN(i, n, field="input", mesh=vfrnn.LatentMesh.random(n, cells=6, dim=2).double(), **options)
 
 
 MODELS = (vfrnn.RNN, vfrnn.OrthogonalRNN, vfrnn.VFRNN, reads_the_input)
