@@ -12,7 +12,10 @@ from vfrnn import streaming
 
 
 def reads_the_input(i, n, **options):
-    return vfrnn.VFRNN(i, n, field="input", mesh=vfrnn.LatentMesh.random(n, cells=6, dim=2).double(), **options)
+    # substeps given: planned ones depend on the inputs of the whole sequence
+    return vfrnn.VFRNN(
+        i, n, field="input", substeps=2, mesh=vfrnn.LatentMesh.random(n, cells=6, dim=2).double(), **options
+    )
 
 
 MODELS = (vfrnn.RNN, vfrnn.OrthogonalRNN, vfrnn.VFRNN, reads_the_input)

@@ -122,7 +122,8 @@ class Network(Recurrent):
 
         Under torch.no_grad() step matrices are kept until a parameter or a mesh changes (`vfrnn.streaming`), one for
         every number dt; a dt that is a tensor is computed at every step. Writing through `parameter.data` in place is
-        a change that cannot be seen.
+        a change that cannot be seen. Of a field that reads the input, substeps that are planned (None) are planned for
+        this one step.
 
         Args:
             input: (B, input_size), or unbatched (input_size,).
