@@ -14,7 +14,7 @@ from vfrnn import streaming
 def reads_the_input(i, n, **options):
     # substeps given: planned ones depend on the inputs of the whole sequence
     return vfrnn.VFRNN(
-        i, n, field="input", substeps=2, mesh=vfrnn.LatentMesh.random(n, cells=6, dim=2).double(), **options
+        i, n, field="input", substeps=40, mesh=vfrnn.LatentMesh.random(n, cells=6, dim=2).double(), **options
     )
 
 
