@@ -90,14 +90,14 @@ def measure(case: Case, rounds: int, budget: float, ceiling: float, wanted: Call
     """All that is known of a case, as JSON.
 
     Args:
-        rounds: at most so many; fewer, at least 3, where they would take more than `budget` seconds.
+        rounds: at most so many; fewer, at least 5, where they would take more than `budget` seconds.
         ceiling: flops per second of a large matrix product.
         wanted: whether a provider takes part.
     """
     providers, errors, refused = checked(case, wanted)
     runs = {name: provider.run for name, provider in providers.items()}
     one_round = sum(interleaved(runs, 1, warm_up=1)[name][0] for name in runs) if runs else 0.0
-    times = interleaved(runs, max(3, min(rounds, int(budget / max(one_round, 1e-9)))), warm_up=1)
+    times = interleaved(runs, max(5, min(rounds, int(budget / max(one_round, 1e-9)))), warm_up=1)
     found = [
         {
             "provider": name,

@@ -139,7 +139,8 @@ def tasks(results: Results) -> str:
         o = task["options"]
         sizes = f"hidden size {o['model_options']['hidden_size']}, batch {o['task_options']['batch_size']}"
         text += f"**{task['name']}**: {task['what']} {sizes}, {o['epochs']} epochs, {len(task['seeds'])} seed"
-        text += f"{'' if len(task['seeds']) == 1 else 's'}; without memory {baseline}.\n\n"
+        text += f"{'' if len(task['seeds']) == 1 else 's'}, {task['threads']} thread"
+        text += f"{'' if task['threads'] == 1 else 's'}; without memory {baseline}.\n\n"
         text += markdown(["", f"test {task['metric']}", "over seeds", "time per step"], rows) + "\n"
     return text
 

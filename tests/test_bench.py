@@ -46,8 +46,8 @@ def test_minimal_bytes_and_flops():
 
 
 def test_a_case_is_measured_in_turns_and_told_as_json():
-    row = measure.measure(CASES["E(32) norm 1"], rounds=4, budget=5.0, ceiling=1e11, wanted=lambda name: True)
-    assert row["rounds"] == 4
+    row = measure.measure(CASES["E(32) norm 1"], rounds=6, budget=5.0, ceiling=1e11, wanted=lambda name: True)
+    assert row["rounds"] == 6
     assert [p["provider"] for p in row["providers"]] == ["vfrnn.skew_expm", "torch.matrix_exp"]
     (ratio,) = row["ratios"]
     assert ratio["target"] == 0.4
@@ -69,7 +69,7 @@ def test_a_provider_that_is_wrong_is_not_timed(monkeypatch):
 
     providers = {"vfrnn.skew_expm": wrong, "peer": good["torch.matrix_exp"], "broken": broken}
     changed = type(case)(case.name, case.group, case.flops, case.minimal_bytes, lambda: providers, case.exact)
-    row = measure.measure(changed, rounds=3, budget=1.0, ceiling=1e11, wanted=lambda name: True)
+    row = measure.measure(changed, rounds=5, budget=1.0, ceiling=1e11, wanted=lambda name: True)
     assert [p["provider"] for p in row["providers"]] == ["peer"]
     assert row["refused"]["vfrnn.skew_expm"].startswith("wrong: relative error 1.0e-02")
     assert row["refused"]["broken"] == "not on this machine"
@@ -162,7 +162,7 @@ def log(seed):
     rows = [{"model": name, "title": name, "parameters": 7, "step_ms": 2.0 + seed} for name in ("vfrnn", "lstm")]
     options = {"seed": seed, "epochs": 10, "task_options": {"batch_size": 4}, "model_options": {"hidden_size": 8}}
     return {
-        "options": options, "metric": "accuracy", "baseline": 0.1, "versions": {}, "summary": rows,
+        "options": options, "metric": "accuracy", "baseline": 0.1, "versions": {}, "threads": 1, "summary": rows,
         "epochs": {"vfrnn": epochs, "lstm": epochs},
     }  # fmt: skip
 

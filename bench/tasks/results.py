@@ -48,6 +48,7 @@ def summarize(benchmark: Benchmark, logs: Sequence[Json]) -> Json:
         "seeds": [log["options"]["seed"] for log in logs],
         "options": {name: value for name, value in first["options"].items() if name != "seed"},
         "versions": first["versions"],
+        "threads": first["threads"],
         "models": models,
     }
 
