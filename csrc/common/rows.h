@@ -6,6 +6,14 @@
 namespace vfrnn {
 namespace VFRNN_ISA {
 
+// 0, 1, 2, ...: what is computed from it is a constant to the compiler, where lanes set one by one were not.
+template <class T>
+inline IntVec<T> lane_numbers() {
+  IntVec<T> l;
+  for (int k = 0; k < lanes<T>; ++k) l[k] = k;
+  return l;
+}
+
 // out_k = the sum of the lanes of x[k]. A round adds neighbouring blocks of `s` lanes of two vectors into one, so that
 // K vectors take K - 1 rounds and not K log2(lanes).
 template <class T, int K>
@@ -18,12 +26,8 @@ inline void sum_each(const Vec<T>* x, T* out) {
     for (int k = 0; k < P; ++k) y[k] = x[first + k];
 #pragma GCC unroll 4
     for (int s = 1; s < P; s *= 2) {
-      IntVec<T> same, other;
-#pragma GCC unroll 16
-      for (int l = 0; l < L; ++l) {
-        same[l] = l & s ? L + l : l;
-        other[l] = l & s ? L + l - s : l + s;
-      }
+      const IntVec<T> l = lane_numbers<T>(), upper = (l & s) != 0;
+      const IntVec<T> same = l + (upper & L), other = l + (upper & (L - s)) + (~upper & s);
 #pragma GCC unroll 8
       for (int k = 0; k < P / (2 * s); ++k) {
         const Vec<T> a = y[2 * k], b = y[2 * k + 1];
