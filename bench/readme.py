@@ -18,7 +18,7 @@ from vfrnn_bench import figures, report
 from vfrnn_bench.tasks.results import load_tasks
 
 Json = dict[str, Any]
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 MACHINE = "cpu-amd-epyc"
 BLOCK = re.compile(r"(<!-- results (\S+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 
