@@ -1,5 +1,7 @@
 """Run by torchrun on two processes (test_distributed.py): a training step under each wrapper is that of one process."""
 
+import os
+
 import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -80,7 +82,10 @@ def main():
     for wrap, tolerance in ((data_parallel, 1e-5), (sharded, 1e-5), (sharded_in_bfloat16, 3e-2)):
         for network_type in NETWORKS:
             check(wrap, tolerance, network_type)
+    dist.barrier()
     dist.destroy_process_group()
+    # At exit PyTorch now and then aborts where it ends gloo's threads ("terminate called without an active exception").
+    os._exit(0)
 
 
 if __name__ == "__main__":
