@@ -20,7 +20,15 @@ from vfrnn_kernels.checks import values_wanted
 from vfrnn_kernels.dispatch import select_backend
 
 ROOT = Path(__file__).parent.parent
-OPS = ("field_flow", "field_generator", "flow_recurrence", "recurrence", "skew_expm", "strang_step")
+OPS = (
+    "field_flow",
+    "field_generator",
+    "flow_recurrence",
+    "recurrence",
+    "skew_expm",
+    "spectral_recurrence",
+    "strang_step",
+)
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:

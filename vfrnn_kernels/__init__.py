@@ -12,6 +12,7 @@ from vfrnn_kernels.flow_recurrence import flow_recurrence
 from vfrnn_kernels.fork import watch_forks
 from vfrnn_kernels.recurrence import recurrence
 from vfrnn_kernels.skew_expm import skew_expm
+from vfrnn_kernels.spectral_recurrence import spectral_recurrence
 from vfrnn_kernels.strang_step import strang_step
 
 watch_forks()
@@ -32,5 +33,6 @@ __all__ = [
     "inner_product",
     "recurrence",
     "skew_expm",
+    "spectral_recurrence",
     "strang_step",
 ]

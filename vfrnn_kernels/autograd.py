@@ -22,7 +22,7 @@ from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import Function, forward_ad
 
 from vfrnn_kernels.autocast import autocasts
-from vfrnn_kernels.library import backward_fake, define_triton_ops, library
+from vfrnn_kernels.library import backward_fake, define_ops, library, triton_kernels
 from vfrnn_kernels.loader import HAS_SCHEMAS
 
 Tensors = tuple[Tensor, ...]
@@ -69,6 +69,7 @@ def differentiable(
     saved: int = 0,
     triton_saved: int = 0,
     triton_fake: Callable[..., Any] | None = None,
+    composition: Any = None,
 ) -> dict[str, Callable[..., Tensors]]:
     """The op as one differentiable function per backend, each `(*tensors, *constants) -> results`.
 
@@ -82,12 +83,17 @@ def differentiable(
         outputs: how many results are differentiable.
         saved: how many further results the library op returns, kept for its backward.
         triton_saved, triton_fake: the same of the Triton kernels, where it differs.
+        composition: the module with the functions `<name>` and `<name>_backward`, where the library op is put together
+            in Python; None: csrc/ops.cpp has it.
     """
-    if HAS_SCHEMAS:
+    if composition is not None:
+        define_ops(name, name, lambda: composition, arguments, fake, inputs, outputs, saved)
+    elif HAS_SCHEMAS:
         torch.library.register_fake(f"vfrnn_kernels::{name}")(fake)
         torch.library.register_fake(f"vfrnn_kernels::{name}_backward")(backward_fake(outputs, inputs))
 
-    define_triton_ops(name, arguments, triton_fake or fake, inputs, outputs, triton_saved)
+    triton = (arguments, triton_fake or fake, inputs, outputs, triton_saved)
+    define_ops(f"{name}_triton", name, lambda: triton_kernels(name), *triton)
 
     def plain_backward(*args: Any) -> Gradients:
         return reference_backward(*args[:-1])

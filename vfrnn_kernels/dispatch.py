@@ -38,7 +38,7 @@ GPU_LARGEST_N = {"field_flow": 1024}
 
 
 #: Ops without kernels for a GPU: the flow of every step waits for the one before, and is too small to fill it.
-CPU_OPS = ("flow_recurrence",)
+CPU_OPS = ("flow_recurrence", "spectral_recurrence")
 
 
 def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:

@@ -1,7 +1,8 @@
-"""The library ops of the Triton kernels: opaque to torch.compile, like those of csrc/ops.cpp, and called as they are.
+"""The library ops made in Python: opaque to torch.compile, like those of csrc/ops.cpp, and called as they are.
 
 `vfrnn_kernels::<op>_triton` and `<op>_triton_backward` run the functions `<op>` and `<op>_backward` of
-`vfrnn_kernels/<op>/triton_kernels.py`, which is imported, and Triton with it, at the first call.
+`vfrnn_kernels/<op>/triton_kernels.py`, which is imported, and Triton with it, at the first call. Where an op is put
+together in Python from smaller ones of csrc/ops.cpp, the module that does it has the same two functions.
 """
 
 from __future__ import annotations
@@ -28,15 +29,25 @@ def triton_kernels(op: str) -> Any:
     return importlib.import_module(f"vfrnn_kernels.{op}.triton_kernels")
 
 
-def define_triton_ops(op: str, arguments: str, fake: Callable[..., Any], inputs: int, outputs: int, saved: int) -> None:
-    """Declares `<op>_triton` and its backward; the parameters are those of `autograd.differentiable`."""
+def define_ops(
+    name: str,
+    op: str,
+    module: Callable[[], Any],
+    arguments: str,
+    fake: Callable[..., Any],
+    inputs: int,
+    outputs: int,
+    saved: int,
+) -> None:
+    """Declares the library op `name` and its backward, the functions `op` and `<op>_backward` of what `module` returns;
+    the other parameters are those of `autograd.differentiable`."""
     parts = arguments.split(", ")
     results = [f"Tensor result_{k}" for k in range(outputs + saved)]
     backward = [*(f"Tensor grad_{k}" for k in range(outputs)), *parts[:inputs], *results, *parts[inputs:], "int needs"]
 
     def forward(*args: Any) -> Tensors:
         with _plain(args[:inputs]):
-            return tuple(getattr(triton_kernels(op), op)(*args))
+            return tuple(getattr(module(), op)(*args))
 
     def forward_fake(*args: Any) -> Tensors:
         found = fake(*args)
@@ -45,14 +56,14 @@ def define_triton_ops(op: str, arguments: str, fake: Callable[..., Any], inputs:
     def adjoint(*args: Any) -> Tensors:
         tensors, needs = args[outputs : outputs + inputs], args[-1]
         with _plain(tensors):
-            gradients = getattr(triton_kernels(op), f"{op}_backward")(*args)
+            gradients = getattr(module(), f"{op}_backward")(*args)
         return tuple(
             gradient if gradient is not None and needs >> k & 1 else args[0].new_empty(0)
             for k, gradient in enumerate(gradients)
         )
 
-    _define(f"{op}_triton", parts, outputs + saved, forward, forward_fake)
-    _define(f"{op}_triton_backward", backward, inputs, adjoint, backward_fake(outputs, inputs))
+    _define(name, parts, outputs + saved, forward, forward_fake)
+    _define(f"{name}_backward", backward, inputs, adjoint, backward_fake(outputs, inputs))
 
 
 def _define(

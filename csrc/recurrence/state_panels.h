@@ -1,0 +1,68 @@
+// States in panels (panels.h): to and from the rows of the user's tensors, and through the activation. The last vector
+// of a row may be partial.
+#pragma once
+
+#include "recurrence/activations.h"
+#include "recurrence/panels.h"
+#include "recurrence/recurrence.h"
+
+namespace vfrnn {
+namespace VFRNN_ISA {
+
+// rows x count entries from the user's rows into panels.
+template <class T>
+void to_panels(const T* from, int64_t from_stride, int64_t rows, int64_t count, T* to, int64_t to_stride) {
+  constexpr int W = panel_width<T>;
+  for (int64_t p = 0; p < count; p += W, to += to_stride) {
+    const int64_t width = smaller(W, count - p);
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t v = 0; v < width; v += lanes<T>) {
+        store(to + row * W + v, load_part(from + row * from_stride + p + v, width - v));
+      }
+    }
+  }
+}
+template <class T>
+void from_panel(const T* from, int64_t rows, int64_t width, T* to, int64_t to_stride) {
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t v = 0; v < width; v += lanes<T>) {
+      store_part(to + row * to_stride + v, load(from + row * panel_width<T> + v), width - v);
+    }
+  }
+}
+
+// One panel of pre-activations becomes a panel of the next state, and `width` columns of hs.
+template <Activation activation, class T>
+void activate_panel(T* panel, int64_t rows, int64_t width, const T* beta, T* hs, int64_t n) {
+  for (int64_t v = 0; v < width; v += lanes<T>) {
+    const Vec<T> b = activation == Activation::modrelu ? load(beta + v) : Vec<T>{};
+    for (int64_t row = 0; row < rows; ++row) {
+      T* z = panel + row * panel_width<T> + v;
+      const Vec<T> h = activate<activation, T>(load(z), b);
+      store(z, h);
+      store_part(hs + row * n + v, h, width - v);
+    }
+  }
+}
+
+// One panel of what later steps carried becomes act'(z) (grad_h + carried); grad_beta may be null.
+template <Activation activation, class T>
+void delta_panel(T* panel, int64_t rows, int64_t width, const T* grad_hs, int64_t grad_stride, const T* hs, int64_t n,
+                 T* grad_beta) {
+  for (int64_t v = 0; v < width; v += lanes<T>) {
+    const Vec<T> zero{};
+    Vec<T> sum = zero;
+    for (int64_t row = 0; row < rows; ++row) {
+      T* carried = panel + row * panel_width<T> + v;
+      const Vec<T> h = activation == Activation::identity ? zero : load_part(hs + row * n + v, width - v);
+      const Vec<T> grad = load(carried) + load_part(grad_hs + row * grad_stride + v, width - v);
+      const Vec<T> delta = multiply_by_derivative<activation, T>(grad, h);
+      store(carried, delta);
+      if (activation == Activation::modrelu) sum += h > zero ? delta : -delta;
+    }
+    if (activation == Activation::modrelu && grad_beta) store(grad_beta + v, load(grad_beta + v) + sum);
+  }
+}
+
+}  // namespace VFRNN_ISA
+}  // namespace vfrnn
