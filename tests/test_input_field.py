@@ -156,7 +156,7 @@ def test_bad_calls_of_the_module():
     x = torch.randn(4, 2, 3, dtype=F64)
     with pytest.raises(ValueError, match="field must be 'static' for a step matrix"):
         model.step_matrix()
-    with pytest.raises(ValueError, match=r"dt must have shape \(\), got \(4,\)"):
+    with pytest.raises(ValueError, match=r"dt must be a number or have shape \(\) with field='input', got \(4,\)"):
         model(x, dt=torch.ones(4, dtype=F64))
     with pytest.raises(ValueError, match="dt must be finite"):
         model(x, dt=float("inf"))

@@ -6,6 +6,7 @@ A layer's parameters carry a suffix: `_l0`, `_l0_reverse`, ... in a network, non
 from __future__ import annotations
 
 import math
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from vfrnn.init import INITS, Init, init_field_
 from vfrnn.mesh import LatentMesh, check_state_version
 from vfrnn.rounding import round_step
-from vfrnn_kernels import field_generator, flow_recurrence, recurrence, skew_expm, strang_step
+from vfrnn_kernels import field_generator, flow_recurrence, recurrence, skew_expm, spectral_recurrence, strang_step
 from vfrnn_kernels.autocast import autocasts, converted
 from vfrnn_kernels.checks import check_choice, check_positive_int, check_shape, check_tensor
 from vfrnn_kernels.dispatch import get_backend
@@ -218,7 +219,9 @@ class FieldRecurrent(Recurrent):
 
     def _layer(self, x: Tensor, h0: Tensor, dt: float | Tensor | None, suffix: str) -> Tensor:
         if self.field_kind == "static":
-            return super()._layer(x, h0, dt, suffix)
+            return self._irregular(x, h0, dt, suffix) if is_per_step(dt) else super()._layer(x, h0, dt, suffix)
+        if is_per_step(dt):
+            raise ValueError(f"dt must be a number or have shape () with field='input', got {tuple(dt.shape)}")
         dtype = x.dtype
         U, v, V, scale = (
             getattr(self, name + suffix) for name in ("weight_ih", "field", "field_input_weight", "divergence_scale")
@@ -234,6 +237,20 @@ class FieldRecurrent(Recurrent):
         )  # fmt: skip
         return hs.to(dtype)
 
+    def _irregular(self, x: Tensor, h0: Tensor, dt: Tensor, suffix: str) -> Tensor:
+        """All states, with steps of the times dt (T,) or (T, B)."""
+        U, c, beta = getattr(self, "weight_ih" + suffix), self._bias(suffix), getattr(self, "beta" + suffix, None)
+        S, delta = self._generator(suffix, None)
+        dtype = x.dtype
+        if dtype in SIXTEEN_BITS:
+            x, h0, U, c, beta, dt = converted(torch.float32, x, h0, U, c, beta, dt)
+        assert self.substeps is not None  # only for a field that reads the input
+        hs = spectral_recurrence(
+            x, U, c, S, delta, dt, h0, self.nonlinearity, beta,  # type: ignore[arg-type]
+            substeps=self.substeps, backend=self.backend,
+        )  # fmt: skip
+        return hs.to(dtype)
+
     def _time(self, suffix: str, dt: float | Tensor | None) -> float | Tensor:
         """The time of a step: that given, or the constructor's."""
         if isinstance(dt, Tensor):
@@ -244,25 +261,33 @@ class FieldRecurrent(Recurrent):
     def _matrix(self, suffix: str, dt: float | Tensor | None) -> Tensor:
         if self.field_kind == "input":
             raise ValueError("field must be 'static' for a step matrix, got 'input': every step has its own field")
-        field, dt = getattr(self, "field" + suffix), self._time(suffix, dt)
-        mesh = self._mesh(suffix)
+        dt, dtype = self._time(suffix, dt), getattr(self, "field" + suffix).dtype
+        S, delta = self._generator(suffix, self.exp_dtype)
+        if isinstance(dt, Tensor):
+            dt = dt.to(S.dtype)
+        if delta is None:
+            M = skew_expm(S, dt, backend=self.backend)
+        else:
+            assert self.substeps is not None  # only for a field that reads the input
+            M = strang_step(S, delta, dt, self.substeps, backend=self.backend)
+        return round_step(M, torch.float32 if dtype in SIXTEEN_BITS else dtype)
+
+    def _generator(self, suffix: str, dtype: torch.dtype | None) -> tuple[Tensor, Tensor | None]:
+        """S (n, n) and delta (n,), None where there is no divergence, in `dtype` if it is given."""
+        field, mesh = getattr(self, "field" + suffix), self._mesh(suffix)
         if field.dtype in SIXTEEN_BITS:
-            # A rotation in 16 bits would lose its length within some hundred steps: M is float32.
+            # A rotation in 16 bits would lose its length within some hundred steps: the generator is float32.
             field, tensors = field.float(), mesh.tensors(torch.float32)
         else:
             tensors = mesh.tensors()
         S, delta = field_generator(*tensors, field, backend=self.backend)
-        if self.exp_dtype is not None:
-            S, delta = S.to(self.exp_dtype), delta.to(self.exp_dtype)
-        if isinstance(dt, Tensor):
-            dt = dt.to(S.dtype)
+        if dtype is not None:
+            S, delta = S.to(dtype), delta.to(dtype)
         if self.divergence_free:
-            return round_step(skew_expm(S, dt, backend=self.backend), field.dtype)
+            return S, None
         if self.volume_preserving:
             delta = delta - delta.mean()
-        delta = delta * getattr(self, "divergence_scale" + suffix).to(S.dtype)
-        assert self.substeps is not None  # only for a field that reads the input
-        return round_step(strang_step(S, delta, dt, self.substeps, backend=self.backend), field.dtype)
+        return S, delta * getattr(self, "divergence_scale" + suffix).to(S.dtype)
 
     def _field_repr(self) -> str:
         words = [] if self.field_kind == "static" else [f"field={self.field_kind}"]
@@ -289,6 +314,11 @@ def _check_input_field(mesh: LatentMesh | None, exp_dtype: torch.dtype | None) -
         raise ValueError("mesh must have its N and G with field='input', got a complete mesh: pass its dense()")
     if exp_dtype is not None:
         raise ValueError(f"exp_dtype must be None with field='input', which takes no exponential, got {exp_dtype}")
+
+
+def is_per_step(dt: object) -> TypeGuard[Tensor]:
+    """Whether dt has a time for every step, and not one for all."""
+    return isinstance(dt, Tensor) and dt.dim() > 0
 
 
 def check_size(name: str, size: object) -> None:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-from vfrnn.layers import FieldRecurrent, Recurrent
+from vfrnn.layers import FieldRecurrent, Recurrent, is_per_step
 from vfrnn.packed import Equal, Packed
 from vfrnn.streaming import kept_matrix
+from vfrnn_kernels.checks import check_shape, check_tensor
 
 
 class Network(Recurrent):
@@ -67,7 +68,11 @@ class Network(Recurrent):
                 self._add_layer(input_size, _suffix(layer, bool(reverse)), device, dtype)
 
     def forward(
-        self, input: Tensor | PackedSequence, hx: Tensor | None = None, *, dt: float | Tensor | None = None
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | None = None,
+        *,
+        dt: float | Tensor | PackedSequence | None = None,
     ) -> tuple[Any, Tensor]:
         """Runs the layers over the sequences.
 
@@ -76,7 +81,10 @@ class Network(Recurrent):
                 PackedSequence. A packed one is padded for the run: memory and time are those of its longest sequence
                 for all of them (`vfrnn.packed`).
             hx: (num_layers * directions, B, hidden_size), unbatched without B: the first states; zero if not given.
-            dt: of the fields' flows (a number or a zero-dimensional tensor); replaces the constructor's.
+            dt: duration of the steps, in place of the constructor's: a number or a zero-dimensional tensor, or one for
+                every step, (T,), or every step and sequence, (T, B), (B, T) with `batch_first`, or packed like the
+                input. It may have any sign, and is the same in all layers; in the second direction, too, the step that
+                reads input t lasts dt[t]. (`spectral_recurrence`; not for field="input".)
 
         Returns:
             output, shaped or packed as the input with directions * hidden_size features: the last layer's states;
@@ -97,7 +105,9 @@ class Network(Recurrent):
             self.check_input(data, batch_sizes)
             self.check_hidden_size(hx, expected)
             self._check_dtype("hx", hx)
-            output, h_n = self._through_layers(data, hx, Packed(batch_sizes, B, data), dt)
+            sequences = Packed(batch_sizes, B, data)
+            times = self._packed_times(dt, input, sequences)
+            output, h_n = self._through_layers(data, hx, sequences, times)
             return PackedSequence(output, batch_sizes, order, inverse), self.permute_hidden(h_n, inverse)
         self._check_ranks(input, hx)
         batch_dim = 0 if self.batch_first else 1
@@ -110,7 +120,9 @@ class Network(Recurrent):
         x = input.transpose(0, 1) if self.batch_first else input
         if x.shape[0] == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-        output, h_n = self._through_layers(x, hx, Equal(), dt)
+        if isinstance(dt, PackedSequence):
+            raise TypeError(f"{type(self).__name__}: dt must be a number or a tensor, got PackedSequence with a tensor")
+        output, h_n = self._through_layers(x, hx, Equal(), self._times(dt, x.shape[0], x.shape[1]))
         if self.batch_first:
             output = output.transpose(0, 1)
         return (output, h_n) if batched else (output.squeeze(batch_dim), h_n.squeeze(1))
@@ -128,7 +140,8 @@ class Network(Recurrent):
         Args:
             input: (B, input_size), or unbatched (input_size,).
             state: (num_layers, B, hidden_size), unbatched without B; zero if not given.
-            dt: as in `forward`; may differ from step to step.
+            dt: duration of the step, in place of the constructor's: a number, a zero-dimensional tensor, or one for
+                every sample, (B,).
 
         Returns:
             output (B, hidden_size), unbatched without B: the last layer's state; and the next state, shaped as `state`.
@@ -155,6 +168,10 @@ class Network(Recurrent):
         self.check_input(x, None)
         self.check_hidden_size(h0, expected)
         self._check_dtype("state", h0)
+        if is_per_step(dt):
+            check_tensor("dt", dt, next(self.parameters()), "the parameters")
+            check_shape("dt", dt, "() or (B,)" if batched else "()", x.shape[1:2] if batched else (), B=x.shape[1])
+            dt = dt.unsqueeze(0)
         x, h0, states = x.to(self._dtype()), h0.to(self._dtype()), []
         for layer in range(self.num_layers):
             if layer > 0:
@@ -172,7 +189,8 @@ class Network(Recurrent):
     def _through_layers(
         self, x: Tensor, h0: Tensor, sequences: Equal | Packed, dt: float | Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """The last layer's states, laid out as x, and every layer's last states (layers * directions, B, n)."""
+        """The last layer's states, laid out as x, and every layer's last states (layers * directions, B, n). dt as what
+        `_times` and `_packed_times` return."""
         x, h0 = x.to(self._dtype()), h0.to(self._dtype())  # only autocast lets them differ; the ops convert further
         last: list[Tensor] = []
         for layer in range(self.num_layers):
@@ -181,11 +199,46 @@ class Network(Recurrent):
             directions = []
             for reverse in (False, True)[: 1 + self.bidirectional]:
                 suffix = _suffix(layer, reverse)
-                hs = self._layer(sequences.steps(x, reverse), h0[len(last)], dt, suffix)
+                times = sequences.times(dt, reverse) if is_per_step(dt) else dt
+                hs = self._layer(sequences.steps(x, reverse), h0[len(last)], times, suffix)
                 last.append(sequences.last(hs))
                 directions.append(sequences.in_place(hs, reverse))
             x = torch.cat(directions, -1) if self.bidirectional else directions[0]
         return x, torch.stack(last)
+
+    def _times(self, dt: float | Tensor | None, T: int, B: int) -> float | Tensor | None:
+        """dt as it is, or, with a time for every step, as (T,) or (T, B).
+
+        Raises:
+            TypeError, ValueError: it does not fit the parameters or the sequences.
+        """
+        if not is_per_step(dt):
+            return dt
+        check_tensor("dt", dt, next(self.parameters()), "the parameters")
+        expected, shape = ((B, T), "(B, T)") if self.batch_first else ((T, B), "(T, B)")
+        check_shape("dt", dt, f"(T,) or {shape}", (T,) if dt.dim() == 1 else expected, T=T, B=B)
+        return dt.mT if self.batch_first and dt.dim() == 2 else dt
+
+    def _packed_times(
+        self, dt: float | Tensor | PackedSequence | None, input: PackedSequence, sequences: Packed
+    ) -> float | Tensor | None:
+        """dt as it is, or, with a time for every step, packed like the input: (rows,).
+
+        Raises:
+            TypeError, ValueError: it does not fit the parameters or the sequences.
+        """
+        if isinstance(dt, PackedSequence):
+            check_tensor("dt", dt.data, next(self.parameters()), "the parameters")
+            check_shape("dt", dt.data, "(rows,) as packed data, like the input", input.data.shape[:1])
+            if not torch.equal(dt.batch_sizes, input.batch_sizes):
+                raise ValueError("dt must be packed like the input, got other batch_sizes")
+            return dt.data
+        times = self._times(dt, sequences.T, sequences.B)
+        if not is_per_step(times):
+            return times
+        if times.dim() == 2 and input.sorted_indices is not None:
+            times = times.index_select(1, input.sorted_indices)
+        return sequences.packed(times.expand(sequences.B, -1).mT if times.dim() == 1 else times)
 
     def _check_ranks(self, input: Tensor, hx: Tensor | None) -> None:
         name = type(self).__name__
@@ -272,7 +325,7 @@ class FieldNetwork(FieldRecurrent, Network):
         return self._matrix(suffix, dt)
 
     def _stream_layer(self, x: Tensor, h0: Tensor, dt: float | Tensor | None, suffix: str) -> Tensor:
-        if self.field_kind != "static" or not (dt is None or isinstance(dt, (int, float))):
+        if self.field_kind != "static" or isinstance(dt, Tensor):
             return self._layer(x, h0, dt, suffix)
         made_with = (self.substeps, self.volume_preserving, self.exp_dtype, self.backend)
         key = (suffix, self.dt if dt is None else dt, *made_with)

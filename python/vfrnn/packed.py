@@ -1,7 +1,7 @@
 """How a network walks through sequences: all equally long, or those of a PackedSequence.
 
-Both classes bring what a layer reads into the order of its steps (`steps`), bring its states back (`in_place`) and find
-every sequence's last state (`last`).
+Both classes bring what a layer reads into the order of its steps (`steps`, `times`), bring its states back (`in_place`)
+and find every sequence's last state (`last`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ class Equal:
 
     def steps(self, x: Tensor, reverse: bool) -> Tensor:
         return x.flip(0) if reverse else x
+
+    def times(self, dt: Tensor, reverse: bool) -> Tensor:
+        """The times of the steps from those of the inputs, (T,) or (T, B)."""
+        return self.steps(dt, reverse)
 
     def in_place(self, hs: Tensor, reverse: bool) -> Tensor:
         return hs.flip(0) if reverse else hs
@@ -50,6 +54,14 @@ class Packed:
     def steps(self, x: Tensor, reverse: bool) -> Tensor:
         padded = x.new_zeros(self.T * self.B, x.shape[1])
         return padded.index_copy(0, self._rows(reverse), x).unflatten(0, (self.T, self.B))
+
+    def packed(self, padded: Tensor) -> Tensor:
+        """Rows of the packed data from the padded batch (T, B)."""
+        return padded.flatten().index_select(0, self.forward)
+
+    def times(self, dt: Tensor, reverse: bool) -> Tensor:
+        """The times of the steps (T, B) from those of the packed inputs (rows,); 0 in the padding."""
+        return self.steps(dt.unsqueeze(1), reverse).squeeze(2)
 
     def in_place(self, hs: Tensor, reverse: bool) -> Tensor:
         return hs.flatten(0, 1).index_select(0, self._rows(reverse))

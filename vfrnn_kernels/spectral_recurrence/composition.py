@@ -2,7 +2,7 @@
 
 A backend brings
     states(hs, delta, dt, h0, beta, basis, omega, activation, substeps)   hs: U x_t + c, replaced by h_t
-    deltas(grad_hs, delta, dt, basis, omega, hs, activation, substeps)    -> gradients of the pre-activations, and grad_h0
+    deltas(grad_hs, delta, dt, basis, omega, hs, activation, substeps)    -> grad_z (T, B, n) and grad_h0
 (csrc/ops.cpp). Here are those of the library, for the CPU and CUDA.
 """
 
