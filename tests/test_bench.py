@@ -159,7 +159,8 @@ def whole_result():
 def log(seed):
     """As `vfrnn train` writes it, of two models over ten epochs."""
     epochs = [{"epoch": k + 1, "loss": 1.0, "validation": 0.5, "test": seed + k, "step_ms": 2.0} for k in range(10)]
-    rows = [{"model": name, "title": name, "parameters": 7, "step_ms": 2.0 + seed} for name in ("vfrnn", "lstm")]
+    row = {"parameters": 7, "step_ms": 2.0 + seed, "divergence_scale": None}
+    rows = [row | {"model": name, "title": name} for name in ("vfrnn", "lstm")]
     options = {"seed": seed, "epochs": 10, "task_options": {"batch_size": 4}, "model_options": {"hidden_size": 8}}
     return {
         "options": options, "metric": "accuracy", "baseline": 0.1, "versions": {}, "threads": 1, "summary": rows,
@@ -174,6 +175,7 @@ def test_summary_over_seeds():
     assert (model["lowest"], model["mean"], model["highest"]) == (last, last + 1, last + 2)
     assert model["step_ms"] == 3.0
     assert summary["seeds"] == [0, 1, 2]
+    assert model["divergence_scale_by_seed"] == [None] * 3
 
 
 def test_every_picture_of_the_report_has_data():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vfrnn.optim import param_groups
-from vfrnn.tasks import TASKS, Adding, Copying, Denoise, Digits, Mnist, TaskOptions, mnist
+from vfrnn.tasks import TASKS, Adding, CarbonDioxide, Copying, Denoise, Digits, Mnist, TaskOptions, mnist
 from vfrnn.tasks.models import MODELS, ModelOptions, make_model
 from vfrnn.tasks.training import Training, TrainingOptions
 
@@ -117,6 +117,21 @@ def test_denoise_hides_the_symbols_in_noise_and_asks_for_them_in_order():
         assert tokens[:15, k][tokens[:15, k] < 8].tolist() == target[16:, k].tolist()
     with pytest.raises(ValueError, match="delay must be at least 10"):
         Denoise(options(delay=9))
+
+
+def test_carbon_dioxide_at_irregular_times():
+    pytest.importorskip("statsmodels", reason="needs vfrnn-kernels[irregular]")
+    task = CarbonDioxide(options())
+    x, target = task.evaluation_batch("test")
+    assert x.shape == (25, 500, 3)
+    assert bool(x.isfinite().all() & target.isfinite().all())
+    assert x[:24, :, 0].mean(0).abs().max() < 1e-5
+    assert x[..., 1].sum(0).tolist() == [1.0] * 500
+    months = x[..., 2]
+    assert bool((months[0] == 0).all() & (months[1:24] >= 0.25).all())
+    assert months.unique().numel() > 20
+    again, _ = CarbonDioxide(options(batch_size=3)).evaluation_batch("test")
+    assert torch.equal(x, again)
 
 
 def test_one_epoch_of_digits_is_every_training_image_once():

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from vfrnn_bench.tasks.benchmarks import BENCHMARKS, MODELS, Benchmark
+from vfrnn_bench.tasks.benchmarks import BENCHMARKS, Benchmark
 from vfrnn_bench.tasks.results import summarize
 
 from vfrnn.cli import main as vfrnn
@@ -21,7 +21,17 @@ def train(benchmark: Benchmark, seed: int, folder: Path, data: Path | None) -> i
         return 0
     if (folder / CHECKPOINT).exists():
         return vfrnn(["train", "--resume", str(folder)])
-    arguments = ["train", "--task", benchmark.task, "--model", *MODELS, "--seed", str(seed), "--out", str(folder)]
+    arguments = [
+        "train",
+        "--task",
+        benchmark.task,
+        "--model",
+        *benchmark.models,
+        "--seed",
+        str(seed),
+        "--out",
+        str(folder),
+    ]
     for name, value in benchmark.train.items():
         arguments += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
     return vfrnn(arguments + ([] if data is None else ["--data", str(data)]))

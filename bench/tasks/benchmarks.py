@@ -17,6 +17,7 @@ class Benchmark:
         train: options of `vfrnn train` that differ from the task's defaults.
         published: figures of the literature with their hyper-parameters and source, to be read beside ours: other
             sizes, epochs and machines.
+        models: what is trained.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Benchmark:
     task: str
     train: dict[str, Any] = field(default_factory=dict)
     published: tuple[str, ...] = ()
+    models: tuple[str, ...] = MODELS
 
 
 _EXPRNN = "Lezcano-Casado and Martinez-Rubio 2019 (arXiv 1901.08428)"
@@ -56,6 +58,18 @@ BENCHMARKS = {
             "adding",
             {"length": 400},
             (f"scoRNN (n 170) and LSTM (n 60): mean squared error near 0 at lengths 200, 400, 750. {_SCORNN}.",),
+        ),
+        Benchmark(
+            "denoise",
+            "Copying that needs forgetting: recall 10 symbols scattered in 200 steps of noise (Jing et al. 2017).",
+            "denoise",
+            models=("vfrnn", "orthogonal", "lstm"),
+        ),
+        Benchmark(
+            "co2",
+            "Mauna Loa's weekly carbon dioxide, 24 of 104 weeks kept at random: a value up to half a year later.",
+            "co2",
+            models=("vfrnn", "orthogonal", "lstm", "gru"),
         ),
         Benchmark("digits", "scikit-learn's 8 x 8 digits, a pixel a step.", "digits"),
         Benchmark(

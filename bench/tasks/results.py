@@ -37,6 +37,9 @@ def summarize(benchmark: Benchmark, logs: Sequence[Json]) -> Json:
                 "highest": max(last),
                 "step_ms": statistics.median(steps),
                 "test_by_seed": curves,
+                "divergence_scale_by_seed": [
+                    next(r["divergence_scale"] for r in log["summary"] if r["model"] == row["model"]) for log in logs
+                ],
             }
         )
     return {

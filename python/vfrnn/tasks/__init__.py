@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vfrnn.tasks.adding import Adding
+from vfrnn.tasks.co2 import CarbonDioxide
 from vfrnn.tasks.copying import Copying
 from vfrnn.tasks.denoise import Denoise
 from vfrnn.tasks.digits import Digits
@@ -17,6 +18,7 @@ TASKS: dict[str, Callable[[TaskOptions], Task]] = {
     "denoise": Denoise,
     "adding": Adding,
     "mnist": Mnist,
+    "co2": CarbonDioxide,
 }
 
-__all__ = ["TASKS", "Adding", "Copying", "Denoise", "Digits", "Mnist", "Task", "TaskOptions"]
+__all__ = ["TASKS", "Adding", "CarbonDioxide", "Copying", "Denoise", "Digits", "Mnist", "Task", "TaskOptions"]

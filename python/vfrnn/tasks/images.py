@@ -20,7 +20,7 @@ Split = dict[str, np.ndarray]
 class Images:
     """x (pixels, B, 1) in [0, 1], target (B,) in 0..9; the class is read from the last state. Metric: accuracy."""
 
-    input_size, output_size, every_step = 1, 10, False
+    input_size, output_size, every_step, timed = 1, 10, False, False
     metric_name, larger_is_better, baseline = "accuracy", True, 0.1
 
     def __init__(self, pixels: Tensor, labels: np.ndarray, rows: Split, options: TaskOptions) -> None:

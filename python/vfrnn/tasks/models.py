@@ -30,16 +30,20 @@ class ModelOptions:
 
 
 class SequenceModel(nn.Module):
-    """A recurrent layer and a linear readout of every state, or of the last one."""
+    """A recurrent layer and a linear readout of every state, or of the last one.
+
+    Where the inputs are timed, ours take steps as long as the last channel says; to the others it is one more input.
+    """
 
     def __init__(self, layer: nn.Module, hidden_size: int, task: Task) -> None:
         super().__init__()
         self.layer = layer
         self.readout = nn.Linear(hidden_size, task.output_size)
         self.every_step = task.every_step
+        self.by_time = task.timed and isinstance(layer, (vfrnn.VFRNN, vfrnn.OrthogonalRNN))
 
     def forward(self, x: Tensor) -> Tensor:
-        output = self.layer(x)[0]  # (T, B, n)
+        output = self.layer(x[..., :-1], dt=x[..., -1])[0] if self.by_time else self.layer(x)[0]  # (T, B, n)
         return self.readout(output if self.every_step else output[-1])
 
 
@@ -52,14 +56,14 @@ def _mesh(options: ModelOptions) -> vfrnn.LatentMesh | None:
 
 def _vfrnn(task: Task, o: ModelOptions) -> nn.Module:
     return vfrnn.VFRNN(
-        task.input_size, o.hidden_size, o.layers, mesh=_mesh(o), dt=o.dt, substeps=o.substeps, init=o.init,
+        task.input_size - task.timed, o.hidden_size, o.layers, mesh=_mesh(o), dt=o.dt, substeps=o.substeps, init=o.init,
         volume_preserving=o.volume_preserving, backend=o.backend,
     )  # fmt: skip
 
 
 def _orthogonal(task: Task, o: ModelOptions) -> nn.Module:
     return vfrnn.OrthogonalRNN(
-        task.input_size, o.hidden_size, o.layers, mesh=_mesh(o), dt=o.dt, init=o.init, backend=o.backend
+        task.input_size - task.timed, o.hidden_size, o.layers, mesh=_mesh(o), dt=o.dt, init=o.init, backend=o.backend
     )
 
 

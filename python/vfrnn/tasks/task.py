@@ -35,11 +35,13 @@ Batch = tuple[Tensor, Tensor]  # inputs (T, B, i), targets
 
 
 class Task(Protocol):
-    """A task. `every_step`: the readout is applied at every step (T, B, o), else to the last state (B, o)."""
+    """A task. `every_step`: the readout is applied at every step (T, B, o), else to the last state (B, o). `timed`: the
+    last channel of the inputs is the time since the step before."""
 
     input_size: int
     output_size: int
     every_step: bool
+    timed: bool
     metric_name: str
     larger_is_better: bool
     baseline: float  # the metric of a model without memory
@@ -66,6 +68,7 @@ class Generated:
 
     SPLIT_SEEDS: ClassVar[dict[str, int]] = {"validation": 1000003, "test": 2000003}
     EVALUATION_SAMPLES = 500
+    timed = False
 
     def __init__(self, options: TaskOptions) -> None:
         self._options = options
