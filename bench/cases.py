@@ -8,6 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
+from vfrnn_bench.field_providers import (
+    input_field_exact,
+    input_field_providers,
+    irregular_exact,
+    irregular_providers,
+    mesh_exact,
+    mesh_providers,
+)
 from vfrnn_bench.providers import (
     FORWARD,
     Providers,
@@ -16,15 +24,11 @@ from vfrnn_bench.providers import (
     exponential_exact,
     exponential_providers,
     gpu_peers,
-    input_field_exact,
-    input_field_providers,
-    mesh_exact,
-    mesh_providers,
     recurrence_exact,
     recurrence_providers,
     training_step_providers,
 )
-from vfrnn_bench.workloads import EXPONENTIALS, INPUT_FIELDS, MESHES, SEQUENCES, Exponential
+from vfrnn_bench.workloads import EXPONENTIALS, INPUT_FIELDS, IRREGULAR, MESHES, SEQUENCES, Exponential
 
 RECURRENCE, INFERENCE, ACTIVATION, TRAINING = "recurrence", "inference", "activation", "training step"
 EXPONENTIAL, FIELD = "exponential", "field"
@@ -94,6 +98,11 @@ def cases(device: torch.device | str = "cpu") -> Iterator[Case]:
         yield Case(
             f.name, FIELD, f.flops, f.minimal_bytes, functools.partial(input_field_providers, f, device),
             functools.partial(input_field_exact, f, device), {("vfrnn.flow_recurrence", "eager loop"): 0.3},
+        )  # fmt: skip
+    for t in IRREGULAR:
+        yield Case(
+            t.name, FIELD, t.flops, t.minimal_bytes, functools.partial(irregular_providers, t, device),
+            functools.partial(irregular_exact, t, device), {("vfrnn.spectral_recurrence", "eager loop"): 0.1},
         )  # fmt: skip
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from vfrnn_bench.field_providers import input_field_providers
 from vfrnn_bench.measure import interleaved
-from vfrnn_bench.providers import input_field_providers, recurrence_providers, training_step_providers
+from vfrnn_bench.providers import recurrence_providers, training_step_providers
 from vfrnn_bench.workloads import InputField
 from vfrnn_bench.workloads import Sequence as Workload
 

@@ -11,16 +11,15 @@ import copy
 import functools
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from vfrnn_bench.workloads import Exponential, InputField, Mesh, Sequence
+from vfrnn_bench.workloads import Exponential, Sequence
 
 import vfrnn
-from vfrnn_kernels import field_flow, field_generator, flow_recurrence
 from vfrnn_kernels.dispatch import BACKENDS, refusal
 
 Run = Callable[[], Any]
@@ -49,7 +48,7 @@ def our_backends(op: str, device: torch.device, every: bool = False) -> list[str
     return found if every else fast or found
 
 
-def _title(name: str, backend: str, backends: list[str]) -> str:
+def title(name: str, backend: str, backends: list[str]) -> str:
     return name if backend == backends[0] else f"{name} ({backend})"
 
 
@@ -120,7 +119,7 @@ def recurrence_providers(w: Sequence, device: torch.device, mode: str = STEP) ->
         U, M, c = layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0
         return layer_provider(layer, x, grad, lambda x: _loop(x, U, c, M, cell), mode)
 
-    found: Providers = {_title("vfrnn.RNN", b, backends): functools.partial(ours, b) for b in backends}
+    found: Providers = {title("vfrnn.RNN", b, backends): functools.partial(ours, b) for b in backends}
     found["torch.nn.RNN"] = lambda: layer_provider(_peer_layer(w).to(device), x, grad, mode=mode)
     if mode == STEP:
         found["loop"] = lambda: loop(_cell)
@@ -188,7 +187,9 @@ def training_step_providers(w: Sequence, device: torch.device) -> Providers:
 # ---- functions -------------------------------------------------------------------------------------------------------
 
 
-def _differentiated(function: Callable[..., Any], tensors: dict[str, Tensor], learned: str, grads: Any) -> Provider:
+def differentiated(
+    function: Callable[..., Any], tensors: dict[str, Tensor], learned: Collection[str], grads: Any
+) -> Provider:
     leaves = {name: tensor.detach().clone().requires_grad_(name in learned) for name, tensor in tensors.items()}
 
     def run() -> tuple[Tensor, ...]:
@@ -213,7 +214,7 @@ def _skew(results: Results) -> Results:
 
 
 def exponential_provider(function: Callable[[Tensor], Tensor], S: Tensor, grad: Tensor) -> Provider:
-    made = _differentiated(lambda S: function(S), {"S": S}, "S", (grad,))
+    made = differentiated(lambda S: function(S), {"S": S}, "S", (grad,))
     # torch.matrix_exp's gradient loses digits at large norms, which is reported and no reason not to time it.
     return Provider(made.run, lambda: _skew(made.results()), limit=3e-2)
 
@@ -232,7 +233,7 @@ def exponential_providers(e: Exponential, device: torch.device) -> Providers:
     def ours(backend: str) -> Provider:
         return exponential_provider(functools.partial(vfrnn.skew_expm, backend=backend), S, grad)
 
-    found: Providers = {_title("vfrnn.skew_expm", b, backends): functools.partial(ours, b) for b in backends}
+    found: Providers = {title("vfrnn.skew_expm", b, backends): functools.partial(ours, b) for b in backends}
     found["torch.matrix_exp"] = lambda: exponential_provider(torch.matrix_exp, S, grad)
     return found
 
@@ -240,99 +241,6 @@ def exponential_providers(e: Exponential, device: torch.device) -> Providers:
 def exponential_exact(e: Exponential, device: torch.device) -> Results:
     S, grad = (t.to(device).double() for t in e.inputs())
     return exponential_provider(torch.matrix_exp, S, grad).results()
-
-
-def _generator(b: Tensor, w: Tensor, N: Tensor, G: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    flux = torch.bmm((w[:, None] * v).unsqueeze(1), G).squeeze(1)
-    H = N.mT @ flux
-    r = b.rsqrt()
-    return (H - H.mT) * (0.5 * r[:, None] * r), -flux.sum(0) / b
-
-
-def _flow(h: Tensor, v: Tensor, b: Tensor, w: Tensor, N: Tensor, G: Tensor, dt: float, order: int) -> Tensor:
-    """Two GEMMs a term: the gradient and the average stacked into one matrix."""
-    m, d, n = G.shape
-    r = b.rsqrt()
-    stacked, wv = torch.cat([(G * r).reshape(m * d, n), N * r]), w[:, None] * v
-    e = torch.exp(dt / 4 * (wv.flatten(1) @ G.reshape(m * d, n)) / b)
-    u = e * h
-    y = u
-    for j in range(order - 1, -1, -1):
-        z = y @ stacked.mT
-        g, a = z[:, : m * d].unflatten(1, (m, d)), z[:, m * d :]
-        p, q = (wv * g).sum(-1), (a.unsqueeze(-1) * wv).flatten(1)
-        y = u + dt / (2 * (j + 1)) * (torch.cat([-q, p], 1) @ stacked)
-    return e * y
-
-
-def _mesh_function(w: Mesh) -> Callable[..., Any]:
-    return _generator if w.B == 0 else functools.partial(_flow, dt=w.dt, order=w.order)
-
-
-def mesh_providers(w: Mesh, device: torch.device) -> Providers:
-    """The field ops and the same formulas in PyTorch, eager and compiled; one substep, which they do not check."""
-    tensors, grads = _mesh_inputs(w, device, torch.float32)
-    name, op = ("vfrnn.field_generator", field_generator) if w.B == 0 else ("vfrnn.field_flow", field_flow)
-    constants = {} if w.B == 0 else {"dt": w.dt, "order": w.order, "substeps": 1}
-    backends = our_backends(op.__name__, device)
-    peer = _mesh_function(w)
-
-    def made(function: Callable[..., Any]) -> Provider:
-        return _differentiated(function, tensors, w.learned, grads)
-
-    found: Providers = {}
-    for backend in backends:
-        ours = functools.partial(op, backend=backend, **constants)
-        found[_title(name, backend, backends)] = functools.partial(made, ours)
-    found["eager"] = lambda: made(peer)
-    found["compiled"] = lambda: made(torch.compile(peer, dynamic=False))
-    return found
-
-
-def mesh_exact(w: Mesh, device: torch.device) -> Results:
-    tensors, grads = _mesh_inputs(w, device, torch.float64)
-    return _differentiated(_mesh_function(w), tensors, w.learned, grads).results()
-
-
-def _flow_loop(
-    x: Tensor, U: Tensor, c: Tensor, v: Tensor, V: Tensor, b: Tensor, w: Tensor, N: Tensor, G: Tensor, **constants: Any
-) -> Tensor:
-    """field_flow's formulas in a Python loop; the products with the input hoisted."""
-    fields = (v.flatten() + x @ V.flatten(0, 1).mT).unflatten(-1, v.shape)
-    z = nn.functional.linear(x, U, c).unbind(0)
-    h, hs = torch.zeros_like(z[0]), []
-    for z_t, v_t in zip(z, fields.unbind(0), strict=True):
-        h = torch.tanh(_flow(h, v_t, b, w, N, G, **constants) + z_t)
-        hs.append(h)
-    return torch.stack(hs)
-
-
-def input_field_providers(w: InputField, device: torch.device) -> Providers:
-    """A tanh layer along fields that read the input, and the same formulas in a Python loop of eager PyTorch."""
-    tensors, grads = _mesh_inputs(w, device, torch.float32)
-
-    def ours(backend: str) -> Provider:
-        op = functools.partial(flow_recurrence, dt=w.dt, order=w.order, substeps=1, backend=backend)
-        return _differentiated(op, tensors, w.learned, grads)
-
-    backends = our_backends("flow_recurrence", device)
-    found: Providers = {_title("vfrnn.flow_recurrence", b, backends): functools.partial(ours, b) for b in backends}
-    loop = functools.partial(_flow_loop, dt=w.dt, order=w.order)
-    found["eager loop"] = lambda: _differentiated(loop, tensors, w.learned, grads)
-    return found
-
-
-def input_field_exact(w: InputField, device: torch.device) -> Results:
-    tensors, grads = _mesh_inputs(w, device, torch.float64)
-    loop = functools.partial(_flow_loop, dt=w.dt, order=w.order)
-    return _differentiated(loop, tensors, w.learned, grads).results()
-
-
-def _mesh_inputs(
-    w: Mesh | InputField, device: torch.device, dtype: torch.dtype
-) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
-    tensors, grads = w.inputs()
-    return {k: t.to(device, dtype) for k, t in tensors.items()}, tuple(t.to(device, dtype) for t in grads)
 
 
 # ---- peers that need a GPU -------------------------------------------------------------------------------------------

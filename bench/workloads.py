@@ -183,6 +183,47 @@ class InputField:
         return tensors | layer | {"x": x, "V": V}, (grad,)
 
 
+@dataclass(frozen=True)
+class Irregular:
+    """T steps of B samples, each of a time of its own, of a layer of n units with a divergence and inputs of size i."""
+
+    name: str
+    T: int
+    B: int
+    n: int
+    i: int
+    learned: tuple[str, ...] = ("U", "c", "S", "delta", "dt")
+
+    @property
+    def flops(self) -> float:
+        """Two products with the planes in the forward, and in the backward; there also four to compute the step and its
+        adjoint for all steps again, and two whose sums give the generator's gradient; and those of the input."""
+        return 2 * self.T * self.B * self.n * (10 * self.n + 2 * self.i)
+
+    @property
+    def minimal_bytes(self) -> float:
+        """x and dt read and the states written; the states, their gradient, x and dt read by the backward."""
+        return 4 * self.T * self.B * (2 * (self.i + 1) + 3 * self.n)
+
+    def inputs(self) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+        """x, U, c, S, delta, dt, and the incoming gradient of the states."""
+        generator = torch.Generator().manual_seed(1)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator)
+
+        S = normal(self.n, self.n) * math.pi / 2 / math.sqrt(2 * self.n)
+        tensors = {
+            "x": normal(self.T, self.B, self.i),
+            "U": normal(self.n, self.i) / math.sqrt(self.i),
+            "c": 0.1 * normal(self.n),
+            "S": S - S.mT,
+            "delta": 0.1 * normal(self.n),
+            "dt": 2 * torch.rand(self.T, self.B, generator=generator),
+        }
+        return tensors, (normal(self.T, self.B, self.n) / math.sqrt(self.T * self.B),)
+
+
 SEQUENCES = (
     Sequence("R1", "copying memory", T=300, B=128, n=190, i=10),
     Sequence("R2", "pixel-by-pixel digits", T=784, B=128, n=170, i=1),
@@ -202,3 +243,4 @@ MESHES = (
     Mesh("F2 mesh learned", n=256, m=64, d=8, learned="hvbwNG", B=128),
 )
 INPUT_FIELDS = (InputField("I1", T=200, B=32, n=64, m=64, d=2, i=8),)
+IRREGULAR = (Irregular("I2", T=200, B=32, n=64, i=8),)
