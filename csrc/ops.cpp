@@ -44,6 +44,10 @@ STABLE_TORCH_LIBRARY(vfrnn_kernels, m) {
 
   // x (T, B, i), U (n, i), c (n,), M (n, n), h0 (B, n), beta (n,) -> hs (T, B, n)
   m.def("recurrence(Tensor x, Tensor U, Tensor? c, Tensor M, Tensor h0, Tensor? beta, str activation) -> Tensor");
+  // the same, into hs, which is contiguous
+  m.def(
+      "recurrence_into(Tensor(a!) hs, Tensor x, Tensor U, Tensor? c, Tensor M, Tensor h0, Tensor? beta,"
+      " str activation) -> ()");
   m.def(
       "recurrence_backward(Tensor grad_hs, Tensor x, Tensor U, Tensor? c, Tensor M, Tensor h0, Tensor? beta, Tensor hs,"
       " str activation, int needs)"

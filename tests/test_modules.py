@@ -199,7 +199,7 @@ def test_dt_of_a_call_replaces_the_constructors():
         for one, two in zip(network(x, dt=dt), other(x), strict=True):
             torch.testing.assert_close(one, two)
     with pytest.raises(ValueError, match=r"dt must have shape \(\), got \(4,\)"):
-        network(x, dt=torch.ones(4, dtype=torch.float64))
+        network.step_matrix(dt=torch.ones(4, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(("exp_dtype", "bound"), [(None, 5e-2), (torch.float64, 1e-3)])

@@ -70,6 +70,7 @@ def differentiable(
     triton_saved: int = 0,
     triton_fake: Callable[..., Any] | None = None,
     composition: Any = None,
+    triton_composition: Any = None,
 ) -> dict[str, Callable[..., Tensors]]:
     """The op as one differentiable function per backend, each `(*tensors, *constants) -> results`.
 
@@ -83,8 +84,9 @@ def differentiable(
         outputs: how many results are differentiable.
         saved: how many further results the library op returns, kept for its backward.
         triton_saved, triton_fake: the same of the Triton kernels, where it differs.
-        composition: the module with the functions `<name>` and `<name>_backward`, where the library op is put together
-            in Python; None: csrc/ops.cpp has it.
+        composition: what has the functions `<name>` and `<name>_backward`, where the library op is put together in
+            Python; None: csrc/ops.cpp has it.
+        triton_composition: the same of the Triton kernels; None: the module `<name>/triton_kernels.py`.
     """
     if composition is not None:
         define_ops(name, name, lambda: composition, arguments, fake, inputs, outputs, saved)
@@ -93,7 +95,7 @@ def differentiable(
         torch.library.register_fake(f"vfrnn_kernels::{name}_backward")(backward_fake(outputs, inputs))
 
     triton = (arguments, triton_fake or fake, inputs, outputs, triton_saved)
-    define_ops(f"{name}_triton", name, lambda: triton_kernels(name), *triton)
+    define_ops(f"{name}_triton", name, lambda: triton_composition or triton_kernels(name), *triton)
 
     def plain_backward(*args: Any) -> Gradients:
         return reference_backward(*args[:-1])
@@ -106,6 +108,11 @@ def differentiable(
         _register_derivatives(name, f"{name}:cpu")
     _register_derivatives(f"{name}_triton", f"{name}:triton")
     return {backend: functools.partial(_apply, f"{name}:{backend}") for backend in BACKENDS}
+
+
+def kernels_of(key: str) -> Kernels:
+    """Of an op on a backend, "<op>:<backend>"."""
+    return _KERNELS[key]
 
 
 def _library(op: str) -> Callable[..., Tensors]:

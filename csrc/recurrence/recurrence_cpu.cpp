@@ -165,14 +165,13 @@ struct Split {
 };
 
 template <class T>
-Tensor forward(const Tensor& x_, const Tensor& U_, const std::optional<Tensor>& c, const Tensor& M_, const Tensor& h0_,
-               const std::optional<Tensor>& beta, Activation activation) {
+void forward(Tensor& hs, const Tensor& x_, const Tensor& U_, const std::optional<Tensor>& c, const Tensor& M_,
+             const Tensor& h0_, const std::optional<Tensor>& beta, Activation activation) {
   const RecurrenceKernelsOf<T>& kernel = kernels<T>();
   const int64_t W = kernel.panel_width;
   const Tensor x = with_adjacent_entries(x_), h0 = with_adjacent_entries(h0_), U = packed(U_), M = packed(M_);
   const int64_t steps = x.size(0), samples = x.size(1), i = x.size(2), n = M.size(0);
-  Tensor hs = large_result<T>(x, steps, samples, n);
-  if (steps == 0 || samples == 0) return hs;
+  if (steps == 0 || samples == 0) return;
 
   Tensor weights = empty_tensor(x, {panels_of(n, W) * (n + i) * W});
   T* w = weights.mutable_data_ptr<T>();
@@ -197,13 +196,21 @@ Tensor forward(const Tensor& x_, const Tensor& U_, const std::optional<Tensor>& 
   split.run([&](int64_t slice, int64_t worker, const Share& share, int64_t begin, int64_t end) {
     kernel.forward(problem, begin, end, share, states.get() + slice * state_size, workspaces.get() + worker * size);
   });
-  return hs;
+}
+
+void recurrence_into(Tensor hs, const Tensor& x, const Tensor& U, std::optional<Tensor> c, const Tensor& M,
+                     const Tensor& h0, std::optional<Tensor> beta, std::string activation) {
+  dispatch_real(x, [&](auto zero) { forward<decltype(zero)>(hs, x, U, c, M, h0, beta, activation_of(activation)); });
 }
 
 Tensor recurrence(const Tensor& x, const Tensor& U, std::optional<Tensor> c, const Tensor& M, const Tensor& h0,
                   std::optional<Tensor> beta, std::string activation) {
-  return dispatch_real(
-      x, [&](auto zero) { return forward<decltype(zero)>(x, U, c, M, h0, beta, activation_of(activation)); });
+  return dispatch_real(x, [&](auto zero) {
+    using T = decltype(zero);
+    Tensor hs = large_result<T>(x, x.size(0), x.size(1), M.size(0));
+    forward<T>(hs, x, U, c, M, h0, beta, activation_of(activation));
+    return hs;
+  });
 }
 
 // to (n, columns) = sum over slices of the panels' entries (row j of `to` is column j of the panels, its column f their
@@ -302,6 +309,7 @@ Gradients recurrence_backward(const Tensor& grad_hs, const Tensor& x, const Tens
 
 STABLE_TORCH_LIBRARY_IMPL(vfrnn_kernels, CPU, m) {
   m.impl("recurrence", TORCH_BOX(&recurrence));
+  m.impl("recurrence_into", TORCH_BOX(&recurrence_into));
   m.impl("recurrence_backward", TORCH_BOX(&recurrence_backward));
 }
 

@@ -105,14 +105,13 @@ Tensor as_state(const Tensor& t, const Tensor& h0) {
   return wide;
 }
 
-Tensor recurrence(const Tensor& x, const Tensor& U, std::optional<Tensor> c_, const Tensor& M_, const Tensor& h0_,
-                  std::optional<Tensor> beta_, std::string activation) {
+void recurrence_into(Tensor hs, const Tensor& x, const Tensor& U, std::optional<Tensor> c_, const Tensor& M_,
+                     const Tensor& h0_, std::optional<Tensor> beta_, std::string activation) {
   const OnDevice device(x);
   const CudaType type = type_of(M_);
   const int64_t T = x.size(0), B = x.size(1);
   const int n = width_of(M_);
-  Tensor hs = empty_tensor(h0_, {T, B, n});
-  if (T * B == 0) return hs;
+  if (T * B == 0) return;
   const Tensor M = packed(M_), h0 = packed(h0_);
   const std::optional<Tensor> c = packed_if_any(c_), beta = packed_if_any(beta_);
   const bool wide = h0.scalar_type() != M.scalar_type();
@@ -130,6 +129,12 @@ Tensor recurrence(const Tensor& x, const Tensor& U, std::optional<Tensor> c_, co
                                   activation_of(activation),
                                   wide};
   check_launch(run(problem, type, x, device.stream), "recurrence");
+}
+
+Tensor recurrence(const Tensor& x, const Tensor& U, std::optional<Tensor> c, const Tensor& M, const Tensor& h0,
+                  std::optional<Tensor> beta, std::string activation) {
+  Tensor hs = empty_tensor(h0, {x.size(0), x.size(1), M.size(0)});
+  recurrence_into(hs, x, U, c, M, h0, beta, activation);
   return hs;
 }
 
@@ -212,6 +217,7 @@ Gradients recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const Ten
 
 STABLE_TORCH_LIBRARY_IMPL(vfrnn_kernels, VFRNN_CUDA_KEY, m) {
   m.impl("recurrence", TORCH_BOX(&recurrence));
+  m.impl("recurrence_into", TORCH_BOX(&recurrence_into));
   m.impl("recurrence_backward", TORCH_BOX(&recurrence_backward));
 }
 

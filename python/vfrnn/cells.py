@@ -169,7 +169,7 @@ class OrthogonalRNNCell(FieldCell):
         (20,)
     """
 
-    divergence_free = True
+    orthogonal = True
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ class Recurrent(nn.Module):
     """Layers `h_t = act(M h_{t-1} + U x_t + c)`; a subclass says what M and c are made of."""
 
     _version = 1
+    orthogonal = False  # whether every step matrix is
 
     def __init__(
         self, input_size: int, hidden_size: int, nonlinearity: str, has_bias: bool, backend: str | None
@@ -69,18 +70,23 @@ class Recurrent(nn.Module):
     def _matrix(self, suffix: str, dt: float | Tensor | None) -> Tensor:
         raise NotImplementedError
 
-    def _layer(self, x: Tensor, h0: Tensor, dt: float | Tensor | None, suffix: str) -> Tensor:
-        """All states (T, B, n) of the layer on x (T, B, i) with steps of time dt."""
-        return self._states(x, h0, self._matrix(suffix, dt), suffix)
+    def _layer(self, x: Tensor, h0: Tensor, dt: float | Tensor | None, suffix: str, sequence: bool = True) -> Tensor:
+        """All states (T, B, n) of the layer on x (T, B, i) with steps of time dt, or the last (B, n)."""
+        return self._states(x, h0, self._matrix(suffix, dt), suffix, sequence)
 
-    def _states(self, x: Tensor, h0: Tensor, M: Tensor, suffix: str) -> Tensor:
-        """All states (T, B, n) of the layer on x (T, B, i)."""
+    def _states(self, x: Tensor, h0: Tensor, M: Tensor, suffix: str, sequence: bool = True) -> Tensor:
+        """All states (T, B, n) of the layer on x (T, B, i), or the last (B, n)."""
         U, beta = getattr(self, "weight_ih" + suffix), getattr(self, "beta" + suffix, None)
         c, dtype = self._bias(suffix), x.dtype
         if dtype in SIXTEEN_BITS:
             computed = torch.float32 if x.device.type in ("cpu", "meta") else dtype
             x, U, c, M, h0, beta = converted(computed, x, U, c, M, h0, beta)
-        return recurrence(x, U, c, M, h0, self.nonlinearity, beta, backend=self.backend).to(dtype)  # type: ignore
+        reversible = self.orthogonal and self.nonlinearity == "identity" and not sequence
+        hs = recurrence(
+            x, U, c, M, h0, self.nonlinearity, beta,  # type: ignore[arg-type]
+            return_sequence=sequence, reversible=reversible, backend=self.backend,
+        )  # fmt: skip
+        return hs.to(dtype)
 
     def _dtype(self) -> torch.dtype:
         """Of the parameters."""
@@ -134,7 +140,6 @@ class PlainRecurrent(Recurrent):
 class FieldRecurrent(Recurrent):
     """M is the flow, over a time dt, of a vector field on a latent mesh."""
 
-    divergence_free = False
     field_kind = "static"  # or "input": a field of its own for every step and sample
 
     def _set_field(
@@ -183,7 +188,7 @@ class FieldRecurrent(Recurrent):
         }
         if self.field_kind == "input":
             shapes["field_input_weight"] = (mesh.m, mesh.d, input_size)
-        return shapes if self.divergence_free else {**shapes, "divergence_scale": (1,)}
+        return shapes if self.orthogonal else {**shapes, "divergence_scale": (1,)}
 
     def _add_layer(
         self, input_size: int, suffix: str, device: torch.device | str | None, dtype: torch.dtype | None
@@ -217,9 +222,11 @@ class FieldRecurrent(Recurrent):
     def _bias(self, suffix: str) -> Tensor | None:
         return getattr(self, "bias" + suffix)
 
-    def _layer(self, x: Tensor, h0: Tensor, dt: float | Tensor | None, suffix: str) -> Tensor:
+    def _layer(self, x: Tensor, h0: Tensor, dt: float | Tensor | None, suffix: str, sequence: bool = True) -> Tensor:
         if self.field_kind == "static":
-            return self._irregular(x, h0, dt, suffix) if is_per_step(dt) else super()._layer(x, h0, dt, suffix)
+            if is_per_step(dt):
+                return self._irregular(x, h0, dt, suffix, sequence)
+            return super()._layer(x, h0, dt, suffix, sequence)
         if is_per_step(dt):
             raise ValueError(f"dt must be a number or have shape () with field='input', got {tuple(dt.shape)}")
         dtype = x.dtype
@@ -233,12 +240,13 @@ class FieldRecurrent(Recurrent):
             x, h0, U, c, v, V, beta, dt, scale = converted(torch.float32, x, h0, U, c, v, V, beta, dt, scale)
         hs = flow_recurrence(
             x, U, c, v, V, *mesh, h0, self.nonlinearity, beta, dt, scale,  # type: ignore[arg-type]
-            volume_preserving=self.volume_preserving, substeps=self.substeps, backend=self.backend,
+            volume_preserving=self.volume_preserving, substeps=self.substeps, return_sequence=sequence,
+            backend=self.backend,
         )  # fmt: skip
         return hs.to(dtype)
 
-    def _irregular(self, x: Tensor, h0: Tensor, dt: Tensor, suffix: str) -> Tensor:
-        """All states, with steps of the times dt (T,) or (T, B)."""
+    def _irregular(self, x: Tensor, h0: Tensor, dt: Tensor, suffix: str, sequence: bool) -> Tensor:
+        """All states, or the last, with steps of the times dt (T,) or (T, B)."""
         U, c, beta = getattr(self, "weight_ih" + suffix), self._bias(suffix), getattr(self, "beta" + suffix, None)
         S, delta = self._generator(suffix, None)
         dtype = x.dtype
@@ -247,7 +255,7 @@ class FieldRecurrent(Recurrent):
         assert self.substeps is not None  # only for a field that reads the input
         hs = spectral_recurrence(
             x, U, c, S, delta, dt, h0, self.nonlinearity, beta,  # type: ignore[arg-type]
-            substeps=self.substeps, backend=self.backend,
+            substeps=self.substeps, return_sequence=sequence, backend=self.backend,
         )  # fmt: skip
         return hs.to(dtype)
 
@@ -283,7 +291,7 @@ class FieldRecurrent(Recurrent):
         S, delta = field_generator(*tensors, field, backend=self.backend)
         if dtype is not None:
             S, delta = S.to(dtype), delta.to(dtype)
-        if self.divergence_free:
+        if self.orthogonal:
             return S, None
         if self.volume_preserving:
             delta = delta - delta.mean()
@@ -293,7 +301,7 @@ class FieldRecurrent(Recurrent):
         words = [] if self.field_kind == "static" else [f"field={self.field_kind}"]
         words += [] if self.dt == 1 else [f"dt={self.dt}"]
         default = 1 if self.field_kind == "static" else None
-        words += [] if self.divergence_free or self.substeps == default else [f"substeps={self.substeps}"]
+        words += [] if self.orthogonal or self.substeps == default else [f"substeps={self.substeps}"]
         words += [] if self.init == "henaff" else [f"init={self.init}"]
         words += ["volume_preserving=True"] if self.volume_preserving else []
         words += [] if self.exp_dtype is None else [f"exp_dtype={self.exp_dtype}"]

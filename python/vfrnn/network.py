@@ -73,6 +73,7 @@ class Network(Recurrent):
         hx: Tensor | None = None,
         *,
         dt: float | Tensor | PackedSequence | None = None,
+        return_sequence: bool = True,
     ) -> tuple[Any, Tensor]:
         """Runs the layers over the sequences.
 
@@ -85,9 +86,14 @@ class Network(Recurrent):
                 every step, (T,), or every step and sequence, (T, B), (B, T) with `batch_first`, or packed like the
                 input. It may have any sign, and is the same in all layers; in the second direction, too, the step that
                 reads input t lasts dt[t]. (`spectral_recurrence`; not for field="input".)
+            return_sequence: False returns the last layer's last states alone, and keeps about sqrt(T) states of it for
+                the backward, which computes the others again; none at all where steps are orthogonal and linear
+                (`OrthogonalRNN` with the identity), which the backward turns back. Layers below keep their sequence.
+                Not for a PackedSequence.
 
         Returns:
             output, shaped or packed as the input with directions * hidden_size features: the last layer's states;
+            (B, directions * n) or unbatched (directions * n,) without return_sequence;
             and h_n, shaped as hx: every layer's last state, of each sequence at its own end. (Both are in the order
             in which the sequences were given, hx too.)
 
@@ -97,6 +103,10 @@ class Network(Recurrent):
         if hx is not None and not isinstance(hx, Tensor):
             raise TypeError(f"{type(self).__name__}: hx must be a tensor, got {type(hx).__name__}")
         if isinstance(input, PackedSequence):
+            if not return_sequence:
+                raise ValueError(
+                    "return_sequence must be True for a PackedSequence, whose sequences end at other steps"
+                )
             data, batch_sizes, order, inverse = input
             # The order knows the batch without reading a number from a tensor, which torch.compile cannot.
             B = int(batch_sizes[0]) if order is None else order.shape[0]
@@ -107,7 +117,7 @@ class Network(Recurrent):
             self._check_dtype("hx", hx)
             sequences = Packed(batch_sizes, B, data)
             times = self._packed_times(dt, input, sequences)
-            output, h_n = self._through_layers(data, hx, sequences, times)
+            output, h_n = self._through_layers(data, hx, sequences, times, True)
             return PackedSequence(output, batch_sizes, order, inverse), self.permute_hidden(h_n, inverse)
         self._check_ranks(input, hx)
         batch_dim = 0 if self.batch_first else 1
@@ -122,7 +132,9 @@ class Network(Recurrent):
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
         if isinstance(dt, PackedSequence):
             raise TypeError(f"{type(self).__name__}: dt must be a number or a tensor, got PackedSequence with a tensor")
-        output, h_n = self._through_layers(x, hx, Equal(), self._times(dt, x.shape[0], x.shape[1]))
+        output, h_n = self._through_layers(x, hx, Equal(), self._times(dt, x.shape[0], x.shape[1]), return_sequence)
+        if not return_sequence:
+            return (output, h_n) if batched else (output.squeeze(0), h_n.squeeze(1))
         if self.batch_first:
             output = output.transpose(0, 1)
         return (output, h_n) if batched else (output.squeeze(batch_dim), h_n.squeeze(1))
@@ -187,22 +199,22 @@ class Network(Recurrent):
         return self._layer(x, h0, dt, suffix)
 
     def _through_layers(
-        self, x: Tensor, h0: Tensor, sequences: Equal | Packed, dt: float | Tensor | None
+        self, x: Tensor, h0: Tensor, sequences: Equal | Packed, dt: float | Tensor | None, return_sequence: bool
     ) -> tuple[Tensor, Tensor]:
-        """The last layer's states, laid out as x, and every layer's last states (layers * directions, B, n). dt as what
-        `_times` and `_packed_times` return."""
+        """The last layer's states, laid out as x, or the last of them (B, directions n), and every layer's last states
+        (layers * directions, B, n). dt is what `_times` and `_packed_times` return."""
         x, h0 = x.to(self._dtype()), h0.to(self._dtype())  # only autocast lets them differ; the ops convert further
         last: list[Tensor] = []
         for layer in range(self.num_layers):
             if layer > 0:
                 x = F.dropout(x, self.dropout, self.training)
-            directions = []
+            directions, whole = [], return_sequence or layer < self.num_layers - 1
             for reverse in (False, True)[: 1 + self.bidirectional]:
                 suffix = _suffix(layer, reverse)
                 times = sequences.times(dt, reverse) if is_per_step(dt) else dt
-                hs = self._layer(sequences.steps(x, reverse), h0[len(last)], times, suffix)
-                last.append(sequences.last(hs))
-                directions.append(sequences.in_place(hs, reverse))
+                hs = self._layer(sequences.steps(x, reverse), h0[len(last)], times, suffix, whole)
+                last.append(sequences.last(hs) if whole else hs)
+                directions.append(sequences.in_place(hs, reverse) if whole else hs)
             x = torch.cat(directions, -1) if self.bidirectional else directions[0]
         return x, torch.stack(last)
 

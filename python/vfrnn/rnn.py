@@ -85,9 +85,9 @@ class RNN(PlainRecurrent, Network):
         return f"RNN_{self.nonlinearity.upper()}"
 
     def forward(  # type: ignore[override]
-        self, input: Tensor | PackedSequence, hx: Tensor | None = None
+        self, input: Tensor | PackedSequence, hx: Tensor | None = None, *, return_sequence: bool = True
     ) -> tuple[Any, Tensor]:
-        return super().forward(input, hx)
+        return super().forward(input, hx, return_sequence=return_sequence)
 
     forward.__doc__ = Network.forward.__doc__
 
@@ -210,7 +210,7 @@ class OrthogonalRNN(FieldNetwork):
         True
     """
 
-    divergence_free = True
+    orthogonal = True
 
     def __init__(
         self,

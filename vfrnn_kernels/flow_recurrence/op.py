@@ -16,6 +16,7 @@ from vfrnn_kernels.checks import (
     check_tensor,
 )
 from vfrnn_kernels.dispatch import select_backend
+from vfrnn_kernels.final_state import Recurrent, chunk_length, final_state
 from vfrnn_kernels.flow_recurrence.reference import flow_recurrence_backward_reference, flow_recurrence_reference
 from vfrnn_kernels.recurrence.op import ACTIVATIONS, Activation
 
@@ -39,9 +40,10 @@ def flow_recurrence(
     volume_preserving: bool = False,
     order: int = 8,
     substeps: int | None = None,
+    return_sequence: bool = True,
     backend: str | None = None,
 ) -> Tensor:
-    r"""All states of a layer that moves its state along an input-conditioned field, computed inside one op.
+    r"""All states of a layer that moves its state along an input-conditioned field, or the last, inside one op.
 
     .. math:: h_t = \mathrm{act}(\Phi_{v_t}(h_{t-1}) + U x_t + c), \quad v_t = v + V x_t,
 
@@ -64,11 +66,14 @@ def flow_recurrence(
         order: degree of the flow's Taylor polynomial.
         substeps: of the flow, in every step. None plans them from an upper bound on |dt| ||S|| over all steps and
             samples. A number that is certainly too small is an error on the CPU.
+        return_sequence: False returns h_T alone and keeps about sqrt(T) states for the backward, which computes the
+            others again, chunk by chunk;
+            substeps are then planned for every chunk.
         backend: "cpu", "reference" or None (the first that serves the call).
 
     Returns:
-        hs (T, B, n). The derivatives of the activation follow from hs alone: where modrelu or relu returned 0 the
-        gradient is 0.
+        hs (T, B, n), or h_T (B, n). The derivatives of the activation follow from hs alone: where modrelu or relu
+        returned 0 the gradient is 0.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, device or shape, or is missing.
@@ -123,19 +128,25 @@ def flow_recurrence(
     check_positive_int("order", order)
     if substeps is not None:
         check_positive_int("substeps", substeps)
-    function = _functions[select_backend("flow_recurrence", backend, (x,), n=n)]
+    name = select_backend("flow_recurrence", backend, (x,), n=n)
     tensors = (x, U, c, v, V, b, w, N, G, h0, beta, dt, divergence_scale)
-    return function(*tensors, activation, bool(volume_preserving), order, substeps or 0)[0]
+    constants = (activation, bool(volume_preserving), order, substeps or 0)
+    if return_sequence:
+        return _functions[name](*tensors, *constants)[0]
+    return _final_functions[name](*tensors, *constants, False, chunk_length(x.shape[0], B, n))[0]
 
 
 def _fake(x: Tensor, U: Tensor, *args: object) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape[0], x.shape[1], U.shape[0]), x.new_empty(())  # hs and the number of substeps
 
 
+_ARGUMENTS = (
+    "Tensor x, Tensor U, Tensor? c, Tensor v, Tensor V, Tensor b, Tensor w, Tensor N, Tensor G, Tensor h0, "
+    "Tensor? beta, Tensor dt, Tensor divergence_scale, str activation, bool volume_preserving, int order, int substeps"
+)
 _functions = differentiable(
     "flow_recurrence",
-    arguments="Tensor x, Tensor U, Tensor? c, Tensor v, Tensor V, Tensor b, Tensor w, Tensor N, Tensor G, Tensor h0, "
-    "Tensor? beta, Tensor dt, Tensor divergence_scale, str activation, bool volume_preserving, int order, int substeps",
+    arguments=_ARGUMENTS,
     reference=flow_recurrence_reference,
     reference_backward=flow_recurrence_backward_reference,
     fake=_fake,
@@ -143,4 +154,10 @@ _functions = differentiable(
     outputs=1,
     saved=1,
     triton_saved=1,
+)
+_final_functions = final_state(
+    Recurrent("flow_recurrence", inputs=13, timed=(0,), state=9),
+    arguments=_ARGUMENTS,
+    reference=flow_recurrence_reference,
+    reference_backward=flow_recurrence_backward_reference,
 )

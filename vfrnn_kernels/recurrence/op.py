@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -11,6 +12,7 @@ from vfrnn_kernels.autocast import autocast_dtype, converted
 from vfrnn_kernels.autograd import differentiable
 from vfrnn_kernels.checks import check_choice, check_rank, check_shape, check_tensor
 from vfrnn_kernels.dispatch import select_backend
+from vfrnn_kernels.final_state import Recurrent, chunk_length, final_state
 from vfrnn_kernels.recurrence.reference import recurrence_backward_reference, recurrence_reference
 
 ACTIVATIONS = ("modrelu", "tanh", "relu", "identity")
@@ -26,9 +28,11 @@ def recurrence(
     activation: Activation = "tanh",
     beta: Tensor | None = None,
     *,
+    return_sequence: bool = True,
+    reversible: bool = False,
     backend: str | None = None,
 ) -> Tensor:
-    r"""All states of a recurrent layer, computed inside one op.
+    r"""All states of a recurrent layer, or the last one, computed inside one op.
 
     .. math:: h_t = \mathrm{act}(M h_{t-1} + U x_t + c), \quad
         \mathrm{modrelu}(z) = \mathrm{sign}(z)\, \mathrm{relu}(|z| + \beta)
@@ -42,10 +46,15 @@ def recurrence(
             dtype of x, or float32 beside x, U and M in 16 bits: products in 16 bits then keep a float32 state.
         activation: "modrelu", "tanh", "relu" or "identity".
         beta: (n,), the bias of modrelu's modulus; given exactly when the activation is "modrelu".
+        return_sequence: False returns h_T alone and keeps about sqrt(T) states for the backward, which computes the
+            others again, chunk by chunk: the time of one forward more.
+        reversible: the caller's word that M is orthogonal: of h_T alone, with the identity, nothing is kept, and the
+            backward turns the states back. They return to rounding, which grows with T as the drift of their lengths.
         backend: "cpu", "cuda", "triton", "reference" or None (the first that serves the call).
 
     Returns:
-        hs (T, B, n). Its derivatives follow from hs alone: where modrelu or relu returned 0 the gradient is 0.
+        hs (T, B, n), or h_T (B, n). Its derivatives follow from hs alone: where modrelu or relu returned 0 the gradient
+        is 0.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, device or shape, or is missing.
@@ -92,8 +101,16 @@ def recurrence(
     if beta is not None:
         check_tensor("beta", beta, state, state_name)
         check_shape("beta", beta, "(n,)", (n,), n=n)
-    function = _functions[select_backend("recurrence", backend, (x,))]
-    return function(x, U, c, M, h0, beta, activation)[0]
+    if reversible and (return_sequence or activation != "identity"):
+        raise ValueError(
+            "reversible must be False unless return_sequence is False and activation is 'identity', "
+            f"got return_sequence={return_sequence} and activation {activation!r}"
+        )
+    name = select_backend("recurrence", backend, (x,))
+    tensors = (x, U, c, M, h0, beta)
+    if return_sequence:
+        return _functions[name](*tensors, activation)[0]
+    return _final_functions[name](*tensors, activation, bool(reversible), chunk_length(x.shape[0], B, n))[0]
 
 
 def _autocast(
@@ -118,12 +135,34 @@ def _fake(
     return h0.new_empty(x.shape[0], x.shape[1], M.shape[0])
 
 
+def _reverse(
+    run: Callable[..., tuple[Tensor]], tensors: Sequence[Tensor | None], constants: Sequence[str], h: Tensor, hs: Tensor
+) -> Tensor:
+    """The state before a chunk, and hs in it, the last of which is h: h_{t-1} = M^T h_t - M^T U x_t - M^T c."""
+    x, U, c, M = tensors[:4]
+    assert x is not None
+    assert U is not None
+    assert M is not None
+    back = M.mT.contiguous()
+    shift = None if c is None else -(back.to(c.dtype) @ c)
+    before = run(x.flip(0), -(back @ U), shift, back, h, None, *constants)[0]
+    torch.cat([before[:-1].flip(0), h.unsqueeze(0)], out=hs)
+    return before[-1].clone()
+
+
+_ARGUMENTS = "Tensor x, Tensor U, Tensor? c, Tensor M, Tensor h0, Tensor? beta, str activation"
 _functions = differentiable(
     "recurrence",
-    arguments="Tensor x, Tensor U, Tensor? c, Tensor M, Tensor h0, Tensor? beta, str activation",
+    arguments=_ARGUMENTS,
     reference=recurrence_reference,
     reference_backward=recurrence_backward_reference,
     fake=_fake,
     inputs=6,
     outputs=1,
+)
+_final_functions = final_state(
+    Recurrent("recurrence", inputs=6, timed=(0,), state=4, into="recurrence_into", reverse=_reverse),
+    arguments=_ARGUMENTS,
+    reference=recurrence_reference,
+    reference_backward=recurrence_backward_reference,
 )

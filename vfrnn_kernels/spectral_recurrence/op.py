@@ -9,6 +9,7 @@ from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
 from vfrnn_kernels.checks import check_choice, check_positive_int, check_rank, check_shape, check_tensor
 from vfrnn_kernels.dispatch import select_backend
+from vfrnn_kernels.final_state import Recurrent, chunk_length, final_state
 from vfrnn_kernels.recurrence.op import ACTIVATIONS, Activation
 from vfrnn_kernels.spectral_recurrence import composition
 from vfrnn_kernels.spectral_recurrence.reference import (
@@ -29,9 +30,10 @@ def spectral_recurrence(
     beta: Tensor | None = None,
     *,
     substeps: int = 1,
+    return_sequence: bool = True,
     backend: str | None = None,
 ) -> Tensor:
-    r"""All states of a layer whose steps last differently, computed inside one op.
+    r"""All states of a layer whose steps last differently, or the last one, computed inside one op.
 
     .. math:: h_t = \mathrm{act}(M_t h_{t-1} + U x_t + c), \quad M_t = (\mathrm{diag}(e_t)\, \exp(dt_t\, S / k)\,
         \mathrm{diag}(e_t))^k, \quad e_t = \exp(-dt_t\, \delta / (4 k))
@@ -50,11 +52,14 @@ def spectral_recurrence(
         activation: "modrelu", "tanh", "relu" or "identity".
         beta: (n,), the bias of modrelu's modulus; given exactly when the activation is "modrelu".
         substeps: k >= 1; without delta all k are the same.
+        return_sequence: False returns h_T alone and keeps about sqrt(T) states for the backward, which computes the
+            others again, chunk by chunk.
         backend: "cpu", "reference" or None (the first that serves the call).
 
     Returns:
-        hs (T, B, n). The derivatives of the activation follow from hs alone: where modrelu or relu returned 0 the
-        gradient is 0. Memory grows with T by the states alone; the backward computes the steps again, by blocks.
+        hs (T, B, n), or h_T (B, n). The derivatives of the activation follow from hs alone: where modrelu or relu
+        returned 0 the gradient is 0. Memory grows with T by the states alone; the backward computes the steps again,
+        by blocks.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, device or shape, or is missing.
@@ -107,8 +112,11 @@ def spectral_recurrence(
     check_positive_int("substeps", substeps)
     if delta is None:
         substeps = 1
-    function = _functions[select_backend("spectral_recurrence", backend, (x,), n=n)]
-    return function(x, U, c, S, delta, dt, h0, beta, activation, substeps)[0]
+    name = select_backend("spectral_recurrence", backend, (x,), n=n)
+    arguments = (x, U, c, S, delta, dt, h0, beta, activation, substeps)
+    if return_sequence:
+        return _functions[name](*arguments)[0]
+    return _final_functions[name](*arguments, False, chunk_length(T, B, n))[0]
 
 
 def _fake(x: Tensor, U: Tensor, *args: object) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,10 +125,13 @@ def _fake(x: Tensor, U: Tensor, *args: object) -> tuple[Tensor, Tensor, Tensor]:
     return x.new_empty(x.shape[0], x.shape[1], n), x.new_empty(2, planes, n), x.new_empty(planes)
 
 
+_ARGUMENTS = (
+    "Tensor x, Tensor U, Tensor? c, Tensor S, Tensor? delta, Tensor dt, Tensor h0, Tensor? beta, "
+    "str activation, int substeps"
+)
 _functions = differentiable(
     "spectral_recurrence",
-    arguments="Tensor x, Tensor U, Tensor? c, Tensor S, Tensor? delta, Tensor dt, Tensor h0, Tensor? beta, "
-    "str activation, int substeps",
+    arguments=_ARGUMENTS,
     reference=spectral_recurrence_reference,
     reference_backward=spectral_recurrence_backward_reference,
     fake=_fake,
@@ -129,4 +140,10 @@ _functions = differentiable(
     saved=2,
     triton_saved=2,
     composition=composition,
+)
+_final_functions = final_state(
+    Recurrent("spectral_recurrence", inputs=8, timed=(0, 5), state=6),
+    arguments=_ARGUMENTS,
+    reference=spectral_recurrence_reference,
+    reference_backward=spectral_recurrence_backward_reference,
 )

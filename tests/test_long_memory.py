@@ -1,0 +1,123 @@
+"""return_sequence=False of the networks: the end of the sequence, in memory that hardly grows with T."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_sequence
+
+from vfrnn import RNN, VFRNN, LatentMesh, OrthogonalRNN
+
+F64 = torch.float64
+
+
+def network(kind, *args, **kwargs):
+    """With all parameters away from 0."""
+    model = kind(2, 5, *args, dtype=F64, **kwargs)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def assert_the_end(model, x, expected_rows, **options):
+    """Both ways, with hx; `expected_rows(output)` finds the last states in the sequence."""
+    batch = x.shape[1 if not model.batch_first else 0] if x.dim() == 3 else None
+    shape = (model.num_layers * (1 + model.bidirectional), batch, 5)
+    hx = torch.randn([size for size in shape if size is not None], dtype=F64, requires_grad=True)
+    given = [*model.parameters(), hx]
+    results = []
+    for sequence in (False, True):
+        output, h_n = model(x, hx, return_sequence=sequence, **options)
+        output = expected_rows(output) if sequence else output
+        grads = torch.autograd.grad(output.square().sum() + h_n.sum(), given)
+        results.append((output, h_n, *grads))
+    for mine, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-10, atol=1e-12)
+
+
+MODELS = {
+    "RNN": lambda **options: network(RNN, **options),
+    "VFRNN": lambda **options: network(VFRNN, **options),
+    "orthogonal": lambda **options: network(OrthogonalRNN, **options),
+    "identity": lambda **options: network(OrthogonalRNN, nonlinearity="identity", **options),
+    "input": lambda **options: network(
+        VFRNN, mesh=LatentMesh.random(5, cells=3, dim=2, dtype=F64), field="input", **options
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_end_of_the_sequence(name):
+    assert_the_end(MODELS[name](), torch.randn(7, 3, 2, dtype=F64), lambda output: output[-1])
+    assert_the_end(MODELS[name](), torch.randn(7, 2, dtype=F64), lambda output: output[-1])
+
+
+def test_layers_and_directions():
+    model = network(VFRNN, 2, bidirectional=True, batch_first=True)
+    x = torch.randn(3, 7, 2, dtype=F64)
+    # the second direction ends at the first step
+    assert_the_end(model, x, lambda output: torch.cat([output[:, -1, :5], output[:, 0, 5:]], -1))
+
+
+def test_irregular_times():
+    for kind in (VFRNN, OrthogonalRNN):
+        assert_the_end(
+            network(kind), torch.randn(7, 3, 2, dtype=F64), lambda output: output[-1], dt=torch.randn(7, 3, dtype=F64)
+        )
+
+
+def test_packed_sequences_end_elsewhere():
+    packed = pack_sequence([torch.randn(4, 2, dtype=F64), torch.randn(2, 2, dtype=F64)])
+    with pytest.raises(ValueError, match="return_sequence must be True for a PackedSequence"):
+        network(VFRNN)(packed, return_sequence=False)
+
+
+def test_only_an_orthogonal_linear_layer_turns_back():
+    def kept(model):
+        numbers = 0
+
+        def pack(t):
+            nonlocal numbers
+            numbers += t.numel()
+            return t
+
+        x = torch.randn(400, 1, 2, dtype=F64)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            model(x, return_sequence=False)
+        return numbers - x.numel()
+
+    linear, general = (network(kind, nonlinearity="identity") for kind in (OrthogonalRNN, VFRNN))
+    small = network(OrthogonalRNN, nonlinearity="identity")
+    assert kept(linear) == kept(small)
+    assert kept(linear) < kept(general)
+
+
+PEAK = """
+import resource, sys, torch
+from vfrnn import OrthogonalRNN, VFRNN
+torch.manual_seed(0)
+kind, T, sequence = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "True"
+model = OrthogonalRNN(4, 64, nonlinearity="identity") if kind == "turned back" else VFRNN(4, 64)
+x = torch.randn(T, 1, 4)
+def step(x):
+    output = model(x, return_sequence=sequence)[0]
+    (output[-1] if sequence else output).sum().backward()
+step(x[:40_000])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+step(x)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def growth(kind, T, sequence):
+    """Peak resident kilobytes of a training step beyond those of one of 40 000 steps."""
+    arguments = [sys.executable, "-c", PEAK, kind, str(T), str(sequence)]
+    return int(subprocess.run(arguments, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.parametrize("kind", ["checkpointed", "turned back"])
+def test_a_million_steps_in_little_memory(kind):
+    assert growth(kind, 1_000_000, False) < 40_000  # all states: 250 MB
+    assert growth(kind, 1_000_000, True) > 240_000  # the measurement sees them
