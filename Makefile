@@ -26,7 +26,8 @@ test: $(VENV)/.test-tools
 test-all: lint test-isa sanitize test-cuda-emulated test-cuda test-triton-aot test-interop test-bench test-wheel test-install
 
 OP_TESTS := tests/test_recurrence.py tests/test_skew_expm.py tests/test_strang_step.py tests/test_field_generator.py \
-  tests/test_field_flow.py tests/test_threads.py
+  tests/test_field_flow.py tests/test_flow_recurrence.py tests/test_spectral_recurrence.py tests/test_final_state.py \
+  tests/test_threads.py
 
 # Those that run the native kernels and not only PyTorch's machinery around them.
 NATIVE := "not reference and not compile and not opcheck and not gradcheck and not instruction_set"

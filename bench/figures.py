@@ -177,6 +177,25 @@ def memory(result: Json) -> Figure | None:
     return figure
 
 
+def long_memory(result: Json) -> Figure | None:
+    """Peak and time of a training step on one very long sequence, of which the last state is wanted."""
+    rows = result.get("long_memory", [])
+    if not rows:
+        return None
+    figure, every_axes = _figure(2, width=5.2)
+    colours = ("#D55E00", "#0072B2", "#009E73")
+    for row, shade in zip(rows, colours, strict=True):
+        megabytes = [max(value / 2**20, 0.1) for value in row["bytes"]]
+        every_axes[0].plot(row["steps"], megabytes, "o-", color=shade, label=row["provider"], markersize=4)
+        every_axes[1].plot(row["steps"], row["seconds"], "o-", color=shade, label=row["provider"], markersize=4)
+    every_axes[0].set(ylabel="MiB beyond the inputs, at the peak")
+    every_axes[1].set(ylabel="seconds a training step")
+    for axes in every_axes:
+        axes.set(xlabel="T   (B 1, n 64)", xscale="log", yscale="log")
+        axes.legend(fontsize=7)
+    return figure
+
+
 def learning_curves(tasks: list[Json]) -> Figure | None:
     """Each task's test metric over epochs: the mean over seeds, and the range as a band."""
     if not tasks:
@@ -224,6 +243,7 @@ FIGURES: tuple[tuple[str, str, Callable[[Json], Figure | None]], ...] = (
     ("Time per step", "Microseconds per time step.", time_per_step),
     ("Error against cost", "Exponentials in float32, against float64.", error_against_cost),
     ("Memory", "Peak memory of a training step over T.", memory),
+    ("Long memory", "Peak memory and time of a training step on one very long sequence.", long_memory),
 )
 
 

@@ -12,7 +12,7 @@ import math
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,11 @@ def _own_peak(provider: str, workload: Workload | InputField) -> float:
         return (recurrence_providers(w, device) | training_step_providers(w, device))[provider]().run
 
     run_of(dataclasses.replace(workload, T=2, B=2))()  # what a first call loads is not what a sequence costs
-    run = run_of(workload)
+    return peak(run_of(workload))
+
+
+def peak(run: Callable[[], Any]) -> float:
+    """Bytes at the peak of `run` beyond what was there before, in this process."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
     before = _kilobytes("VmRSS")
     run()

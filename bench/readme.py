@@ -45,7 +45,7 @@ class Results:
 
     def cell(self, workload: str, ours: str, peer: str) -> str:
         value = self.ratio(workload, ours, peer)
-        return "" if value is None else f"{value:.2f}"
+        return "" if value is None else f"{value:.2f}" if value >= 0.01 else f"{value:.3f}"
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -98,7 +98,13 @@ def fields(results: Results) -> str:
         for suffix, what in (("", "the field learned"), (" mesh learned", "the mesh learned too")):
             cells = [results.cell(name + suffix, f"vfrnn.{op}", peer) for peer in ("eager", "compiled")]
             rows.append([f"`{op}`, {what}", *cells])
-    return markdown(["", "over eager PyTorch", "over `torch.compile`"], rows)
+    text = markdown(["", "over eager PyTorch", "over `torch.compile`"], rows) + "\n"
+    loops = (
+        ("I1", "vfrnn.flow_recurrence", "the flow's formulas, step by step"),
+        ("I2", "vfrnn.spectral_recurrence", "`torch.matrix_exp` for every step and sample"),
+    )
+    rows = [[f"`{op}` ({name})", what, results.cell(name, op, "eager loop")] for name, op, what in loops]
+    return text + markdown(["T 200, batch 32, n 64", "over an eager loop of", "ratio"], rows)
 
 
 def accuracy(results: Results) -> str:
@@ -123,7 +129,13 @@ def growth(results: Results) -> str:
             rows.append([span, f"`{curve['provider']}`", *(f"{value:.2f}" for value in exponents)])
     text = markdown(["time over", "", "fitted exponent", "in the larger half"], rows) + "\n"
     rows = [[f"`{row['provider']}`", f"{row['copies_of_states']:.2f}"] for row in results.runs[0]["memory"]]
-    return text + markdown(["peak memory of a training step over T", "copies of the hidden states"], rows)
+    text += markdown(["peak memory of a training step over T", "copies of the hidden states"], rows)
+    rows = []
+    for row in results.runs[0]["long_memory"]:
+        values = zip(row["bytes"], row["seconds"], strict=True)
+        rows.append([f"`{row['provider']}`", *(f"{b / 2**20:.0f} MiB, {s:.2f} s" for b, s in values)])
+    steps = results.runs[0]["long_memory"][0]["steps"]
+    return text + "\n" + markdown(["one sequence, n 64: peak, time of a step", *(f"T {T}" for T in steps)], rows)
 
 
 def tasks(results: Results) -> str:

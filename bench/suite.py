@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from vfrnn_bench import accuracy, growth
+from vfrnn_bench import accuracy, growth, long_memory
 from vfrnn_bench.cases import LEFT_OUT_OF_QUICK, QUICK, Case, cases
 from vfrnn_bench.measure import copy_ceiling, gemm_ceiling, machine, measure
 
@@ -60,7 +60,7 @@ def parts(options: SuiteOptions) -> int:
     """How many steps `run` reports."""
     if options.workloads:
         return len(options.cases())
-    memory = len(growth.MEMORY_PROVIDERS) if options.device == "cpu" else 0
+    memory = len(growth.MEMORY_PROVIDERS) + len(long_memory.KINDS) if options.device == "cpu" else 0
     return len(options.cases()) + len(growth.SIZES) + memory + 1
 
 
@@ -103,4 +103,8 @@ def run(options: SuiteOptions, report: Report) -> dict[str, Any]:
         for row in growth.memory_growth(steps):
             result["memory"].append(row)
             report("memory", row)
+        result["long_memory"] = []
+        for row in long_memory.long_memory(long_memory.QUICK_STEPS if options.quick else long_memory.STEPS):
+            result["long_memory"].append(row)
+            report("long memory", row)
     return result

@@ -27,6 +27,9 @@ def lines(kind: str, row: Json) -> Iterator[str]:
             yield f"time of {curve['provider']} over {row['over']}: exponent {exponents}"
     elif kind == "memory":
         yield f"memory of {row['provider']} over T: {row['copies_of_states']:.2f} copies of the hidden states"
+    elif kind == "long memory":
+        peaks = ", ".join(f"{b / 2**20:.0f} MiB at T {T}" for T, b in zip(row["steps"], row["bytes"], strict=True))
+        yield f"{row['provider']}: {peaks}"
 
 
 def ratios(result: Json) -> Table:

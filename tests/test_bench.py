@@ -15,6 +15,7 @@ from vfrnn.tasks.training import LAST_EPOCHS
 pytest.importorskip("rich", reason="needs vfrnn-kernels[bench]")
 from vfrnn_bench import accuracy, figures, growth, measure, profile, readme, report, suite
 from vfrnn_bench.cases import LEFT_OUT_OF_QUICK, QUICK, cases
+from vfrnn_bench.long_memory import KINDS
 from vfrnn_bench.providers import Provider, exponential_exact
 from vfrnn_bench.tasks import __main__ as tasks
 from vfrnn_bench.tasks.benchmarks import BENCHMARKS, MODELS, Benchmark
@@ -148,10 +149,11 @@ def whole_result():
         "state_bytes": [4, 8],
         "copies_of_states": 2.0,
     }
+    long_memory = [{"provider": kind, "steps": [10, 20], "bytes": [1e5, 1e6], "seconds": [0.1, 0.2]} for kind in KINDS]
     error = {"forward": 1e-7, "orthogonality": 1e-7, "gradient": 1e-6}
     return {
         "machine": measure.machine(CPU), "suite": "quick", "ceiling": {"gemm_flops": 1e11, "copy_bytes": 1e10},
-        "cases": [case], "time": time, "memory": [memory],
+        "cases": [case], "time": time, "memory": [memory], "long_memory": long_memory,
         "accuracy": [{"provider": "vfrnn.skew_expm", "n": 8, "norm": 1.0, "median_ms": 0.1, "errors": error}],
     }  # fmt: skip
 
@@ -189,7 +191,7 @@ def test_every_picture_of_the_report_has_data():
 
 
 def test_pictures_without_data_are_left_out():
-    empty = whole_result() | {"cases": [], "time": [], "memory": [], "accuracy": []}
+    empty = whole_result() | {"cases": [], "time": [], "memory": [], "long_memory": [], "accuracy": []}
     assert "<svg" not in report.page(empty, [])
 
 

@@ -16,7 +16,17 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-OPS = ("recurrence", "skew_expm", "strang_step", "field_generator", "field_flow", "threads")
+OPS = (
+    "recurrence",
+    "skew_expm",
+    "strang_step",
+    "field_generator",
+    "field_flow",
+    "flow_recurrence",
+    "spectral_recurrence",
+    "final_state",
+    "threads",
+)
 #: Those that run the native kernels and not only PyTorch's machinery around them.
 NATIVE = "not reference and not compile and not opcheck and not gradcheck and not instruction_set"
 #: A GPU is not needed for that, nor a driver.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import vfrnn
 import vfrnn_kernels as kernels
-from vfrnn_kernels.dispatch import BACKENDS, get_backend
+from vfrnn_kernels.dispatch import BACKENDS, Backend, get_backend, refusal
 from vfrnn_kernels.loader import (
     CPU_LIBRARY,
     CPU_LIBRARY_MISSING,
@@ -126,9 +126,13 @@ def processor() -> dict[str, str]:
 
 
 def self_checks() -> list[Check]:
-    """Every op on every backend that serves float32 on a device of this machine."""
-    usable = [b.name for b in BACKENDS if b.missing is None and _device(b.name) is not None]
-    return [_check(op, backend) for op in _CASES for backend in usable]
+    """Every op on every backend that serves it in float32 on a device of this machine."""
+    return [_check(op, backend.name) for op in _CASES for backend in BACKENDS if _serves(backend, op)]
+
+
+def _serves(backend: Backend, op: str) -> bool:
+    device = _device(backend.name)
+    return device is not None and refusal(backend, op, device, torch.float32) is None
 
 
 def _check(op: str, backend: str) -> Check:
@@ -193,10 +197,31 @@ def _recurrence() -> Case:
     return [_random(5, 3, 2), _random(17, 2), _random(17), _random(17, 17), _random(3, 17)], call
 
 
+def _spectral_recurrence() -> Case:
+    def call(
+        x: Tensor, U: Tensor, c: Tensor, A: Tensor, delta: Tensor, dt: Tensor, h0: Tensor, backend: str
+    ) -> tuple[Tensor, ...]:
+        return (kernels.spectral_recurrence(x, U, c, (A - A.mT) / 8, delta / 4, dt, h0, "tanh", backend=backend),)
+
+    shapes = ((5, 3, 2), (17, 2), (17,), (17, 17), (17,), (5, 3), (3, 17))
+    return [_random(*shape) for shape in shapes], call
+
+
+def _flow_recurrence() -> Case:
+    def call(*tensors: Tensor, backend: str) -> tuple[Tensor, ...]:
+        op = functools.partial(kernels.flow_recurrence, activation="tanh", dt=0.02, substeps=1, backend=backend)
+        return (op(*tensors),)
+
+    layer = [_random(*shape) for shape in ((5, 3, 2), (17, 2), (17,), (9, 2), (9, 2, 2))]
+    return [*layer, *_mesh(), _random(3, 17)], call
+
+
 _CASES: dict[str, Callable[[], Case]] = {
     "skew_expm": _skew_expm,
     "field_generator": _field_generator,
     "strang_step": _strang_step,
     "field_flow": _field_flow,
     "recurrence": _recurrence,
+    "spectral_recurrence": _spectral_recurrence,
+    "flow_recurrence": _flow_recurrence,
 }

@@ -36,5 +36,5 @@ def run(arguments: argparse.Namespace) -> int:
     for check in checks:
         verdict = "ok" if check.passed else "FAILED"
         errors = f"values {check.value_error:.1e}   gradients {check.gradient_error:.1e}"
-        print(f"  {check.op:<16} {check.backend:<10} {errors}   {verdict}")
+        print(f"  {check.op:<19} {check.backend:<10} {errors}   {verdict}")
     return 0 if all(check.passed for check in checks) else 1

@@ -14,7 +14,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "denoise": {"epochs": 20, "batch_size": 64, "hidden_size": 128, "lr": 1e-3, "generator_lr": 1e-4, "init": "henaff"},
     "adding": {"epochs": 100, "batch_size": 64, "hidden_size": 128, "lr": 5e-3, "generator_lr": 5e-4, "init": "cayley"},
     "mnist": {"epochs": 30, "batch_size": 64, "hidden_size": 170, "lr": 5e-3, "generator_lr": 5e-4, "init": "cayley"},
-    "co2": {"epochs": 40, "batch_size": 32, "hidden_size": 64, "lr": 5e-3, "generator_lr": 5e-4, "init": "cayley"},
+    "co2": {"epochs": 80, "batch_size": 32, "hidden_size": 64, "lr": 5e-3, "generator_lr": 5e-4, "init": "cayley"},
 }
 # A peer that does better at another rate than ours gets it.
 PEER_RATES = {("digits", "torch-orthogonal"): 5e-3}
