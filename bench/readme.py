@@ -154,6 +154,11 @@ def tasks(results: Results) -> str:
         text += f"{'' if len(task['seeds']) == 1 else 's'}, {task['threads']} thread"
         text += f"{'' if task['threads'] == 1 else 's'}; without memory {baseline}.\n\n"
         text += markdown(["", f"test {task['metric']}", "over seeds", "time per step"], rows) + "\n"
+        for model in task["models"]:
+            scales = [scale for scale in model.get("divergence_scale_by_seed", []) if scale is not None]
+            if scales:
+                values = ", ".join(f"{scale:.2g}" for scale in scales)
+                text += f"Learned divergence scale of `{model['title']}`: {values}.\n\n"
     return text
 
 

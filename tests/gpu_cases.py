@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from torch import Tensor
 
 from tests.cases import random_mesh, relative_error, skew_matrix
-from vfrnn_kernels import field_flow, field_generator, recurrence, skew_expm, strang_step
+from vfrnn_kernels import (
+    field_flow,
+    field_generator,
+    flow_recurrence,
+    recurrence,
+    skew_expm,
+    spectral_recurrence,
+    strang_step,
+)
 from vfrnn_kernels.dispatch import get_backend, refusal
 from vfrnn_kernels.loader import CUDA_EMULATED, TRITON_INTERPRETED
 
@@ -102,15 +111,75 @@ def field_flow_case(n, B=3 if GPU else 2, per_sample=False, substeps=2, volume_p
     return Case(tensors, call, 60, 200)
 
 
+def spectral_recurrence_case(n, T=3, B=3, i=2, activation="tanh", divergence=True, substeps=1) -> Case:
+    tensors = [
+        torch.randn(T, B, i),
+        torch.randn(n, i) / math.sqrt(i),
+        torch.randn(n),
+        skew_matrix(n, 2.0, dtype=torch.float32),
+        0.3 * torch.randn(n) if divergence else None,
+        torch.linspace(-1, 2, T * B).reshape(T, B),
+        torch.randn(B, n),
+        0.3 * torch.randn(n) if activation == "modrelu" else None,
+    ]
+
+    def call(x, U, c, S, delta, dt, h0, beta, backend):
+        options = {"substeps": substeps, "backend": backend}
+        S = (S - S.mT) / 2
+        return (spectral_recurrence(x, U, c, S, delta, dt, h0, activation, beta, **options),)
+
+    return Case(tensors, call, 30 * math.sqrt(n + i), 100 * math.sqrt(n + i))
+
+
+def flow_recurrence_case(n, T=3, B=2, i=2, activation="tanh", m=5, d=2, substeps=1, volume_preserving=False) -> Case:
+    b, w, N, G = random_mesh(n, m, d, torch.float32)
+    tensors = [
+        torch.randn(T, B, i),
+        torch.randn(n, i) / math.sqrt(i),
+        torch.randn(n),
+        torch.randn(m, d),
+        torch.randn(m, d, i),
+        b,
+        w,
+        N,
+        G,
+        torch.randn(B, n),
+        0.3 * torch.randn(n) if activation == "modrelu" else None,
+        torch.tensor(0.1 / n),
+        torch.tensor(0.7),
+    ]
+
+    def call(*tensors, backend):
+        *layer, beta, dt, scale = tensors
+        options = {"volume_preserving": volume_preserving, "substeps": substeps, "backend": backend}
+        return (flow_recurrence(*layer, activation, beta, dt, scale, **options),)
+
+    return Case(tensors, call, 100, 300)
+
+
 CASES = {
     "recurrence": recurrence_case,
     "skew_expm": skew_expm_case,
     "strang_step": strang_step_case,
     "field_generator": field_generator_case,
     "field_generator complete": lambda n, **options: field_generator_case(n, complete=True, **options),
+    "spectral_recurrence": spectral_recurrence_case,
+    "flow_recurrence": flow_recurrence_case,
     "field_flow": field_flow_case,
     "field_flow per sample": lambda n, **options: field_flow_case(n, per_sample=True, **options),
 }
+
+
+#: What cannot be recorded in a CUDA graph: the planes of a generator are found with the host's help.
+NOT_RECORDED = ("spectral_recurrence",)
+
+
+def skip_unserved(name: str, backend: str) -> None:
+    """Skips the test of a case whose op the backend has no kernels of."""
+    if backend in BACKENDS:
+        reason = refusal(get_backend(backend), name.split()[0], DEVICE, torch.float32)
+        if reason is not None:
+            pytest.skip(f"{backend}: {reason}")
 
 
 def small_case(name: str, n: int) -> Case:

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from vfrnn_kernels import field_flow, flow_recurrence
-from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.field_flow.plan import series_limit
 from vfrnn_kernels.flow_recurrence.plan import planned_substeps
 from vfrnn_kernels.recurrence import ACTIVATIONS
@@ -346,13 +345,3 @@ def test_bad_arguments(changes, error, message):
     arguments = dict(zip(NAMES, inputs(3, 2, 4, 3, 2, 2), strict=True)) | {"activation": "modrelu"}
     with pytest.raises(error, match=message):
         flow_recurrence(**{**arguments, **changes})
-
-
-def test_no_gpu_kernels(monkeypatch):
-    class OnGpu:
-        device, dtype = torch.device("cuda"), torch.float32
-
-    monkeypatch.delenv("VFRNN_BACKEND", raising=False)
-    with pytest.raises(RuntimeError, match="no compiled backend serves"):
-        select_backend("flow_recurrence", None, [OnGpu()])
-    assert select_backend("flow_recurrence", "reference", [OnGpu()]) == "reference"

@@ -34,11 +34,11 @@ class Backend:
 
 
 #: Largest n of the GPU kernels that keep all nodes on the chip.
-GPU_LARGEST_N = {"field_flow": 1024}
+GPU_LARGEST_N = {"field_flow": 1024, "flow_recurrence": 1024}
 
 
-#: Ops without kernels for a GPU: the flow of every step waits for the one before, and is too small to fill it.
-CPU_OPS = ("flow_recurrence", "spectral_recurrence")
+#: Ops that a backend has no kernels of.
+WITHOUT_KERNELS = {"cuda": ("spectral_recurrence",), "triton": ()}
 
 
 def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
@@ -61,7 +61,7 @@ CUDA_RECURRENCE_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfl
 
 
 def _cuda_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
-    if op in CPU_OPS:
+    if op in WITHOUT_KERNELS["cuda"]:
         return f"it has no kernels of {op}"
     if device.type != "cuda" and not (device.type == "cpu" and CUDA_EMULATED is not None):
         return f"it serves CUDA tensors, got {device}"
@@ -72,7 +72,7 @@ def _cuda_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | No
 
 
 def _triton_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
-    if op in CPU_OPS:
+    if op in WITHOUT_KERNELS["triton"]:
         return f"it has no kernels of {op}"
     if device.type != "cuda" and not (device.type == "cpu" and TRITON_INTERPRETED):
         return f"it serves CUDA tensors (on the CPU only in Triton's interpreter, TRITON_INTERPRET=1), got {device}"

@@ -18,7 +18,15 @@ from torch import Tensor
 Tensors = tuple[Tensor, ...]
 
 #: Every op that has Triton kernels.
-OPS = ("skew_expm", "field_generator", "strang_step", "field_flow", "recurrence")
+OPS = (
+    "skew_expm",
+    "field_generator",
+    "strang_step",
+    "field_flow",
+    "recurrence",
+    "flow_recurrence",
+    "spectral_recurrence",
+)
 
 #: Where Python registers what the ops do.
 library = torch.library.Library("vfrnn_kernels", "FRAGMENT")
@@ -45,13 +53,30 @@ def define_ops(
     results = [f"Tensor result_{k}" for k in range(outputs + saved)]
     backward = [*(f"Tensor grad_{k}" for k in range(outputs)), *parts[:inputs], *results, *parts[inputs:], "int needs"]
 
-    def forward(*args: Any) -> Tensors:
-        with _plain(args[:inputs]):
-            return tuple(getattr(module(), op)(*args))
-
     def forward_fake(*args: Any) -> Tensors:
         found = fake(*args)
         return found if isinstance(found, tuple) else (found,)
+
+    forward, adjoint = _functions(op, module, inputs, outputs)
+    _define(name, parts, outputs + saved, forward, forward_fake)
+    _define(f"{name}_backward", backward, inputs, adjoint, backward_fake(outputs, inputs))
+
+
+def implement_ops(op: str, module: Callable[[], Any], inputs: int, outputs: int, key: str) -> None:
+    """Makes the functions `op` and `<op>_backward` of what `module` returns the kernels of the library ops of these
+    names, which csrc/ops.cpp declares, at a dispatch key."""
+    for name, run in zip((op, f"{op}_backward"), _functions(op, module, inputs, outputs), strict=True):
+        library.impl(name, run, key)
+
+
+def _functions(
+    op: str, module: Callable[[], Any], inputs: int, outputs: int
+) -> tuple[Callable[..., Tensors], Callable[..., Tensors]]:
+    """The op and its backward as library ops run them."""
+
+    def forward(*args: Any) -> Tensors:
+        with _plain(args[:inputs]):
+            return tuple(getattr(module(), op)(*args))
 
     def adjoint(*args: Any) -> Tensors:
         tensors, needs = args[outputs : outputs + inputs], args[-1]
@@ -62,8 +87,7 @@ def define_ops(
             for k, gradient in enumerate(gradients)
         )
 
-    _define(name, parts, outputs + saved, forward, forward_fake)
-    _define(f"{name}_backward", backward, inputs, adjoint, backward_fake(outputs, inputs))
+    return forward, adjoint
 
 
 def _define(

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from vfrnn_bench.gpu.cases import PARTS, Case, Provider, Results
+from vfrnn_bench.gpu.cases import Case, Provider, Results
+from vfrnn_bench.gpu.parts import PARTS
 from vfrnn_bench.gpu.record import WHOLE_CASE, Record, about
 from vfrnn_bench.gpu.report import report
 from vfrnn_bench.gpu.timing import Times, ceilings, interleaved, ratio, spread, synchronize

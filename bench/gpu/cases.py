@@ -46,7 +46,7 @@ class Case:
     """One workload: its float64 results, its providers, and the largest ratio ours may have to a peer, by mode.
 
     Attributes:
-        part: of PARTS.
+        part: of PARTS (parts.py).
         steps: of time in one call: times are also given per step.
         targets: (mode, peer) -> ratio.
     """
@@ -398,12 +398,3 @@ def steps(device: torch.device, quick: bool) -> Iterator[Case]:
         for w in SEQUENCES:
             if w.name in ("R1", "R2", "R3", "R5"):
                 yield step_case(w, dtype, device)
-
-
-#: By name, in the order in which they are measured.
-PARTS: dict[str, Callable[[torch.device, bool], Iterator[Case]]] = {
-    "exponential": exponentials,
-    "recurrence": recurrences,
-    "steps": steps,
-    "loops": loops,
-}

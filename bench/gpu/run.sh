@@ -151,6 +151,7 @@ fi
 bench exponential "$(at_most 75 120)"
 bench recurrence "$(at_most 90 70)"
 bench steps "$(at_most 45 45)"
+bench fields "$(at_most 30 30)"
 bench loops "$(at_most 75 25)"
 
 # ---- report ----------------------------------------------------------------------------------------------------------

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 import vfrnn_kernels
 from vfrnn.mesh import LatentMesh
-from vfrnn_kernels import recurrence, skew_expm, strang_step
+from vfrnn_kernels import recurrence, skew_expm, spectral_recurrence, strang_step
+from vfrnn_kernels.recurrence.op import Activation
 
 __all__ = [
     "directional_derivative",
     "divergence",
     "field_flow",
     "field_generator",
+    "flow_recurrence",
     "gradient",
     "inner_product",
     "recurrence",
     "skew_expm",
+    "spectral_recurrence",
     "strang_step",
 ]
 
@@ -130,6 +133,35 @@ def field_flow(
         substeps=substeps,
         backend=backend,
     )
+
+
+def flow_recurrence(
+    mesh: LatentMesh,
+    x: Tensor,
+    U: Tensor,
+    c: Tensor | None,
+    v: Tensor,
+    V: Tensor,
+    h0: Tensor | None = None,
+    activation: Activation = "tanh",
+    beta: Tensor | None = None,
+    dt: float | Tensor = 1.0,
+    divergence_scale: float | Tensor = 1.0,
+    **options: Any,
+) -> Tensor:
+    """All states (T, B, n) of a layer whose field reads the input, `v + V x_t`, or the last.
+
+    The other arguments and options, the result and the errors are those of `vfrnn_kernels.flow_recurrence`; of the
+    complete mesh the dense N and G are formed for the call.
+
+    Example:
+        >>> import torch
+        >>> x, U, v, V = torch.zeros(5, 1, 3), torch.zeros(2, 3), torch.zeros(1, 1), torch.zeros(1, 1, 3)
+        >>> tuple(flow_recurrence(LatentMesh.complete(2), x, U, None, v, V).shape)
+        (5, 1, 2)
+    """
+    tensors = (x, U, c, v, V, *mesh.dense_tensors(), h0)
+    return vfrnn_kernels.flow_recurrence(*tensors, activation, beta, dt, divergence_scale, **options)
 
 
 def _check_last_size(name: str, value: Tensor, n: int) -> None:

@@ -68,6 +68,15 @@ def _recurrence(n: int, dtypes: Sequence[torch.dtype]) -> Calls:
                     yield products, call
 
 
+def _spectral_recurrence(n: int, dtypes: Sequence[torch.dtype]) -> Calls:
+    tensors = [torch.zeros(2, 1, 1), torch.zeros(n, 1), torch.zeros(n), torch.zeros(n, n), torch.zeros(2, 1)]
+    yield tensors, lambda x, U, c, S, dt: (kernels.spectral_recurrence(x, U, c, S, None, dt, backend="triton"),)
+    yield (
+        [*tensors, torch.zeros(n)],
+        lambda x, U, c, S, dt, delta: (kernels.spectral_recurrence(x, U, c, S, delta, dt, backend="triton"),),
+    )
+
+
 def _skew_expm(n: int, dtypes: Sequence[torch.dtype]) -> Calls:
     yield [torch.zeros(n, n)], lambda S: (kernels.skew_expm(S, backend="triton"),)
 
@@ -125,4 +134,5 @@ OPS: dict[str, Callable[[int, Sequence[torch.dtype]], Calls]] = {
     "strang_step": _strang_step,
     "field_flow": _field_flow,
     "recurrence": _recurrence,
+    "spectral_recurrence": _spectral_recurrence,
 }

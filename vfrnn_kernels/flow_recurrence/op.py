@@ -17,7 +17,10 @@ from vfrnn_kernels.checks import (
 )
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.final_state import Recurrent, chunk_length, final_state
+from vfrnn_kernels.flow_recurrence import composition
 from vfrnn_kernels.flow_recurrence.reference import flow_recurrence_backward_reference, flow_recurrence_reference
+from vfrnn_kernels.library import implement_ops
+from vfrnn_kernels.loader import CUDA_EMULATED, CUDA_LIBRARY_MISSING
 from vfrnn_kernels.recurrence.op import ACTIVATIONS, Activation
 
 
@@ -65,11 +68,11 @@ def flow_recurrence(
         volume_preserving: removes the mean of delta over the nodes.
         order: degree of the flow's Taylor polynomial.
         substeps: of the flow, in every step. None plans them from an upper bound on |dt| ||S|| over all steps and
-            samples. A number that is certainly too small is an error on the CPU.
+            samples; on a GPU for every step. A number that is certainly too small is an error on the CPU.
         return_sequence: False returns h_T alone and keeps about sqrt(T) states for the backward, which computes the
             others again, chunk by chunk;
             substeps are then planned for every chunk.
-        backend: "cpu", "reference" or None (the first that serves the call).
+        backend: "cpu", "cuda", "triton", "reference" or None (the first that serves the call).
 
     Returns:
         hs (T, B, n), or h_T (B, n). The derivatives of the activation follow from hs alone: where modrelu or relu
@@ -155,6 +158,8 @@ _functions = differentiable(
     saved=1,
     triton_saved=1,
 )
+if CUDA_LIBRARY_MISSING is None:
+    implement_ops("flow_recurrence", lambda: composition.OnCuda, 13, 1, "CPU" if CUDA_EMULATED else "CUDA")
 _final_functions = final_state(
     Recurrent("flow_recurrence", inputs=13, timed=(0,), state=9),
     arguments=_ARGUMENTS,

@@ -158,7 +158,7 @@ def recurrence(
     resident = _is_resident(B, n, M.dtype)
     fused = resident and 0 < i <= FUSED_INPUT
     if fused:
-        x, c = _with_adjacent_entries(x), h0.new_zeros(n) if c is None else c.contiguous()
+        x, c = with_adjacent_entries(x), h0.new_zeros(n) if c is None else c.contiguous()
     else:
         _multiply_input(x, U, c, hs)
         c = unread
@@ -184,7 +184,7 @@ def _step_grid(B: int, n: int) -> tuple[int, int]:
     return cdiv(n, STEP_TILE[1]), cdiv(B, STEP_TILE[0])
 
 
-def _with_adjacent_entries(t: Tensor) -> Tensor:
+def with_adjacent_entries(t: Tensor) -> Tensor:
     """The rows of a step with adjacent entries, at offsets of 32 bits."""
     adjacent = (t.stride(2) == 1 or t.shape[2] == 1) and t.shape[1] * t.stride(1) < 2**31
     return t if adjacent else t.contiguous()
@@ -250,7 +250,7 @@ def _deltas(grad_hs: Tensor, M: Tensor, h0: Tensor, hs: Tensor, activation: str)
     act = ACTIVATIONS[activation]
     delta = M.new_empty(T, B, n)
     if _is_resident(B, n, M.dtype):
-        grad_hs, grad_h0 = _with_adjacent_entries(grad_hs), h0.new_empty(B, n)
+        grad_hs, grad_h0 = with_adjacent_entries(grad_hs), h0.new_empty(B, n)
         spec = backward_spec(n, act, M.dtype, h0.dtype)
         strides = (grad_hs.stride(0), grad_hs.stride(1))
         spec.launch((cdiv(B, BB),), grad_hs, M, hs, delta, grad_h0, T, B, n, *strides, act)

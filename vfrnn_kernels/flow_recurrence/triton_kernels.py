@@ -1,0 +1,19 @@
+"""flow_recurrence on a GPU through Triton: field_flow's kernels, a launch for every step (composition.py)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+from vfrnn_kernels.field_flow.triton_kernels import field_flow, field_flow_backward
+from vfrnn_kernels.flow_recurrence import composition
+from vfrnn_kernels.triton_runtime import KernelSpec
+
+
+def specs() -> Iterator[KernelSpec]:
+    """No kernels of its own."""
+    yield from ()
+
+
+flow_recurrence = functools.partial(composition.forward, field_flow)
+flow_recurrence_backward = functools.partial(composition.backward, field_flow, field_flow_backward)
