@@ -131,7 +131,7 @@ def spectral_recurrence_case(n, T=3, B=3, i=2, activation="tanh", divergence=Tru
     return Case(tensors, call, 30 * math.sqrt(n + i), 100 * math.sqrt(n + i))
 
 
-def flow_recurrence_case(n, T=3, B=2, i=2, activation="tanh", m=5, d=2, substeps=1, volume_preserving=False) -> Case:
+def flow_recurrence_case(n, T=2, B=2, i=2, activation="tanh", m=3, d=2, substeps=1, volume_preserving=False) -> Case:
     b, w, N, G = random_mesh(n, m, d, torch.float32)
     tensors = [
         torch.randn(T, B, i),
@@ -145,7 +145,7 @@ def flow_recurrence_case(n, T=3, B=2, i=2, activation="tanh", m=5, d=2, substeps
         G,
         torch.randn(B, n),
         0.3 * torch.randn(n) if activation == "modrelu" else None,
-        torch.tensor(0.1 / n),
+        torch.tensor(0.03 / n),
         torch.tensor(0.7),
     ]
 
@@ -184,7 +184,7 @@ def skip_unserved(name: str, backend: str) -> None:
 
 def small_case(name: str, n: int) -> Case:
     """One matrix, one substep instead of two: without a GPU the time is one program's after the other."""
-    few = {"field_flow": {"substeps": 1}, "skew_expm": {"K": 1}, "strang_step": {"K": 1}}
+    few = {"field_flow": {"substeps": 1}, "flow_recurrence": {"T": 1}, "skew_expm": {"K": 1}, "strang_step": {"K": 1}}
     return CASES[name](n, **few.get(name.split()[0], {}))
 
 

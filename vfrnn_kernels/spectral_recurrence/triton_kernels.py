@@ -24,7 +24,7 @@ from vfrnn_kernels.triton_runtime import KernelSpec, cdiv, next_power_of_2, poin
 
 #: Samples of a program: the least height of a tensor-core product.
 BB = 16
-SMALLEST_N = 32
+SMALLEST_N = 64
 
 
 def resident_limit() -> int:
