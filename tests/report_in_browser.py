@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-FIGURES = ("ratios", "roofline", "growth", "time-per-step", "error-against-cost", "memory")
+FIGURES = ("ratios", "roofline", "growth", "time-per-step", "error-against-cost", "memory", "long-memory")
 
 
 def chromium(page: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
