@@ -61,8 +61,9 @@ BENCHMARKS = {
         ),
         Benchmark(
             "denoise",
-            "Copying that needs forgetting: recall 10 symbols scattered in 200 steps of noise (Jing et al. 2017).",
+            "Copying that needs forgetting: recall 10 symbols scattered in 50 steps of noise (Jing et al. 2017).",
             "denoise",
+            {"delay": 50, "epochs": 40},
             models=("vfrnn", "orthogonal", "lstm"),
         ),
         Benchmark(
