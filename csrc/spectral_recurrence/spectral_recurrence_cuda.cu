@@ -167,11 +167,12 @@ struct Block {
     if (part >= count) return;
     const int begin = int(int64_t(depth) * part / count), end = int(int64_t(depth) * (part + 1) / count);
     const auto* vectors = reinterpret_cast<const Samples<T>*>(from);
+    constexpr int ahead = on_chip == basis_on_chip ? 8 : 16;  // loads under way; the second cache is farther
     auto* sums = reinterpret_cast<Samples<T>*>(parts) + int64_t(part) * m;
     for (int column = int(threadIdx.x) % width; column < columns; column += width) {
       const T* at = matrix + begin * next_row + column * next_column;
       Samples<T> sum = {};
-#pragma unroll 4
+#pragma unroll ahead
       for (int k = begin; k < end; ++k, at += next_row) {
         const T entry = *at;
         const Samples<T> vector = vectors[k];
