@@ -172,12 +172,17 @@ struct Block {
     for (int column = int(threadIdx.x) % width; column < columns; column += width) {
       const T* at = matrix + begin * next_row + column * next_column;
       Samples<T> sum = {};
-#pragma unroll ahead
-      for (int k = begin; k < end; ++k, at += next_row) {
-        const T entry = *at;
-        const Samples<T> vector = vectors[k];
+      for (int k = begin; k < end; k += ahead, at += ahead * next_row) {
+        T entries[ahead];
 #pragma unroll
-        for (int s = 0; s < samples; ++s) sum.of[s] += entry * vector.of[s];
+        for (int j = 0; j < ahead; ++j) entries[j] = k + j < end ? at[j * next_row] : T(0);
+#pragma unroll
+        for (int j = 0; j < ahead; ++j) {
+          if (k + j >= end) break;
+          const Samples<T> vector = vectors[k + j];
+#pragma unroll
+          for (int s = 0; s < samples; ++s) sum.of[s] += entries[j] * vector.of[s];
+        }
       }
       sums[column] = sum;
     }
