@@ -1,6 +1,6 @@
 """Holds the compiled CUDA library to the limits of its architectures: `python -m tests.cuda_resources LIBRARY`.
 
-Needs no GPU. No kernel of the recurrence may spill; symbols that stay unresolved without a CUDA build
+Needs no GPU. No kernel of a recurrence may spill; symbols that stay unresolved without a CUDA build
 of torch must be exactly those of its shims. cuda_resources.csv keeps what was found, by version of nvcc; `--write`
 records it.
 """
@@ -22,7 +22,7 @@ TABLE = Path(__file__).with_suffix(".csv")
 COLUMNS = ("nvcc", "arch", "kernel", "registers", "stack", "shared")
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"  # cuobjdump comes with Triton
 #: Kernels that run for every time step: they must not spill.
-RECURRENCE = r"recurrence_|tensor_step|double_step"
+RECURRENCE = r"recurrence_|tensor_step|double_step|spectral_chain"
 #: Bytes of a thread's stack that the others may have: their loops over tiles are far longer than what that costs.
 MOST_STACK = 32
 #: What only a CUDA build of torch defines.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -172,14 +171,6 @@ CASES = {
 
 #: What cannot be recorded in a CUDA graph: the planes of a generator are found with the host's help.
 NOT_RECORDED = ("spectral_recurrence",)
-
-
-def skip_unserved(name: str, backend: str) -> None:
-    """Skips the test of a case whose op the backend has no kernels of."""
-    if backend in BACKENDS:
-        reason = refusal(get_backend(backend), name.split()[0], DEVICE, torch.float32)
-        if reason is not None:
-            pytest.skip(f"{backend}: {reason}")
 
 
 def small_case(name: str, n: int) -> Case:

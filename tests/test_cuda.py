@@ -1,14 +1,24 @@
-"""What is particular to the CUDA kernels, in the emulator: the recurrence's routes, the order of threads, launches."""
+"""What is particular to the CUDA kernels, in the emulator: the recurrences' routes, the order of threads, launches."""
+
+import math
 
 import pytest
 import torch
 
 import vfrnn
-from tests.cases import skew_matrix
-from tests.gpu_cases import CASES, assert_right, gradients, recurrence_case, skip_unserved, small_case
-from vfrnn_kernels import recurrence, skew_expm
+from tests.cases import relative_error, skew_matrix
+from tests.gpu_cases import (
+    CASES,
+    assert_right,
+    gradients,
+    recurrence_case,
+    small_case,
+    spectral_recurrence_case,
+)
+from vfrnn_kernels import recurrence, skew_expm, spectral_recurrence
 from vfrnn_kernels.loader import CUDA_EMULATED
 from vfrnn_kernels.recurrence import ACTIVATIONS
+from vfrnn_kernels.recurrence.reference import activate, multiply_by_derivative
 
 pytestmark = pytest.mark.skipif(CUDA_EMULATED is None, reason="needs VFRNN_CUDA_EMULATED (make test-cuda-emulated)")
 
@@ -65,7 +75,6 @@ def test_a_route_that_cannot_serve_says_so(monkeypatch):
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_order_of_threads_changes_no_bit(monkeypatch, name):
-    skip_unserved(name, "cuda")
     case = small_case(name, 20)
     found = []
     for seed in (None, "1", "2"):
@@ -113,6 +122,77 @@ def test_the_batch_chooses_tiles_and_not_bits(dtype, n):
     assert torch.equal(whole[:, :8], recurrence(x[:, :8], U, c, M, h0[:8], backend="cuda"))
 
 
+def moved(g, delta, dt, basis, omega, substeps):
+    """A step of spectral_recurrence, of any vectors and frequencies; those of -omega transpose it."""
+    tau, (C, S) = dt.unsqueeze(1) / substeps, basis
+    cosine, sine = (tau * omega).cos(), (tau * omega).sin()
+    e = torch.ones_like(g) if delta is None else torch.exp(-tau * delta / 4)
+    for _ in range(substeps):
+        x, y = (e * g) @ C.mT, (e * g) @ S.mT
+        g = e * ((cosine * x - sine * y) @ C + (sine * x + cosine * y) @ S)
+    return g
+
+
+#: By type, an n of which the basis is on the chip, one of which the samples' numbers alone are, and one with neither.
+ON_CHIP = [(torch.float32, 64), (torch.float32, 250), (torch.float32, 2001)]
+ON_CHIP += [(torch.float64, 64), (torch.float64, 200), (torch.float64, 1001)]
+
+
+@pytest.mark.parametrize("activation", ["tanh", "modrelu"])
+@pytest.mark.parametrize(("dtype", "n"), ON_CHIP, ids=str)
+def test_the_spectral_chains_wherever_they_are_kept(monkeypatch, dtype, n, activation):
+    T, B, substeps = 2, 5, 2 if activation == "tanh" else 1
+    basis = (torch.randn(2, (n + 1) // 2, n) / math.sqrt(n)).to(dtype)
+    omega, delta = torch.rand(basis.shape[1]).to(dtype) * 9, (0.3 * torch.randn(n)).to(dtype)
+    dt, z, h0 = torch.randn(B, T).to(dtype).mT, torch.randn(T, B, n).to(dtype), torch.randn(B, n).to(dtype)
+    grad = torch.randn(T, n, B).to(dtype).mT  # not adjacent
+    beta = (0.3 * torch.randn(n)).to(dtype) if activation == "modrelu" else None
+    flow = (delta, dt, basis, omega, substeps)
+
+    def chains():
+        hs = z.clone()
+        constants = (activation, substeps)
+        torch.ops.vfrnn_kernels.spectral_recurrence_states(hs, delta, dt, h0, beta, basis, omega, *constants)
+        return hs, *torch.ops.vfrnn_kernels.spectral_recurrence_deltas(grad, delta, dt, basis, omega, hs, *constants)
+
+    hs, deltas, grad_h0 = chains()
+    delta, dt, basis, omega = (t.double() for t in flow[:4])
+    h, exact = h0.double(), []
+    for t in range(T):
+        h = activate(
+            moved(h, delta, dt[t], basis, omega, substeps) + z[t], None if beta is None else beta.double(), activation
+        )
+        exact.append(h)
+    carried, exact_deltas = torch.zeros_like(h), []
+    for t in reversed(range(T)):
+        exact_deltas.insert(0, multiply_by_derivative(grad[t] + carried, hs[t].double(), activation))
+        carried = moved(exact_deltas[0], delta, dt[t], basis, -omega, substeps)
+    tolerance = 10 * math.sqrt(n) * torch.finfo(dtype).eps
+    assert relative_error(hs, torch.stack(exact)) <= tolerance
+    assert relative_error(deltas, torch.stack(exact_deltas)) <= tolerance
+    assert relative_error(grad_h0, carried) <= tolerance
+    delta, dt, basis, omega, substeps = flow
+    monkeypatch.setenv("VFRNN_EMULATOR_SEED", "1")
+    assert all(torch.equal(a, b) for a, b in zip(chains(), (hs, deltas, grad_h0), strict=True))
+
+
+def test_spectral_recurrence_in_double():
+    case = spectral_recurrence_case(17, T=4, substeps=2)
+    case.tensors = [None if t is None else t.double() for t in case.tensors]
+    assert_right(case, "cuda")
+
+
+def test_a_sample_of_spectral_recurrence_does_not_depend_on_its_neighbours():
+    *_, S, delta, dt, h0, _ = spectral_recurrence_case(33, T=4, B=9).tensors
+    x, U = torch.zeros(4, 9, 0), torch.zeros(33, 0)  # the input product is the framework's
+    together = spectral_recurrence(x, U, None, S, delta, dt, h0, backend="cuda")
+    for k in (0, 3, 8):
+        part = (dt[:, k : k + 1], h0[k : k + 1])
+        assert torch.equal(
+            spectral_recurrence(x[:, :1], U, None, S, delta, *part, backend="cuda")[:, 0], together[:, k]
+        )
+
+
 def launches(function):
     before = torch.ops.vfrnn_emulator.launches()
     result = function()
@@ -142,6 +222,14 @@ def test_an_exponential_is_one_launch_and_so_is_its_backward(n):
 @pytest.mark.parametrize("per_sample", [False, True])
 def test_a_flow_is_one_launch_and_so_is_its_backward(per_sample):
     case = CASES["field_flow per sample" if per_sample else "field_flow"](17)
+    leaves = case.leaves()
+    count, outputs = launches(lambda: case.run(leaves, "cuda"))
+    assert count == 1
+    assert launches(lambda: gradients(outputs, leaves, [torch.ones_like(t) for t in outputs]))[0] == 1
+
+
+def test_all_steps_of_spectral_recurrence_are_one_launch_and_so_is_their_backward():
+    case = spectral_recurrence_case(17, T=9, B=9)
     leaves = case.leaves()
     count, outputs = launches(lambda: case.run(leaves, "cuda"))
     assert count == 1

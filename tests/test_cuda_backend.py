@@ -20,14 +20,11 @@ class OnGpu:
 
 def test_what_it_serves():
     for op in OPS:
-        if op in dispatch.WITHOUT_KERNELS["cuda"]:
-            assert "has no kernels of" in cuda.refuses(op, CUDA, torch.float32, None)
-            continue
         refused = cuda.refuses(op, CUDA, torch.float32, 3000)
         assert "up to n = 1024, got n = 3000" in refused if op in dispatch.GPU_LARGEST_N else refused is None
         for dtype in (torch.float64, torch.float16, torch.bfloat16):
             refused = cuda.refuses(op, CUDA, dtype, None)
-            assert refused is None if op == "recurrence" else f"got {dtype}" in refused
+            assert refused is None if dtype in dispatch.CUDA_DTYPES.get(op, ()) else f"got {dtype}" in refused
     assert (cuda.refuses("recurrence", torch.device("cpu"), torch.float32, None) is None) == (CUDA_EMULATED is not None)
 
 

@@ -21,7 +21,7 @@ from tests.cases import (
     relative_error,
     skew_matrix,
 )
-from tests.gpu_cases import BACKENDS, CASES, DEVICE, GPU, NOT_RECORDED, recurrence_case, skip_unserved
+from tests.gpu_cases import BACKENDS, CASES, DEVICE, GPU, NOT_RECORDED, recurrence_case
 from vfrnn_kernels import skew_expm
 from vfrnn_kernels.recurrence import ACTIVATIONS
 from vfrnn_kernels.recurrence.reference import recurrence_backward_reference, recurrence_reference
@@ -32,8 +32,8 @@ pytestmark = pytest.mark.skipif(not GPU, reason="needs a CUDA device")
 #: Float32 products of 500 terms, and bf16 to 8 bits.
 TOLERANCES = {torch.float32: 2e-5, torch.float16: 6e-3, torch.bfloat16: 4e-2}
 
-#: Cases with an n of which M stays on the chip, and one that goes step by step on rows that are not aligned.
-PLACES = [(name, 33) for name in CASES] + [("recurrence", 257)]
+#: Cases with an n of which M stays on the chip, and some that go step by step on rows that are not aligned.
+PLACES = [(name, 33) for name in CASES] + [("recurrence", 257), ("spectral_recurrence", 257)]
 RECORDED = [place for place in PLACES if place[0] not in NOT_RECORDED]
 
 
@@ -172,7 +172,6 @@ def test_nothing_waits_for_the_device(backend, name, n):
 
 @pytest.mark.parametrize(("name", "n"), PLACES)
 def test_on_a_stream_of_its_own(backend, name, n):
-    skip_unserved(name, backend)
     case = CASES[name](n)
     leaves = case.leaves()
     weights = weights_of(case, leaves, backend)

@@ -23,7 +23,6 @@ from tests.gpu_cases import (
     flow_recurrence_case,
     gradients,
     recurrence_case,
-    skip_unserved,
     small_case,
     spectral_recurrence_case,
 )
@@ -47,13 +46,6 @@ def _small_residents(monkeypatch):
     if TRITON_INTERPRETED and BACKENDS:
         monkeypatch.setattr(triton_kernels("recurrence"), "resident_limit", lambda dtype: STEP_N - 1)
         monkeypatch.setattr(triton_kernels("spectral_recurrence"), "resident_limit", lambda: STEP_N - 1)
-
-
-@pytest.fixture(autouse=True)
-def _served(request, backend):
-    name = request.node.callspec.params.get("name") if hasattr(request.node, "callspec") else None
-    if name is not None:
-        skip_unserved(name, backend)
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -96,7 +88,6 @@ def test_recurrence_sizes(backend, n, T, B, i):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("n", [17, STEP_N])
 def test_spectral_recurrence_in_every_activation(backend, n, activation):
-    skip_unserved("spectral_recurrence", backend)
     divergence = activation != "identity"
     assert_right(spectral_recurrence_case(n, activation=activation, substeps=2, divergence=divergence), backend)
 
@@ -104,7 +95,6 @@ def test_spectral_recurrence_in_every_activation(backend, n, activation):
 @pytest.mark.parametrize(("T", "B"), [(0, 3), (3, 0), (1, 1), (2, 35)], ids=str)
 @pytest.mark.parametrize("n", [5, STEP_N])
 def test_spectral_recurrence_sizes(backend, n, T, B):
-    skip_unserved("spectral_recurrence", backend)
     assert_right(spectral_recurrence_case(n, T=T, B=B), backend)
 
 

@@ -37,10 +37,6 @@ class Backend:
 GPU_LARGEST_N = {"field_flow": 1024, "flow_recurrence": 1024}
 
 
-#: Ops that a backend has no kernels of.
-WITHOUT_KERNELS = {"cuda": ("spectral_recurrence",), "triton": ()}
-
-
 def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
     if device.type not in ("cpu", "meta"):
         return f"it serves CPU tensors, got {device}"
@@ -56,24 +52,24 @@ def _too_many_nodes(op: str, n: int | None) -> str | None:
     return None
 
 
-#: What the CUDA kernels of the recurrence compute in; the other ops do in float32.
-CUDA_RECURRENCE_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+#: What the CUDA kernels of an op compute in, beside float32.
+CUDA_DTYPES = {
+    "recurrence": (torch.float16, torch.bfloat16, torch.float64),
+    "spectral_recurrence": (torch.float64,),
+}
 
 
 def _cuda_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
-    if op in WITHOUT_KERNELS["cuda"]:
-        return f"it has no kernels of {op}"
     if device.type != "cuda" and not (device.type == "cpu" and CUDA_EMULATED is not None):
         return f"it serves CUDA tensors, got {device}"
-    if dtype != torch.float32 and not (op == "recurrence" and dtype in CUDA_RECURRENCE_DTYPES):
-        computed = "float16, bfloat16, float32 and float64" if op == "recurrence" else "float32"
-        return f"it computes {op} in {computed}, got {dtype}"
+    computed = (torch.float32, *CUDA_DTYPES.get(op, ()))
+    if dtype not in computed:
+        names = ", ".join(str(served).removeprefix("torch.") for served in computed)
+        return f"it computes {op} in {names}, got {dtype}"
     return _too_many_nodes(op, n)
 
 
 def _triton_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
-    if op in WITHOUT_KERNELS["triton"]:
-        return f"it has no kernels of {op}"
     if device.type != "cuda" and not (device.type == "cpu" and TRITON_INTERPRETED):
         return f"it serves CUDA tensors (on the CPU only in Triton's interpreter, TRITON_INTERPRET=1), got {device}"
     if dtype != torch.float32 and not (op == "recurrence" and dtype in (torch.float16, torch.bfloat16)):

@@ -9,9 +9,10 @@ import torch
 from tests.gpu_cases import CASES, DEVICE, Case, gradients, recurrence_case
 from vfrnn_kernels.dispatch import get_backend, refusal
 
-#: Sizes at which the ops take their routes: on the chip, in a cluster, step by step; one block per matrix, tiles.
+#: Sizes at which the ops take their routes: on the chip, in a cluster, step by step; one block per matrix, tiles; the
+#: basis on the chip, or not.
 ROUTES = {"cta": (33, 190), "cluster": (300,), "steps": (33,)}
-LARGE = {"skew_expm": 150, "strang_step": 150}
+LARGE = {"skew_expm": 150, "strang_step": 150, "spectral_recurrence": 250}
 
 
 def run(name: str, case: Case) -> None:

@@ -1,4 +1,4 @@
-// The activations by their names in Python.
+// The activations by their names in Python: Kind is Activation, or CudaActivation.
 #pragma once
 
 #include <string>
@@ -8,12 +8,13 @@
 
 namespace vfrnn {
 
-inline Activation activation_of(const std::string& name) {
-  if (name == "modrelu") return Activation::modrelu;
-  if (name == "tanh") return Activation::tanh;
-  if (name == "relu") return Activation::relu;
+template <class Kind = Activation>
+Kind activation_of(const std::string& name) {
+  if (name == "modrelu") return Kind::modrelu;
+  if (name == "tanh") return Kind::tanh;
+  if (name == "relu") return Kind::relu;
   require(name == "identity", "activation must be modrelu, tanh, relu or identity, got ", name);
-  return Activation::identity;
+  return Kind::identity;
 }
 
 }  // namespace vfrnn

@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "common/cuda_tensors.h"
+#include "recurrence/activation_names.h"
 #include "recurrence/recurrence_plan.h"
 
 namespace vfrnn {
@@ -16,13 +17,6 @@ namespace {
 
 enum Gradient { grad_x_bit = 0, grad_U_bit, grad_c_bit, grad_M_bit, grad_h0_bit, grad_beta_bit };
 
-CudaActivation activation_of(const std::string& name) {
-  if (name == "modrelu") return CudaActivation::modrelu;
-  if (name == "tanh") return CudaActivation::tanh;
-  if (name == "relu") return CudaActivation::relu;
-  require(name == "identity", "activation must be modrelu, tanh, relu or identity, got ", name);
-  return CudaActivation::identity;
-}
 CudaType type_of(const Tensor& t) {
   if (t.scalar_type() == ScalarType::BFloat16) return CudaType::bf16;
   if (t.scalar_type() == ScalarType::Half) return CudaType::f16;
@@ -126,7 +120,7 @@ void recurrence_into(Tensor hs, const Tensor& x, const Tensor& U, std::optional<
                                   T,
                                   B,
                                   n,
-                                  activation_of(activation),
+                                  activation_of<CudaActivation>(activation),
                                   wide};
   check_launch(run(problem, type, x, device.stream), "recurrence");
 }
@@ -187,7 +181,7 @@ Gradients recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const Ten
                                    T,
                                    B,
                                    n,
-                                   activation_of(activation),
+                                   activation_of<CudaActivation>(activation),
                                    wide};
   check_launch(run(problem, type, x, device.stream), "recurrence_backward");
 

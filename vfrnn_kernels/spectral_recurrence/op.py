@@ -54,7 +54,7 @@ def spectral_recurrence(
         substeps: k >= 1; without delta all k are the same.
         return_sequence: False returns h_T alone and keeps about sqrt(T) states for the backward, which computes the
             others again, chunk by chunk.
-        backend: "cpu", "triton", "reference" or None (the first that serves the call).
+        backend: "cpu", "cuda", "triton", "reference" or None (the first that serves the call).
 
     Returns:
         hs (T, B, n), or h_T (B, n). The derivatives of the activation follow from hs alone: where modrelu or relu
