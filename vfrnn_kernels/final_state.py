@@ -21,8 +21,6 @@ from vfrnn_kernels.autograd import differentiable, kernels_of
 Tensors = tuple[Tensor, ...]
 #: (run, the chunk's tensors, constants, its last state, hs) -> its first state; its states go to hs. `run` is the op.
 Reverse = Callable[..., Tensor]
-
-
 #: Numbers of a chunk's states below which a call would take longer to make than to run.
 LEAST_NUMBERS = 1 << 20
 
@@ -176,5 +174,5 @@ class _Chunks:
                 elif k != op.state:
                     found[k] += gradients[k]
         if op.state in found:
-            found[op.state] = grad
+            found[op.state] = grad if T else grad.clone()  # no result of an op is one of its arguments
         return tuple(found[k].to(tensors[k].dtype) if k in found else None for k in range(op.inputs))
