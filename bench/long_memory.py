@@ -34,7 +34,7 @@ KINDS = {
 def long_memory(steps: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Bytes at the peak beyond the inputs, and seconds, of a training step of one sequence, over T."""
     for kind in KINDS:
-        found = [_in_fresh_process(kind, T) for T in steps]
+        found = [in_fresh_process(kind, T) for T in steps]
         yield {
             "provider": kind,
             "steps": steps,
@@ -43,7 +43,8 @@ def long_memory(steps: Sequence[int]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _in_fresh_process(kind: str, T: int) -> dict[str, float]:
+def in_fresh_process(kind: str, T: int) -> dict[str, float]:
+    """What `measure` finds in a process of its own."""
     command = [sys.executable, "-m", "vfrnn_bench.long_memory", json.dumps({"kind": kind, "T": T})]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 

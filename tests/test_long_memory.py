@@ -1,11 +1,9 @@
 """return_sequence=False of the networks: the end of the sequence, in memory that hardly grows with T."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence
+from vfrnn_bench import long_memory
 
 from vfrnn import RNN, VFRNN, LatentMesh, OrthogonalRNN
 
@@ -94,30 +92,10 @@ def test_only_an_orthogonal_linear_layer_turns_back():
     assert kept(linear) < kept(general)
 
 
-PEAK = """
-import resource, sys, torch
-from vfrnn import OrthogonalRNN, VFRNN
-torch.manual_seed(0)
-kind, T, sequence = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "True"
-model = OrthogonalRNN(4, 64, nonlinearity="identity") if kind == "turned back" else VFRNN(4, 64)
-x = torch.randn(T, 1, 4)
-def step(x):
-    output = model(x, return_sequence=sequence)[0]
-    (output[-1] if sequence else output).sum().backward()
-step(x[:40_000])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-step(x)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-"""
-
-
-def growth(kind, T, sequence):
-    """Peak resident kilobytes of a training step beyond those of one of 40 000 steps."""
-    arguments = [sys.executable, "-c", PEAK, kind, str(T), str(sequence)]
-    return int(subprocess.run(arguments, capture_output=True, text=True, check=True).stdout)
-
-
-@pytest.mark.parametrize("kind", ["checkpointed", "turned back"])
-def test_a_million_steps_in_little_memory(kind):
-    assert growth(kind, 1_000_000, False) < 40_000  # all states: 250 MB
-    assert growth(kind, 1_000_000, True) > 240_000  # the measurement sees them
+def test_a_million_steps_in_little_memory():
+    all_states, checkpointed, turned_back = (
+        long_memory.in_fresh_process(kind, 1_000_000)["bytes"] for kind in long_memory.KINDS
+    )
+    assert all_states > 240e6  # the measurement sees them
+    assert checkpointed < 40e6
+    assert turned_back < 40e6
