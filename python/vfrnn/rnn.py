@@ -119,8 +119,7 @@ class VFRNN(FieldNetwork):
             complete mesh of its own, whose fields reach every skew-symmetric S.
         dt: duration of a step.
         field: "static", the same in every step, or "input": `v_t = v + V x_t`, a field of its own for every step and
-            sample, along which the state is moved without a matrix (`flow_recurrence`, on the CPU). It needs a mesh
-            with N and G.
+            sample, along which the state is moved without a matrix (`flow_recurrence`). It needs a mesh with N and G.
         substeps: k; None is 1 for a static field, and planned from a bound on v_t for one that reads the input.
         init: of the rotation angles per unit of time: "henaff" (uniform in [-pi, pi]), "cayley" (as in scoRNN) or
             "zero" (`vfrnn.init`); on a general mesh the field that fits them best.
