@@ -63,7 +63,7 @@ BENCHMARKS = {
             "denoise",
             "Copying that needs forgetting: recall 10 symbols scattered in 50 steps of noise (Jing et al. 2017).",
             "denoise",
-            {"delay": 50, "lr": 5e-3, "generator_lr": 5e-4, "epochs": 40},
+            {"delay": 50, "epochs": 40},
             models=("vfrnn", "orthogonal", "lstm"),
         ),
         Benchmark(
