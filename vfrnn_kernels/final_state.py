@@ -30,6 +30,21 @@ def chunk_length(T: int, B: int, n: int) -> int:
     return max(math.isqrt(max(T - 1, 0)) + 1, LEAST_NUMBERS // max(B * n, 1))
 
 
+def last_state(
+    whole: Callable[..., Tensors],
+    final: Callable[..., Tensors],
+    arguments: Sequence[Any],
+    sizes: tuple[int, int, int],
+    reversible: bool = False,
+) -> Tensor:
+    """h_T (B, n), by the op `whole` or by its `<op>_final`; `sizes` are T, B, n."""
+    chunk = chunk_length(*sizes)
+    if not reversible and 0 < sizes[0] <= chunk:
+        # One chunk: what would be computed again is as much as may be kept.
+        return whole(*arguments)[0][-1].clone()
+    return final(*arguments, reversible, chunk)[0]
+
+
 @dataclass(frozen=True)
 class Recurrent:
     """A recurrent op: (*tensors, *constants) -> hs (T, B, n), and what else its kernels keep.

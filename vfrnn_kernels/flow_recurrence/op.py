@@ -16,7 +16,7 @@ from vfrnn_kernels.checks import (
     check_tensor,
 )
 from vfrnn_kernels.dispatch import select_backend
-from vfrnn_kernels.final_state import Recurrent, chunk_length, final_state
+from vfrnn_kernels.final_state import Recurrent, final_state, last_state
 from vfrnn_kernels.flow_recurrence import composition
 from vfrnn_kernels.flow_recurrence.reference import flow_recurrence_backward_reference, flow_recurrence_reference
 from vfrnn_kernels.library import implement_ops
@@ -136,7 +136,7 @@ def flow_recurrence(
     constants = (activation, bool(volume_preserving), order, substeps or 0)
     if return_sequence:
         return _functions[name](*tensors, *constants)[0]
-    return _final_functions[name](*tensors, *constants, False, chunk_length(x.shape[0], B, n))[0]
+    return last_state(_functions[name], _final_functions[name], (*tensors, *constants), (x.shape[0], B, n))
 
 
 def _fake(x: Tensor, U: Tensor, *args: object) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from vfrnn_kernels.autocast import autocast_dtype, converted
 from vfrnn_kernels.autograd import differentiable
 from vfrnn_kernels.checks import check_choice, check_rank, check_shape, check_tensor
 from vfrnn_kernels.dispatch import select_backend
-from vfrnn_kernels.final_state import Recurrent, chunk_length, final_state
+from vfrnn_kernels.final_state import Recurrent, final_state, last_state
 from vfrnn_kernels.recurrence.reference import recurrence_backward_reference, recurrence_reference
 
 ACTIVATIONS = ("modrelu", "tanh", "relu", "identity")
@@ -110,7 +110,8 @@ def recurrence(
     tensors = (x, U, c, M, h0, beta)
     if return_sequence:
         return _functions[name](*tensors, activation)[0]
-    return _final_functions[name](*tensors, activation, bool(reversible), chunk_length(x.shape[0], B, n))[0]
+    arguments, sizes = (*tensors, activation), (x.shape[0], B, n)
+    return last_state(_functions[name], _final_functions[name], arguments, sizes, bool(reversible))
 
 
 def _autocast(

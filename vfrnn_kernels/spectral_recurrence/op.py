@@ -9,7 +9,7 @@ from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
 from vfrnn_kernels.checks import check_choice, check_positive_int, check_rank, check_shape, check_tensor
 from vfrnn_kernels.dispatch import select_backend
-from vfrnn_kernels.final_state import Recurrent, chunk_length, final_state
+from vfrnn_kernels.final_state import Recurrent, final_state, last_state
 from vfrnn_kernels.recurrence.op import ACTIVATIONS, Activation
 from vfrnn_kernels.spectral_recurrence import composition
 from vfrnn_kernels.spectral_recurrence.reference import (
@@ -116,7 +116,7 @@ def spectral_recurrence(
     arguments = (x, U, c, S, delta, dt, h0, beta, activation, substeps)
     if return_sequence:
         return _functions[name](*arguments)[0]
-    return _final_functions[name](*arguments, False, chunk_length(T, B, n))[0]
+    return last_state(_functions[name], _final_functions[name], arguments, (T, B, n))
 
 
 def _fake(x: Tensor, U: Tensor, *args: object) -> tuple[Tensor, Tensor, Tensor]:
