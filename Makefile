@@ -19,15 +19,13 @@ build: $(VENV)/.built
 
 test: $(VENV)/.test-tools
 	$(BIN)/python -m pytest -q tests
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/test_gpu_ops.py tests/test_gpu_field_flow.py tests/test_triton_skew_expm.py
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py triton_skew_expm.py)
 
 # What is slow or needs further tools: style and types, every instruction set, the Triton kernels compiled for every
 # architecture, other frameworks, the wheel in an environment of its own.
 test-all: lint test-isa sanitize test-cuda-emulated test-cuda test-triton-aot test-interop test-bench test-wheel test-install
 
-OP_TESTS := tests/test_recurrence.py tests/test_skew_expm.py tests/test_strang_step.py tests/test_field_generator.py \
-  tests/test_field_flow.py tests/test_flow_recurrence.py tests/test_spectral_recurrence.py tests/test_final_state.py \
-  tests/test_threads.py
+OP_TESTS := tests/ops
 
 # Those that run the native kernels and not only PyTorch's machinery around them.
 NATIVE := "not reference and not compile and not opcheck and not gradcheck and not instruction_set"
@@ -64,7 +62,7 @@ sanitize: $(VENV)/.test-tools
 	  PYTHONPATH=$(CURDIR)/python:$(CURDIR) $(abspath $(BIN))/python -m pytest -q -p no:cacheprovider -k $(NATIVE) \
 	  $(addprefix $(CURDIR)/,$(OP_TESTS))
 
-CUDA_TESTS := tests/test_gpu_ops.py tests/test_gpu_field_flow.py tests/test_cuda.py
+CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py cuda.py)
 
 # The CUDA kernels thread by thread on the CPU (csrc/common/emulator.h), then again under AddressSanitizer, which sees
 # what they touch outside of their tensors. Fibers have stacks of their own: it does not look at stacks.
@@ -82,17 +80,17 @@ test-cuda-emulated: $(VENV)/.test-tools
 # The CUDA library of the wheel, and what its kernels need.
 test-cuda: wheels $(VENV)/.test-tools
 	@if command -v nvcc >/dev/null; then \
-	  $(BIN)/python -m tests.cuda_resources build/wheels/*/build/cmake-*/libvfrnn_cuda.so; \
+	  $(BIN)/python -m tools.cuda_resources build/wheels/*/build/cmake-*/libvfrnn_cuda.so; \
 	else echo "test-cuda: skipped, there is no nvcc"; fi
 
 # Registers, spills and shared memory of every Triton kernel; the first time takes minutes, then Triton's cache has them.
 test-triton-aot: $(VENV)/.test-tools
-	$(BIN)/python -m tests.triton_resources 80 90 100
+	$(BIN)/python -m tools.triton_resources 80 90 100
 
 # Beside Lightning, Accelerate, TensorBoard and geotorch, without which `make test` skips these.
 test-interop: $(VENV)/.interop-tools
-	$(BIN)/python -m pytest -q tests/test_interop.py tests/test_parametrizations.py tests/test_migration.py
-	$(BIN)/python -m pytest -q -k geotorch tests/test_migration.py tests/test_parametrizations.py
+	$(BIN)/python -m pytest -q $(addprefix tests/modules/test_,interop.py parametrizations.py migration.py)
+	$(BIN)/python -m pytest -q -k geotorch $(addprefix tests/modules/test_,migration.py parametrizations.py)
 
 # The sdist and the wheels of this machine, in dist/: with CUDA kernels where nvcc is, and for the CPU alone.
 wheels: $(VENV)/.wheel-tools
@@ -101,17 +99,17 @@ wheels: $(VENV)/.wheel-tools
 # What `make wheels` built: its contents, then the op tests from each wheel alone, in a new environment outside this tree.
 WHEELS := dist/*.whl
 test-wheel: wheels $(VENV)/.test-tools
-	$(BIN)/python -m tests.wheel_contents $(WHEELS)
-	$(BIN)/python -m tests.wheel_install --torch $(TORCH) $(WHEELS)
+	$(BIN)/python -m tools.wheel_contents $(WHEELS)
+	$(BIN)/python -m tools.wheel_install --torch $(TORCH) $(WHEELS)
 
 # The same wheels beside another torch; its CUDA builds are 0.5 to 0.9 GB, so that `make test-all` leaves this out.
 OTHER_TORCH ?= torch==2.11.0
 test-wheel-torch: wheels
-	$(BIN)/python -m tests.wheel_install --torch $(OTHER_TORCH) $(WHEELS)
+	$(BIN)/python -m tools.wheel_install --torch $(OTHER_TORCH) $(WHEELS)
 
 # The sdist by pip: offline beside what is there, editable, and with build isolation, each in an environment of its own.
 test-install: wheels
-	$(BIN)/python -m tests.source_install --torch $(TORCH) dist/*.tar.gz
+	$(BIN)/python -m tools.source_install --torch $(TORCH) dist/*.tar.gz
 
 # Every workload against every peer, as a table; JSON and a report in OUT.
 OUT := build/bench
@@ -121,7 +119,7 @@ bench-cpu: $(VENV)/.test-tools
 # The quick suite, and its report in a browser (skipped with a reason where Chromium is absent).
 test-bench: $(VENV)/.test-tools
 	$(BIN)/vfrnn bench --suite quick --out build/bench --tasks bench/results/cpu-amd-epyc/tasks
-	$(BIN)/python -m tests.report_in_browser build/bench/report.html --tasks --screenshot build/bench/report.png
+	$(BIN)/python -m tools.report_in_browser build/bench/report.html --tasks --screenshot build/bench/report.png
 
 # The README's tables and pictures, from bench/results.
 results: $(VENV)/.test-tools

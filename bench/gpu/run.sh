@@ -112,7 +112,7 @@ bench() { # part, seconds: in a process of its own, again behind a kernel that b
 bench ceilings 20
 
 # ---- tests -----------------------------------------------------------------------------------------------------------
-TESTS="tests/test_gpu.py tests/test_gpu_ops.py tests/test_gpu_field_flow.py"
+TESTS="tests/backends/test_gpu.py tests/backends/test_gpu_ops.py tests/backends/test_gpu_field_flow.py"
 TEST_SECONDS=$(at_most 200 150)
 has() { "$PYTHON" -c "import $1" 2>/dev/null; }
 if [ "$TEST_SECONDS" -lt 20 ]; then

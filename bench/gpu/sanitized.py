@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from tests.gpu_cases import CASES, DEVICE, Case, gradients, recurrence_case
+from tests.backends.gpu_cases import CASES, DEVICE, Case, gradients, recurrence_case
 from vfrnn_kernels.dispatch import get_backend, refusal
 
 #: Sizes at which the ops take their routes: on the chip, in a cluster, step by step; one block per matrix, tiles; the

@@ -41,7 +41,7 @@ RUN_TIME = -1
 
 
 def resident_limit(dtype: torch.dtype) -> int:
-    """Largest n for which M stays on the chip (the table of resources in tests/ holds the kernels to that)."""
+    """Largest n for which M stays on the chip (tools/triton_resources.csv holds the kernels to that)."""
     return 128
 
 
@@ -100,7 +100,7 @@ def _divisible(n: int) -> tuple[str, ...]:
 
 
 def _warps(N: int, split: bool) -> int:
-    # So many that a thread holds at most 128 registers of M, and nothing spills (tests/triton_resources.py).
+    # So many that a thread holds at most 128 registers of M, and nothing spills (tools/triton_resources.py).
     return 8 if N >= 128 or split else 4
 
 

@@ -28,7 +28,7 @@ SMALLEST_N = 64
 
 
 def resident_limit() -> int:
-    """Largest n for which the planes stay on the chip (the table of resources in tests/ holds the kernels to that)."""
+    """Largest n for which the planes stay on the chip (tools/triton_resources.csv holds the kernels to that)."""
     return 64
 
 

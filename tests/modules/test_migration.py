@@ -9,7 +9,7 @@ from torch import nn
 
 import vfrnn
 
-PAGE = Path(__file__).parents[1] / "docs" / "migration.md"
+PAGE = Path(__file__).parents[2] / "docs" / "migration.md"
 
 
 def code_of_page(**names):

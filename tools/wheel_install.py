@@ -1,4 +1,4 @@
-"""Installs wheels alone, outside of this tree, and runs the op tests from each: `python -m tests.wheel_install WHEELS`.
+"""Installs wheels alone, outside of this tree, and runs the op tests from each: `python -m tools.wheel_install WHEELS`.
 
 A new environment in a new, empty folder; torch of the release asked for; then, wheel by wheel: `vfrnn doctor`, and the
 tests of the ops (copied beside the environment: the sources are out of reach).
@@ -16,17 +16,6 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-OPS = (
-    "recurrence",
-    "skew_expm",
-    "strang_step",
-    "field_generator",
-    "field_flow",
-    "flow_recurrence",
-    "spectral_recurrence",
-    "final_state",
-    "threads",
-)
 #: Those that run the native kernels and not only PyTorch's machinery around them.
 NATIVE = "not reference and not compile and not opcheck and not gradcheck and not instruction_set"
 #: A GPU is not needed for that, nor a driver.
@@ -80,8 +69,8 @@ def try_wheel(folder: Path, python: Path, wheel: Path) -> None:
     if "+cpu" not in wheel.name:
         run(empty, python, "-c", CUDA_LOADED)
     shutil.copy(ROOT / "pyproject.toml", empty)
-    (empty / "tests").mkdir()
-    for name in ("conftest.py", "cases.py", *(f"test_{op}.py" for op in OPS)):
+    shutil.copytree(ROOT / "tests/ops", empty / "tests/ops")
+    for name in ("conftest.py", "cases.py"):
         shutil.copy(ROOT / "tests" / name, empty / "tests")
     run(empty, python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", NATIVE, "tests")
 

@@ -1,4 +1,4 @@
-"""Holds built wheels to what they must and must not contain: `python -m tests.wheel_contents dist/*.whl`.
+"""Holds built wheels to what they must and must not contain: `python -m tools.wheel_contents dist/*.whl`.
 
 Allowed are Python modules, our libraries and the marks of typed packages; nothing of the tests, no C++ source, nothing
 that auditwheel copied in, less than 10 MB, a licence for every part that is compiled in. torch-abi-audit must find

@@ -1,4 +1,4 @@
-"""`python -m tests.report_in_browser REPORT [--screenshot PNG]`: the report of `vfrnn bench` in headless Chromium.
+"""`python -m tools.report_in_browser REPORT [--screenshot PNG]`: the report of `vfrnn bench` in headless Chromium.
 
 It must open from a file, log nothing to the console, ask for nothing, and show every picture with its data.
 """

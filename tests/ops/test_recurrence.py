@@ -318,7 +318,7 @@ def test_a_nan_stays_one():
 CHECK_ONE_SET = """
 import sys
 import torch
-from tests.test_recurrence import assert_right, case
+from tests.ops.test_recurrence import assert_right, case
 assert torch.ops.vfrnn_kernels.cpu_isa() == sys.argv[1]
 for dtype in (torch.float32, torch.float64):
     for n, B in ((1, 1), (3, 2), (17, 5), (37, 29)):

@@ -1,6 +1,6 @@
 """Compiles every Triton kernel x configuration ahead of time and holds its resources to the architecture's limits.
 
-    python -m tests.triton_resources ARCH... [--ops OP...] [--jobs N] [--write]
+    python -m tools.triton_resources ARCH... [--ops OP...] [--jobs N] [--write]
 
 Needs no GPU; from an empty cache of Triton it takes minutes. A kernel must not spill (no STL or LDL) and its shared
 memory must fit. triton_resources.csv keeps what was found, by version of Triton: where it has the installed version, it

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.cases import non_contiguous, relative_error
-from tests.gpu_cases import (
+from tests.backends.gpu_cases import (
     BACKENDS,
     CASES,
     DEVICE,

@@ -7,7 +7,7 @@ import torch
 
 import vfrnn
 from tests.cases import relative_error, skew_matrix
-from tests.gpu_cases import (
+from tests.backends.gpu_cases import (
     CASES,
     assert_right,
     gradients,

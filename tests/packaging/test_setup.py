@@ -10,7 +10,7 @@ import pybind11
 import pytest
 import torch
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 RUN = "import runpy, sys; sys.argv = ['setup.py', 'build_ext']; {before}; runpy.run_path('setup.py')"
 

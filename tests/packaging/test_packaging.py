@@ -12,14 +12,13 @@ import torch
 
 import vfrnn
 import vfrnn_kernels
-from tests.wheel_contents import CUDA_LICENCE, LICENCES, content_faults
-from tests.wheel_install import NATIVE
-from tests.wheel_install import OPS as TRIED
+from tools.wheel_contents import CUDA_LICENCE, LICENCES, content_faults
+from tools.wheel_install import NATIVE
 from vfrnn_kernels import loader
 from vfrnn_kernels.checks import values_wanted
 from vfrnn_kernels.dispatch import select_backend
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 OPS = (
     "field_flow",
     "field_generator",
@@ -62,7 +61,7 @@ def test_every_op_has_the_same_files_on_each_side(op):
     python_side = {path.name for path in (ROOT / "vfrnn_kernels" / op).iterdir()}
     assert {"__init__.py", "op.py", "reference.py", "README.md"} <= python_side
     assert (ROOT / "csrc" / op / f"{op}_cpu.cpp").exists()
-    assert (ROOT / "tests" / f"test_{op}.py").exists()
+    assert (ROOT / "tests/ops" / f"test_{op}.py").exists()
     assert callable(getattr(vfrnn_kernels, op))
 
 
@@ -169,8 +168,7 @@ def test_a_backend_from_the_environment_that_is_not_there_is_an_error(monkeypatc
 def test_every_wheel_is_tried_with_the_same_tests(file):
     text = (ROOT / file).read_text()
     assert NATIVE in text
-    for op in TRIED:
-        assert f"tests/test_{op}.py" in text
+    assert "tests/ops" in text
 
 
 def test_every_part_compiled_in_has_its_licence():

@@ -1,4 +1,4 @@
-"""Installs the sdist in every way that pip knows: `python -m tests.source_install SDIST --torch torch==2.13.0`.
+"""Installs the sdist in every way that pip knows: `python -m tools.source_install SDIST --torch torch==2.13.0`.
 
 In a new environment outside of this tree: offline beside what is there (`--no-build-isolation --no-deps`), editable,
 with build isolation. After each, `vfrnn doctor` from an empty folder.
@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.wheel_install import environment, run
+from tools.wheel_install import environment, run
 
 TOOLS = ("setuptools>=77", "cmake>=3.24", "ninja", "pybind11>=2.13", "numpy")
 WAYS = {

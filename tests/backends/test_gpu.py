@@ -21,7 +21,7 @@ from tests.cases import (
     relative_error,
     skew_matrix,
 )
-from tests.gpu_cases import BACKENDS, CASES, DEVICE, GPU, NOT_RECORDED, recurrence_case
+from tests.backends.gpu_cases import BACKENDS, CASES, DEVICE, GPU, NOT_RECORDED, recurrence_case
 from vfrnn_kernels import skew_expm
 from vfrnn_kernels.recurrence import ACTIVATIONS
 from vfrnn_kernels.recurrence.reference import recurrence_backward_reference, recurrence_reference
