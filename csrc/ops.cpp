@@ -1,4 +1,4 @@
-// Every schema of the library, and nothing else. Kernels are registered in csrc/<op>/<op>_cpu.cpp; forward and backward
+// Every schema of the library, and nothing else. Kernels are registered in csrc/<op>/cpu.cpp; forward and backward
 // are joined by autograd in vfrnn_kernels/<op>/op.py, where the arguments are checked.
 //
 // Dimensions: K matrices of a batch, n hidden size, m cells of the mesh, d dimension of a cell's tangent space,

@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "recurrence/recurrence_plan.h"
+#include "recurrence/plan.h"
 
 namespace {
 

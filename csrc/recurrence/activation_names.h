@@ -4,7 +4,7 @@
 #include <string>
 
 #include "common/tensors.h"
-#include "recurrence/recurrence.h"
+#include "recurrence/kernels.h"
 
 namespace vfrnn {
 

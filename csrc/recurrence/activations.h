@@ -2,7 +2,7 @@
 #pragma once
 
 #include "common/simd.h"
-#include "recurrence/recurrence.h"
+#include "recurrence/kernels.h"
 
 namespace vfrnn {
 namespace VFRNN_ISA {

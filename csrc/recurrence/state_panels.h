@@ -3,8 +3,8 @@
 #pragma once
 
 #include "recurrence/activations.h"
+#include "recurrence/kernels.h"
 #include "recurrence/panels.h"
-#include "recurrence/recurrence.h"
 
 namespace vfrnn {
 namespace VFRNN_ISA {

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import vfrnn
-from tests.cases import relative_error, skew_matrix
 from tests.backends.gpu_cases import (
     CASES,
     assert_right,
@@ -15,6 +14,7 @@ from tests.backends.gpu_cases import (
     small_case,
     spectral_recurrence_case,
 )
+from tests.cases import relative_error, skew_matrix
 from vfrnn_kernels import recurrence, skew_expm, spectral_recurrence
 from vfrnn_kernels.loader import CUDA_EMULATED
 from vfrnn_kernels.recurrence import ACTIVATIONS

@@ -14,6 +14,7 @@ import torch._dynamo.testing
 from torch import nn
 
 import vfrnn
+from tests.backends.gpu_cases import BACKENDS, CASES, DEVICE, GPU, NOT_RECORDED, recurrence_case
 from tests.cases import (
     exact_exponential,
     exact_exponential_gradient,
@@ -21,7 +22,6 @@ from tests.cases import (
     relative_error,
     skew_matrix,
 )
-from tests.backends.gpu_cases import BACKENDS, CASES, DEVICE, GPU, NOT_RECORDED, recurrence_case
 from vfrnn_kernels import skew_expm
 from vfrnn_kernels.recurrence import ACTIVATIONS
 from vfrnn_kernels.recurrence.reference import recurrence_backward_reference, recurrence_reference

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.cases import non_contiguous, relative_error
 from tests.backends.gpu_cases import (
     BACKENDS,
     CASES,
@@ -26,6 +25,7 @@ from tests.backends.gpu_cases import (
     small_case,
     spectral_recurrence_case,
 )
+from tests.cases import non_contiguous, relative_error
 from vfrnn_kernels import final_state, recurrence, skew_expm
 from vfrnn_kernels.library import triton_kernels
 from vfrnn_kernels.loader import TRITON_INTERPRETED

@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from cases import skew_matrix
 from torch import nn
 from torch.nn.utils import parametrize
 
 import vfrnn
+from tests.cases import skew_matrix
 from vfrnn import convert, param_groups
 from vfrnn.convert import nearest_rotation, rotation_logarithm
 

@@ -1,9 +1,9 @@
 """VFRNN(..., field="input"): the module on flow_recurrence."""
 
-import cases
 import pytest
 import torch
 
+from tests import cases
 from vfrnn import VFRNN, LatentMesh
 from vfrnn_kernels import flow_recurrence
 

@@ -2,11 +2,11 @@
 
 import math
 
-import cases
 import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from tests import cases
 from vfrnn import VFRNN, LatentMesh, OrthogonalRNN
 from vfrnn_kernels import recurrence
 

@@ -6,9 +6,9 @@ import pickle
 
 import pytest
 import torch
-from cases import skew_matrix
 
 import vfrnn
+from tests.cases import skew_matrix
 from vfrnn import LatentMesh
 from vfrnn.init import block_diagonal_generator, init_field_, least_squares_field, rotation_angles_
 

@@ -7,10 +7,10 @@ import warnings
 
 import pytest
 import torch
-from cases import exact_exponential, relative_error
 from torch.autograd import gradcheck
 
 import vfrnn
+from tests.cases import exact_exponential, relative_error
 from vfrnn import RNN, VFRNN, LatentMesh, OrthogonalRNN
 from vfrnn.init import block_diagonal_generator
 from vfrnn.rounding import round_step

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from cases import exact_exponential, orthogonality_error, relative_error
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import orthogonal as torch_orthogonal
 
+from tests.cases import exact_exponential, orthogonality_error, relative_error
 from vfrnn import skew_expm
 from vfrnn.parametrizations import orthogonal, rebase
 

@@ -7,11 +7,11 @@ import re
 
 import pytest
 import torch
-from cases import non_contiguous
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.utils.rnn import PackedSequence
 
 import vfrnn
+from tests.cases import non_contiguous
 
 pytest.importorskip("expecttest", reason="torch's descriptions of its modules import expecttest")
 from torch.testing._internal.common_modules import ModuleErrorEnum, module_db

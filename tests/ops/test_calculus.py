@@ -1,9 +1,9 @@
 """The latent calculus: definitions in dense matrices, adjoints, and the complete mesh without N and G."""
 
-import cases
 import pytest
 import torch
 
+from tests import cases
 from vfrnn_kernels.calculus import directional_derivative, divergence, gradient, inner_product
 
 F64 = torch.float64

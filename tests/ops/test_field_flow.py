@@ -1,9 +1,9 @@
 """field_flow against diag(e) exp(tau S) diag(e), repeated, in float64, and its hand-written gradients."""
 
-import cases
 import pytest
 import torch
 
+from tests import cases
 from vfrnn_kernels.field_flow import field_flow
 from vfrnn_kernels.field_flow.plan import generator_bound, planned_substeps, series_limit
 

@@ -1,9 +1,9 @@
 """field_generator: S and delta against the formulas of model.md 1 and 2 in dense float64 matrices."""
 
-import cases
 import pytest
 import torch
 
+from tests import cases
 from vfrnn_kernels.field_generator import field_generator
 
 F64 = torch.float64

@@ -3,10 +3,9 @@
 import math
 
 import pytest
-import test_flow_recurrence
-import test_spectral_recurrence
 import torch
 
+from tests.ops import test_flow_recurrence, test_spectral_recurrence
 from vfrnn_kernels import final_state, recurrence
 from vfrnn_kernels.recurrence import ACTIVATIONS
 

@@ -1,9 +1,9 @@
 """flow_recurrence against a loop of dense matrix exponentials in float64, its gradients."""
 
-import cases
 import pytest
 import torch
 
+from tests import cases
 from vfrnn_kernels import field_flow, flow_recurrence
 from vfrnn_kernels.field_flow.plan import series_limit
 from vfrnn_kernels.flow_recurrence.plan import planned_substeps

@@ -7,7 +7,8 @@ import math
 
 import pytest
 import torch
-from cases import (
+
+from tests.cases import (
     DTYPES,
     exact_exponential,
     exact_exponential_gradient,
@@ -16,7 +17,6 @@ from cases import (
     relative_error,
     skew_matrix,
 )
-
 from vfrnn_kernels.skew_expm import skew_expm, skew_expm_reference
 from vfrnn_kernels.skew_expm.coefficients import MAX_SQUARINGS, scheme
 from vfrnn_kernels.skew_expm.op import saved_matrices

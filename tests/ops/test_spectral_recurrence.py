@@ -2,10 +2,10 @@
 
 import math
 
-import cases
 import pytest
 import torch
 
+from tests import cases
 from vfrnn_kernels import recurrence, spectral_recurrence, strang_step
 from vfrnn_kernels.recurrence import ACTIVATIONS
 from vfrnn_kernels.spectral_recurrence.form import spectral_form

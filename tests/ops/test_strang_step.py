@@ -6,7 +6,8 @@ import math
 
 import pytest
 import torch
-from cases import (
+
+from tests.cases import (
     DTYPES,
     exact_exponential,
     exact_exponential_gradient,
@@ -15,7 +16,6 @@ from cases import (
     relative_error,
     skew_matrix,
 )
-
 from vfrnn_kernels.skew_expm import skew_expm
 from vfrnn_kernels.strang_step import strang_step
 

@@ -60,7 +60,7 @@ def test_version_is_one():
 def test_every_op_has_the_same_files_on_each_side(op):
     python_side = {path.name for path in (ROOT / "vfrnn_kernels" / op).iterdir()}
     assert {"__init__.py", "op.py", "reference.py", "README.md"} <= python_side
-    assert (ROOT / "csrc" / op / f"{op}_cpu.cpp").exists()
+    assert (ROOT / "csrc" / op / "cpu.cpp").exists()
     assert (ROOT / "tests/ops" / f"test_{op}.py").exists()
     assert callable(getattr(vfrnn_kernels, op))
 

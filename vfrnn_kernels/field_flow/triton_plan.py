@@ -1,6 +1,6 @@
 """field_flow on a GPU: what is made once per call, on the device: the number of substeps, a shared field contracted.
 
-The plan is the bound of plan.py and csrc/field_flow/field_flow_plan.h, equation (5) of README.md. Its result stays on
+The plan is the bound of plan.py and csrc/field_flow/plan.h, equation (5) of README.md. Its result stays on
 the device, where the flow reads it as the bound of its loop, so that nothing waits for the host. -1: no number of
 substeps up to the largest suffices, or the bound is not finite; the flow is then NaN.
 """

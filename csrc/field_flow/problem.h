@@ -1,0 +1,200 @@
+// What field_flow on the CPU needs to know of a call, a few of its fields ready to be followed, and the gradients of
+// one sample: shared with flow_recurrence. Derivation: vfrnn_kernels/field_flow/README.md.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <initializer_list>
+#include <tuple>
+#include <vector>
+
+#include "common/isa.h"
+#include "common/mesh.h"
+#include "common/scratch.h"
+#include "common/tensors.h"
+#include "field_flow/kernels.h"
+#include "field_flow/plan.h"
+
+namespace vfrnn {
+
+template <class T>
+const FieldFlowKernels<T>& field_flow_kernels() {
+  if constexpr (sizeof(T) == 4) {
+    return select_isa(baseline::field_flow_float, avx2::field_flow_float, avx512::field_flow_float);
+  } else {
+    return select_isa(baseline::field_flow_double, avx2::field_flow_double, avx512::field_flow_double);
+  }
+}
+
+// Pieces of one Scratch, each starting on a cache line.
+template <class T>
+class Pieces {
+ public:
+  explicit Pieces(std::initializer_list<int64_t> counts) : memory_(total(counts)), next_(memory_.get()) {}
+  // The pieces in the order of `counts`; null for an empty one.
+  T* take(int64_t count) {
+    T* piece = next_;
+    next_ += padded(count);
+    return count ? piece : nullptr;
+  }
+
+ private:
+  static int64_t padded(int64_t count) { return (count + 15) / 16 * 16; }
+  static int64_t total(std::initializer_list<int64_t> counts) {
+    int64_t sum = 0;
+    for (int64_t count : counts) sum += padded(count);
+    return sum;
+  }
+  Scratch<T> memory_;
+  T* next_;
+};
+
+// One call: its sizes and its scaled mesh.
+template <class T>
+struct FlowProblem {
+  const FieldFlowKernels<T>& kernel = field_flow_kernels<T>();
+  const MeshKernels<T>& rows = mesh_kernels<T>();
+  int64_t B, n, m, d, order, k;
+  bool shared, volume_preserving;  // shared: one field for all samples
+  Tensor v_, b_, w_, G_;
+  const T *v, *b, *w, *G;
+  std::vector<T> root, half_w;  // b^-1/2, w / 2
+  T dt, scale, tau;
+  Scratch<T> scaled_N;
+
+  // Without substeps (0) and a plan of the caller's they are planned for the fields in v.
+  FlowProblem(const Tensor& h, const Tensor& v_in, const Tensor& b_in, const Tensor& w_in, const Tensor& N_in,
+              const Tensor& G_in, const Tensor& dt_in, const Tensor& scale_in, bool volume_preserving, int64_t order,
+              int64_t substeps, bool plans = true)
+      : B(h.size(0)),
+        n(h.size(1)),
+        m(N_in.size(0)),
+        d(G_in.size(1)),
+        order(order),
+        k(substeps),
+        shared(v_in.size(0) == 1 && B != 1),
+        volume_preserving(volume_preserving),
+        v_(packed(v_in)),
+        b_(packed(b_in)),
+        w_(packed(w_in)),
+        G_(packed(G_in)),
+        scaled_N(m * n) {
+    v = v_.template const_data_ptr<T>();
+    b = b_.template const_data_ptr<T>();
+    w = w_.template const_data_ptr<T>();
+    G = G_.template const_data_ptr<T>();
+    dt = *dt_in.template const_data_ptr<T>();
+    scale = *scale_in.template const_data_ptr<T>();
+    check_positive<T>("b", b_);
+    check_positive<T>("w", w_);
+    check_finite<T>("v", v_);
+    root.resize(n);
+    for (int64_t j = 0; j < n; ++j) root[j] = T(1) / std::sqrt(b[j]);
+    half_w.resize(m);
+    for (int64_t c = 0; c < m; ++c) half_w[c] = w[c] / 2;
+    const Tensor N_packed = packed(N_in);
+    const T* N = N_packed.template const_data_ptr<T>();
+    if (k == 0 && plans) k = plan_substeps<T>(N, G, v, w, root.data(), dt, v_.size(0), m, d, n, order);
+    tau = dt / T(k);
+    T* out = scaled_N.get();
+    for (int64_t c = 0; c < m; ++c) {
+      for (int64_t j = 0; j < n; ++j) out[c * n + j] = N[c * n + j] * root[j];
+    }
+  }
+
+  void set_substeps(int64_t substeps) { k = substeps, tau = dt / T(k); }
+
+  // Samples first..last in parallel, each thread a few at once.
+  template <class F>
+  void for_samples(int64_t first, int64_t last, const F& f) const {
+    ts::parallel_for(first, last, 1 + 32768 / (8 * m * n * order * k + 1), f);
+  }
+
+  T mean_of(const T* x) const {
+    T sum = 0;
+    for (int64_t j = 0; j < n; ++j) sum += x[j];
+    return sum / T(n);
+  }
+};
+
+// A few fields of a problem, contracted with the gradient, and their div v, delta and e.
+template <class T>
+class FlowFields {
+ public:
+  // Fields whose C stay in the second cache together.
+  static int64_t at_once(const FlowProblem<T>& problem) {
+    constexpr int64_t elements = int64_t(1) << 16;
+    return problem.shared ? 1 : std::clamp<int64_t>(elements / std::max<int64_t>(problem.m * problem.n, 1), 1, 8);
+  }
+  FlowFields(const FlowProblem<T>& problem, int64_t most)
+      : problem_(problem),
+        count_(most),
+        mn_(problem.m * problem.n),
+        C_(count_ * mn_),
+        vectors_(3 * count_ * problem.n) {}
+
+  // `count` fields (m, d) at v.
+  void load(const T* v, int64_t count) {
+    const auto& [p, d, n] = std::tie(problem_, problem_.d, problem_.n);
+    for (int64_t c = 0; c < p.m; ++c) {
+      p.rows.contract(p.G + c * d * n, v + c * d, p.m * d, p.root.data(), d, n, count, C_.get() + c * n, mn_);
+    }
+    for (int64_t f = 0; f < count; ++f) {
+      T *to_div = vector(0, f), *to_delta = vector(1, f), *to_e = vector(2, f);
+      p.kernel.divergence(C(f), p.half_w.data(), p.root.data(), p.m, n, to_div);
+      const T mean = p.volume_preserving ? p.mean_of(to_div) : T(0);
+      for (int64_t j = 0; j < n; ++j) {
+        to_delta[j] = p.scale * (to_div[j] - mean);
+        to_e[j] = std::exp(-p.tau / 4 * to_delta[j]);
+      }
+    }
+  }
+  const T* C(int64_t f) const { return C_.get() + f * mn_; }
+  const T* div(int64_t f) const { return vector(0, f); }
+  const T* delta(int64_t f) const { return vector(1, f); }
+  const T* e(int64_t f) const { return vector(2, f); }
+  Flow<T> flow(int64_t f) const {
+    return {problem_.m, problem_.n,  problem_.order, problem_.k, problem_.scaled_N.get(), C(f), problem_.half_w.data(),
+            e(f),       problem_.tau};
+  }
+
+ private:
+  T* vector(int64_t which, int64_t f) const { return vectors_.get() + (which * count_ + f) * problem_.n; }
+
+  const FlowProblem<T>& problem_;
+  int64_t count_, mn_;
+  Scratch<T> C_, vectors_;
+};
+
+// The gradients that one sample, moved along field f, gives for that of its result: of its state (n,) and of b (n,);
+// returned, of tau and of divergence_scale. What the mesh gets follows from the tape and, for C, from row (n,) = -2
+// B^-1/2 grad_div; grad_e (n,) is scratch.
+template <class T>
+std::tuple<T, T> sample_gradients(const FlowProblem<T>& problem, const FlowFields<T>& fields, int64_t f, const T* h,
+                                  const T* grad, const FlowTape<T>& tape, T* grad_h, T* grad_e, T* grad_b, T* row) {
+  const int64_t n = problem.n;
+  const Flow<T> flow = fields.flow(f);
+  const T *div = fields.div(f), *delta = fields.delta(f);
+  T grad_tau = problem.kernel.backward(flow, h, grad, tape, grad_h, grad_e, grad_b);
+  // e = exp(-tau delta / 4), delta = scale (div - mean)
+  T grad_scale = 0;
+  for (int64_t j = 0; j < n; ++j) {
+    const T grad_exponent = grad_e[j] * flow.e[j];
+    grad_tau -= grad_exponent * delta[j] / 4;
+    row[j] = -problem.tau / 4 * grad_exponent;
+  }
+  if (problem.volume_preserving) {
+    const T mean = problem.mean_of(row);
+    for (int64_t j = 0; j < n; ++j) row[j] -= mean;
+  }
+  for (int64_t j = 0; j < n; ++j) {
+    grad_scale += row[j] * div[j];
+    row[j] *= problem.scale;
+    grad_b[j] = -(grad_b[j] / 2 + row[j] * div[j]) / problem.b[j];
+    row[j] *= -2 * problem.root[j];
+  }
+  return {grad_tau, grad_scale};
+}
+
+}  // namespace vfrnn

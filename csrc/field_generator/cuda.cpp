@@ -1,0 +1,99 @@
+// Binding of the CUDA kernels of field_generator.
+#include "field_generator/cuda.h"
+
+#include <optional>
+#include <tuple>
+
+#include "common/cuda_tensors.h"
+
+namespace vfrnn {
+namespace {
+
+enum Gradient { b_bit = 0, w_bit, N_bit, G_bit, v_bit };
+
+// The tensors of a call, contiguous, for as long as the launchers use their pointers.
+struct Inputs {
+  Tensor b, w, v;
+  std::optional<Tensor> N, G;
+  Inputs(const Tensor& b, const Tensor& w, const std::optional<Tensor>& N, const std::optional<Tensor>& G,
+         const Tensor& v)
+      : b(packed(b)), w(packed(w)), v(packed(v)) {
+    require(v.scalar_type() == ScalarType::Float, "the CUDA kernels of field_generator are float32");
+    if (N.has_value()) this->N = packed(*N), this->G = packed(*G);
+  }
+  FieldGeneratorProblem problem() const {
+    const float *to_N = N ? N->const_data_ptr<float>() : nullptr, *to_G = G ? G->const_data_ptr<float>() : nullptr;
+    return {b.const_data_ptr<float>(),
+            w.const_data_ptr<float>(),
+            to_N,
+            to_G,
+            v.const_data_ptr<float>(),
+            v.size(0),
+            int(w.size(0)),
+            int(b.size(0)),
+            int(v.size(2))};
+  }
+};
+
+std::tuple<Tensor, Tensor> field_generator(const Tensor& b, const Tensor& w, std::optional<Tensor> N,
+                                           std::optional<Tensor> G, const Tensor& v) {
+  const OnDevice device(v);
+  const Inputs inputs(b, w, N, G, v);
+  const int64_t K = v.size(0), n = b.size(0);
+  Tensor S = empty_tensor(v, {K, n, n}), delta = empty_tensor(v, {K, n});
+  if (K * n > 0) {
+    check_launch(launch_field_generator(inputs.problem(), S.mutable_data_ptr<float>(), delta.mutable_data_ptr<float>(),
+                                        device.stream),
+                 "field_generator");
+  }
+  return {S, delta};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> field_generator_backward(
+    const Tensor& grad_S_, const Tensor& grad_delta_, const Tensor& b, const Tensor& w, std::optional<Tensor> N,
+    std::optional<Tensor> G, const Tensor& v, const Tensor& S_, const Tensor& delta_, int64_t needs) {
+  const OnDevice device(v);
+  const Inputs inputs(b, w, N, G, v);
+  const Tensor grad_S = packed(grad_S_), grad_delta = packed(grad_delta_), S = packed(S_), delta = packed(delta_);
+  const int64_t K = v.size(0), n = b.size(0), m = w.size(0), d = v.size(2);
+  const bool general = N.has_value();
+  const auto needed = [&](int bit) { return (needs >> bit & 1) != 0 && (general || (bit != N_bit && bit != G_bit)); };
+  const bool runs = K * n > 0;
+  const auto gradient = [&](int bit, std::initializer_list<int64_t> sizes) {
+    return !needed(bit) ? empty_tensor(v, {0}) : runs ? empty_tensor(v, sizes) : zeros_tensor(v, sizes);
+  };
+  Tensor grad_b = gradient(b_bit, {n}), grad_w = gradient(w_bit, {m}), grad_N = gradient(N_bit, {m, n});
+  Tensor grad_G = gradient(G_bit, {m, d, n}), grad_v = gradient(v_bit, {K, m, d});
+  if (runs && needs != 0) {
+    // The shares of one field are the sums over the fields.
+    const bool one = K == 1, to_A = general ? needed(w_bit) || needed(v_bit) || needed(G_bit) : needed(w_bit) && !one;
+    Tensor parts_b = needed(b_bit) && !one ? empty_tensor(v, {K, n}) : grad_b;
+    Tensor parts_N = needed(N_bit) && !one ? empty_tensor(v, {K, m, n}) : grad_N;
+    Tensor A = to_A ? empty_tensor(v, {K, m, general ? n : 1}) : empty_tensor(v, {0});
+    const auto data = [](Tensor& t, bool wanted) { return wanted ? t.mutable_data_ptr<float>() : nullptr; };
+    const FieldGeneratorGradients gradients{grad_S.const_data_ptr<float>(),
+                                            grad_delta.const_data_ptr<float>(),
+                                            S.const_data_ptr<float>(),
+                                            delta.const_data_ptr<float>(),
+                                            data(grad_b, needed(b_bit)),
+                                            data(grad_w, needed(w_bit)),
+                                            data(grad_N, needed(N_bit)),
+                                            data(grad_G, needed(G_bit)),
+                                            data(grad_v, needed(v_bit)),
+                                            data(parts_b, needed(b_bit)),
+                                            data(A, to_A),
+                                            data(parts_N, needed(N_bit))};
+    check_launch(launch_field_generator_backward(inputs.problem(), gradients, device.stream),
+                 "field_generator_backward");
+  }
+  return {grad_b, grad_w, grad_N, grad_G, grad_v};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(vfrnn_kernels, VFRNN_CUDA_KEY, m) {
+  m.impl("field_generator", TORCH_BOX(&field_generator));
+  m.impl("field_generator_backward", TORCH_BOX(&field_generator_backward));
+}
+
+}  // namespace vfrnn

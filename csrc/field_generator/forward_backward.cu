@@ -1,0 +1,293 @@
+// CUDA kernels of field_generator. Equations: vfrnn_kernels/field_generator/README.md.
+//
+// A block owns a pair of tiles (I, J), (J, I) of S and contracts v with G where it loads it, so that [v] G is never
+// stored. Products are sums in float32: the slabs come from L2, and loading and contracting them takes longer than
+// multiplying. Every sum is taken by one block in a fixed order; nothing is added atomically.
+#include "field_generator/device.h"
+
+namespace vfrnn {
+namespace {
+
+constexpr int slab = 32;  // summed over at a time
+// Tiles of the matrices: small ones where there are few of them to share among the multiprocessors.
+constexpr int small_tile = 16, large_tile = 32, small_n = 320;
+
+// w_c (v.G)_cj of a field, 0 outside the mesh
+VFRNN_DEVICE float flux(const Problem& p, const float* v, int cell, int node) {
+  if (cell >= p.m || node >= p.n) return 0.f;
+  const float *G = p.G + int64_t(cell) * p.d * p.n + node, *along = v + int64_t(cell) * p.d;
+  float total = 0.f;
+#pragma unroll 2
+  for (int k = 0; k < p.d; ++k) total += along[k] * G[int64_t(k) * p.n];
+  return weight(p, cell) * total;
+}
+VFRNN_DEVICE float average(const Problem& p, int cell, int node) {
+  return cell < p.m && node < p.n ? p.N[int64_t(cell) * p.n + node] : 0.f;
+}
+template <int count>
+VFRNN_DEVICE void load(float (&x)[count], const float* from) {
+  if constexpr (count == 2) {
+    const float2 pair = *reinterpret_cast<const float2*>(from);
+    x[0] = pair.x, x[1] = pair.y;
+  } else {
+    x[0] = *from;
+  }
+}
+
+// ---- forward ----
+template <int tile>
+constexpr int64_t forward_shared() {
+  return int64_t(sizeof(float)) * 4 * slab * tile;
+}
+
+// N_I^T F_J - F_I^T N_J with F = W [v] G, slab by slab of cells; blocks I = J also sum F over the cells for delta.
+template <int tile>
+__global__ void __launch_bounds__(threads) general_forward_kernel(Problem p, float* S, float* delta) {
+  constexpr int micro = tile / 16;
+  if (blockIdx.y > blockIdx.z) return;
+  const int64_t k = blockIdx.x;
+  const int first_i = int(blockIdx.y) * tile, first_j = int(blockIdx.z) * tile, t = int(threadIdx.x);
+  const bool diagonal = first_i == first_j;
+  const float* v = p.v + k * p.m * p.d;
+  float* N_i = reinterpret_cast<float*>(gpu::shared_memory());
+  float* F_i = N_i + slab * tile;
+  float *N_j = diagonal ? N_i : F_i + slab * tile, *F_j = diagonal ? F_i : F_i + 2 * slab * tile;
+  const int row = t / 16 * micro, column = t % 16 * micro;
+  float H[micro][micro] = {}, sum = 0.f;
+  for (int first = 0; first < p.m; first += slab) {
+    for (int e = t; e < slab * tile; e += threads) {
+      const int cell = first + e / tile, i = first_i + e % tile, j = first_j + e % tile;
+      N_i[e] = average(p, cell, i), F_i[e] = flux(p, v, cell, i);
+      if (!diagonal) N_j[e] = average(p, cell, j), F_j[e] = flux(p, v, cell, j);
+    }
+    gpu::sync_threads();
+#pragma unroll 2
+    for (int c = 0; c < slab; ++c) {
+      float ni[micro], fi[micro], nj[micro], fj[micro];
+      load(ni, N_i + c * tile + row), load(fi, F_i + c * tile + row);
+      load(nj, N_j + c * tile + column), load(fj, F_j + c * tile + column);
+#pragma unroll
+      for (int x = 0; x < micro; ++x) {
+#pragma unroll
+        for (int y = 0; y < micro; ++y) H[x][y] += ni[x] * fj[y] - fi[x] * nj[y];
+      }
+    }
+    if (diagonal && t < tile) {
+      for (int c = 0; c < slab; ++c) sum += F_i[c * tile + t];
+    }
+    gpu::sync_threads();
+  }
+  // Both triangles from the same numbers, through shared memory: rows of either are written whole.
+  float* out = N_i;
+  constexpr int stride = tile + 1;
+#pragma unroll
+  for (int x = 0; x < micro; ++x) {
+#pragma unroll
+    for (int y = 0; y < micro; ++y) {
+      const float r = inverse_root(p, first_i + row + x) * inverse_root(p, first_j + column + y);
+      out[(row + x) * stride + column + y] = H[x][y] * 0.5f * r;
+    }
+  }
+  gpu::sync_threads();
+  S += k * p.n * p.n;
+  for (int e = t; e < tile * tile; e += threads) {
+    const int x = e / tile, y = e % tile;
+    const float here = out[x * stride + y], mirrored = -out[y * stride + x];
+    if (first_i + x < p.n && first_j + y < p.n) {
+      const float value = !diagonal || x < y ? here : x == y ? 0.f : mirrored;
+      S[int64_t(first_i + x) * p.n + first_j + y] = value;
+    }
+    if (!diagonal && first_j + x < p.n && first_i + y < p.n) {
+      S[int64_t(first_j + x) * p.n + first_i + y] = mirrored;
+    }
+  }
+  if (diagonal && t < tile && first_i + t < p.n) {
+    const float r = inverse_root(p, first_i + t);
+    delta[k * p.n + first_i + t] = -sum * r * r;
+  }
+}
+
+// ---- backward ----
+template <int tile>
+constexpr int64_t products_shared() {
+  const int64_t bytes = int64_t(sizeof(float)) * (slab * (tile + 1) + 2 * tile * (slab + 1));
+  return bytes > b_shared ? bytes : b_shared;
+}
+
+// A tile (cells, nodes) of A = N R + 1 q^T and of a field's share W [v] G R^T of grad_N: the two use the same R.
+template <int tile>
+VFRNN_DEVICE void products_block(const Problem& p, const Gradients& g, int64_t k, int first_cell, int first_j) {
+  constexpr int micro = tile / 16, stride = tile + 1, cell_stride = slab + 1, per_thread = slab * tile / threads;
+  const int t = int(threadIdx.x), c = t / 16 * micro, y = t % 16;
+  const float *v = p.v + k * p.m * p.d, *to_S = g.grad_S + k * p.n * p.n;
+  float* R = reinterpret_cast<float*>(gpu::shared_memory());
+  float *N = R + slab * stride, *F = N + tile * cell_stride;
+  float A[micro][micro] = {}, to_N[micro][micro] = {};
+  for (int first_i = 0; first_i < p.n; first_i += slab) {
+    // R_ij = (grad_S_ij - grad_S_ji) / 2 / sqrt(b_i b_j): both tiles are read along their rows
+    float to_ij[per_thread];
+#pragma unroll
+    for (int q = 0; q < per_thread; ++q) {
+      const int e = t + q * threads, i = first_i + e / tile, j = first_j + e % tile;
+      to_ij[q] = i < p.n && j < p.n ? to_S[int64_t(i) * p.n + j] : 0.f;
+      const int turned_i = first_i + e % slab, turned_j = first_j + e / slab;
+      R[e % slab * stride + e / slab] =
+          turned_i < p.n && turned_j < p.n ? to_S[int64_t(turned_j) * p.n + turned_i] : 0.f;
+    }
+    for (int e = t; e < tile * slab; e += threads) {
+      const int cell = first_cell + e / slab, i = first_i + e % slab, place = e / slab * cell_stride + e % slab;
+      if (g.A) N[place] = average(p, cell, i);
+      if (g.parts_N) F[place] = flux(p, v, cell, i);
+    }
+    gpu::sync_threads();
+#pragma unroll
+    for (int q = 0; q < per_thread; ++q) {
+      const int e = t + q * threads;
+      float& value = R[e / tile * stride + e % tile];
+      const float roots = inverse_root(p, first_i + e / tile) * inverse_root(p, first_j + e % tile);
+      value = (to_ij[q] - value) * 0.5f * roots;
+    }
+    gpu::sync_threads();
+    const auto multiply = [&](float (&sums)[micro][micro], const float* left) {
+#pragma unroll 2
+      for (int i = 0; i < slab; ++i) {
+#pragma unroll
+        for (int a = 0; a < micro; ++a) {
+          const float factor = left[(c + a) * cell_stride + i];
+#pragma unroll
+          for (int b = 0; b < micro; ++b) sums[a][b] += factor * R[i * stride + y + 16 * b];
+        }
+      }
+    };
+    if (g.A) multiply(A, N);
+    if (g.parts_N) multiply(to_N, F);
+    gpu::sync_threads();
+  }
+#pragma unroll
+  for (int b = 0; b < micro; ++b) {
+    const int j = first_j + y + 16 * b;
+    if (j >= p.n) continue;
+    const float r = inverse_root(p, j), q = -g.grad_delta[k * p.n + j] * r * r;
+#pragma unroll
+    for (int a = 0; a < micro; ++a) {
+      const int cell = first_cell + c + a;
+      if (cell >= p.m) continue;
+      const int64_t place = (k * p.m + cell) * p.n + j;
+      if (g.A) g.A[place] = A[a][b] + q;
+      if (g.parts_N) g.parts_N[place] = -to_N[a][b];  // R^T = -R
+    }
+  }
+}
+
+template <int tile>
+__global__ void __launch_bounds__(threads) products_kernel(Problem p, Gradients g, int products, int b_blocks) {
+  const int64_t k = blockIdx.x / uint32_t(products + b_blocks);
+  const int index = int(blockIdx.x % uint32_t(products + b_blocks)), across = (p.n + tile - 1) / tile;
+  if (index < products) {
+    products_block<tile>(p, g, k, index / across * tile, index % across * tile);
+  } else {
+    b_block(p, g, k, (index - products) * b_rows);
+  }
+}
+
+// Of a cell, what its blocks y have to do in turn: v and w; each axis of G; N; the cells together: b. Sums over fields
+// in their order.
+__global__ void __launch_bounds__(threads) cells_kernel(Problem p, Gradients g, bool sums_N, bool sums_b) {
+  const int64_t cell = blockIdx.x;
+  const int t = int(threadIdx.x), lane = gpu::lane(), warp = gpu::warp();
+  int role = int(blockIdx.y);
+  if (g.grad_w || g.grad_v) {
+    if (role == 0) {
+      if (cell >= p.m) return;
+      const float w = weight(p, cell);
+      float sum = 0.f;
+      for (int64_t q = warp; q < p.K * p.d; q += warps) {
+        const int64_t row = q / p.d * p.m + cell, axis = q % p.d;
+        const float *A = g.A + row * p.n, *G = p.G + (cell * p.d + axis) * p.n;
+        float along = 0.f;
+        for (int j = lane; j < p.n; j += 32) along += A[j] * G[j];
+        along = gpu::warp_sum(along);
+        if (lane == 0 && g.grad_v) g.grad_v[row * p.d + axis] = w * along;
+        sum += p.v[row * p.d + axis] * along;
+      }
+      float* parts = reinterpret_cast<float*>(gpu::shared_memory());
+      if (lane == 0) parts[warp] = sum;
+      gpu::sync_threads();
+      if (t == 0 && g.grad_w) {
+        float total = 0.f;
+        for (int other = 0; other < warps; ++other) total += parts[other];
+        g.grad_w[cell] = total;
+      }
+      return;
+    }
+    --role;
+  }
+  if (g.grad_G) {
+    if (role < p.d) {
+      if (cell >= p.m) return;
+      const float w = weight(p, cell);
+      for (int j = t; j < p.n; j += threads) {
+        float sum = 0.f;
+#pragma unroll 2
+        for (int64_t k = 0; k < p.K; ++k) {
+          const int64_t row = k * p.m + cell;
+          sum += w * p.v[row * p.d + role] * g.A[row * p.n + j];
+        }
+        g.grad_G[(cell * p.d + role) * p.n + j] = sum;
+      }
+      return;
+    }
+    role -= p.d;
+  }
+  if (sums_N) {
+    if (role == 0) {
+      if (cell >= p.m) return;
+      for (int j = t; j < p.n; j += threads) {
+        float sum = 0.f;
+#pragma unroll 2
+        for (int64_t k = 0; k < p.K; ++k) sum += g.parts_N[(k * p.m + cell) * p.n + j];
+        g.grad_N[cell * p.n + j] = sum;
+      }
+      return;
+    }
+    --role;
+  }
+  if (sums_b) sum_b(p, g, cell * threads + t, int64_t(gridDim.x) * threads);
+}
+
+template <int tile>
+int general_forward(const Problem& p, float* S, float* delta, void* stream) {
+  const uint32_t tiles = blocks_of(p.n, tile);
+  return gpu::launch(grid(uint32_t(p.K), tiles, tiles, forward_shared<tile>(), stream), general_forward_kernel<tile>, p,
+                     S, delta);
+}
+template <int tile>
+int products(const Problem& p, const Gradients& g, void* stream) {
+  const bool multiplies = g.A || g.parts_N;
+  const uint32_t tiles = multiplies ? blocks_of(p.m, tile) * blocks_of(p.n, tile) : 0;
+  const uint32_t b_blocks = g.grad_b ? blocks_of(p.n, b_rows) : 0, blocks = uint32_t(p.K) * (tiles + b_blocks);
+  if (blocks == 0) return 0;
+  return gpu::launch(grid(blocks, 1, 1, products_shared<tile>(), stream), products_kernel<tile>, p, g, int(tiles),
+                     int(b_blocks));
+}
+
+}  // namespace
+
+int launch_field_generator(const Problem& p, float* S, float* delta, void* stream) {
+  if (!p.N) return launch_complete(p, S, delta, stream);
+  return p.n <= small_n ? general_forward<small_tile>(p, S, delta, stream)
+                        : general_forward<large_tile>(p, S, delta, stream);
+}
+
+int launch_field_generator_backward(const Problem& p, const Gradients& g, void* stream) {
+  if (!p.N) return launch_complete_backward(p, g, stream);
+  const int error = p.n <= small_n ? products<small_tile>(p, g, stream) : products<large_tile>(p, g, stream);
+  const bool cells = g.grad_w || g.grad_v, sums_N = g.grad_N && g.parts_N != g.grad_N;
+  const bool sums_b = g.grad_b && g.parts_b != g.grad_b;
+  const uint32_t roles = uint32_t(cells) + (g.grad_G ? uint32_t(p.d) : 0) + uint32_t(sums_N) + uint32_t(sums_b);
+  if (error != 0 || roles == 0) return error;
+  return gpu::launch(grid(p.m > 0 ? uint32_t(p.m) : 1, roles, 1, sizeof(float) * warps, stream), cells_kernel, p, g,
+                     sums_N, sums_b);
+}
+
+}  // namespace vfrnn

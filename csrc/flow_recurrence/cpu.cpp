@@ -1,0 +1,390 @@
+// flow_recurrence on the CPU: h_t = act(flow of h_{t-1} along v + V x_t, + U x_t + c) for all steps (T, B, n).
+// Derivation: vfrnn_kernels/flow_recurrence/README.md; one sample's flow: field_flow/.
+//
+// A thread takes a sample through all steps: its field, contracted with the gradient, stays in the second cache. The
+// backward goes chunk by chunk of steps, back in time: threads leave the gradients of the pre-activations and of the
+// fields, and what x, U, c, v and V get are a few products per chunk. The mesh's gradients are summed by groups of
+// samples, then over the groups. Neither chunks nor groups depend on the number of threads, so no bit does.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "common/matmul.h"
+#include "common/scratch.h"
+#include "common/tensors.h"
+#include "field_flow/problem.h"
+#include "flow_recurrence/kernels.h"
+#include "recurrence/activation_names.h"
+
+namespace vfrnn {
+namespace {
+
+enum Gradient {
+  x_bit = 0,
+  U_bit,
+  c_bit,
+  v_bit,
+  V_bit,
+  b_bit,
+  w_bit,
+  N_bit,
+  G_bit,
+  h0_bit,
+  beta_bit,
+  dt_bit,
+  scale_bit
+};
+
+template <class T>
+const FlowRecurrenceKernels<T>& row_kernels() {
+  if constexpr (sizeof(T) == 4) {
+    return select_isa(baseline::flow_recurrence_float, avx2::flow_recurrence_float, avx512::flow_recurrence_float);
+  } else {
+    return select_isa(baseline::flow_recurrence_double, avx2::flow_recurrence_double, avx512::flow_recurrence_double);
+  }
+}
+
+// The inputs of a layer and what it makes of them.
+template <class T>
+struct Layer {
+  const MeshKernels<T>& rows = mesh_kernels<T>();
+  const FlowRecurrenceKernels<T>& kernel = row_kernels<T>();
+  Activation activation;
+  int64_t steps, B, i, n, cells;  // cells: m d, the length of a field
+  Tensor x_, U_, v_, V_, h0_;
+  std::optional<Tensor> c_, beta_;
+  const T *x, *U, *v, *V, *h0, *c, *beta;
+  std::vector<T> U_by_input, V_by_input;  // transposed
+
+  Layer(const Tensor& x_in, const Tensor& U_in, const std::optional<Tensor>& c_in, const Tensor& v_in,
+        const Tensor& V_in, const Tensor& h0_in, const std::optional<Tensor>& beta_in, const std::string& name)
+      : activation(activation_of(name)),
+        steps(x_in.size(0)),
+        B(x_in.size(1)),
+        i(x_in.size(2)),
+        n(U_in.size(0)),
+        cells(v_in.numel()),
+        x_(packed(x_in)),
+        U_(packed(U_in)),
+        v_(packed(v_in)),
+        V_(packed(V_in)),
+        h0_(packed(h0_in)) {
+    const auto data = [](const Tensor& t) { return t.template const_data_ptr<T>(); };
+    x = data(x_), U = data(U_), v = data(v_), V = data(V_), h0 = data(h0_);
+    if (c_in.has_value()) c_ = packed(*c_in);
+    if (beta_in.has_value()) beta_ = packed(*beta_in);
+    c = c_.has_value() ? data(*c_) : nullptr;
+    beta = beta_.has_value() ? data(*beta_) : nullptr;
+    U_by_input = transposed(U, n), V_by_input = transposed(V, cells);
+  }
+
+  // out (n,) = U x_t
+  void input(int64_t row, T* out) const { rows.contract(U_by_input.data(), x + row * i, i, nullptr, i, n, 1, out, n); }
+  int64_t row(int64_t t, int64_t sample) const { return t * B + sample; }
+  // (i, rows) from (rows, i): products with x_t then run along the rows, which are many, and not along x_t
+  std::vector<T> transposed(const T* A, int64_t rows) const {
+    std::vector<T> result(rows * i);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t k = 0; k < i; ++k) result[k * rows + r] = A[r * i + k];
+    }
+    return result;
+  }
+  // out (m, d) = v + V x_t
+  void field(int64_t row, T* out) const {
+    rows.contract(V_by_input.data(), x + row * i, i, nullptr, i, cells, 1, out, cells);
+    for (int64_t k = 0; k < cells; ++k) out[k] += v[k];
+  }
+  // max |x_t| over steps and samples
+  double largest_input() const {
+    double largest = 0;
+    for (int64_t row = 0; row < steps * B; ++row) {
+      double square = 0;
+      for (int64_t k = 0; k < i; ++k) square += double(x[row * i + k]) * double(x[row * i + k]);
+      if (!(square <= largest)) largest = square;
+    }
+    return std::sqrt(largest);
+  }
+};
+
+// An upper bound on ||S(sum_i x_i v_i)||_2 over the unit vectors x, for the fields v_i (m, d) at v + i, whose entries
+// are `count` apart: with P = sum_i S_i S_i^T it is at most ||P||_2^1/2 <= ||P^4||_F^1/8.
+template <class T>
+double generators_bound(const FlowProblem<T>& problem, const T* v, int64_t count) {
+  const int64_t n = problem.n, m = problem.m, d = problem.d;
+  Pieces<T> memory({m * d, m * n, m * n, n * n, n * n, n * n});
+  T *field = memory.take(m * d), *C = memory.take(m * n), *weighted = memory.take(m * n);
+  T *S = memory.take(n * n), *P = memory.take(n * n), *power = memory.take(n * n);
+  const T* N = problem.scaled_N.get();
+  for (int64_t c = 0; c < m; ++c) {
+    for (int64_t j = 0; j < n; ++j) weighted[c * n + j] = problem.half_w[c] * N[c * n + j];
+  }
+  std::fill(P, P + n * n, T(0));
+  for (int64_t k = 0; k < count && m > 0; ++k) {
+    for (int64_t l = 0; l < m * d; ++l) field[l] = v[l * count + k];
+    for (int64_t c = 0; c < m; ++c) {
+      problem.rows.contract(problem.G + c * d * n, field + c * d, d, problem.root.data(), d, n, 1, C + c * n, n);
+    }
+    matmul<T>(S, {weighted, 1, n}, {C, n, 1}, n, m, n);
+    for (int64_t r = 0; r < n; ++r) {
+      for (int64_t j = 0; j <= r; ++j) {
+        const T half = S[r * n + j] - S[j * n + r];
+        S[r * n + j] = half, S[j * n + r] = -half;
+      }
+    }
+    matmul<T>(P, {S, n, 1}, {S, 1, n}, n, n, n, true);
+  }
+  const auto norm = [&](const T* A) {
+    double sum = 0;
+    for (int64_t j = 0; j < n * n; ++j) sum += double(A[j]) * double(A[j]);
+    return std::sqrt(sum);
+  };
+  const double size = norm(P);
+  if (size == 0) return 0;
+  for (int64_t j = 0; j < n * n; ++j) P[j] = T(P[j] / size);  // so that no power overflows
+  matmul<T>(power, {P, n, 1}, {P, n, 1}, n, n, n);
+  matmul<T>(P, {power, n, 1}, {power, n, 1}, n, n, n);
+  return std::sqrt(size) * std::pow(norm(P), 0.125);
+}
+
+std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std::optional<Tensor> c, const Tensor& v,
+                                           const Tensor& V, const Tensor& b, const Tensor& w, const Tensor& N,
+                                           const Tensor& G, const Tensor& h0, std::optional<Tensor> beta,
+                                           const Tensor& dt, const Tensor& scale, std::string activation,
+                                           bool volume_preserving, int64_t order, int64_t substeps) {
+  Tensor hs = empty_tensor(x, {x.size(0), x.size(1), U.size(0)}), taken = empty_tensor(x, {});
+  dispatch_real(x, [&](auto zero) {
+    using T = decltype(zero);
+    const Layer<T> layer(x, U, c, v, V, h0, beta, activation);
+    FlowProblem<T> problem(h0, v, b, w, N, G, dt, scale, volume_preserving, order, substeps, false);
+    if (substeps == 0) {
+      const double bound = generators_bound(problem, layer.v, 1),
+                   slope = generators_bound(problem, layer.V, layer.i) * layer.largest_input();
+      problem.set_substeps(substeps_within<T>(std::abs(double(problem.dt)) * (bound + slope), order));
+    }
+    *taken.mutable_data_ptr<T>() = T(problem.k);
+    const int64_t n = layer.n, work = 8 * layer.steps * problem.m * n * order * problem.k;
+    T* const states = hs.mutable_data_ptr<T>();
+    std::vector<T> growth(layer.B, T(0));
+    std::vector<char> finite(layer.B, true);
+    ts::parallel_for(0, layer.B, 1 + 32768 / (work + 1), [&](int64_t begin, int64_t end) {
+      FlowFields<T> field(problem, 1);
+      Pieces<T> memory({layer.cells, n, 3 * n});
+      T *v_t = memory.take(layer.cells), *moved = memory.take(n), *scratch = memory.take(3 * n);
+      for (int64_t s = begin; s < end; ++s) {
+        const T* previous = layer.h0 + s * n;
+        for (int64_t t = 0; t < layer.steps; ++t) {
+          const int64_t row = layer.row(t, s);
+          T* h = states + row * n;
+          layer.field(row, v_t);
+          if (!all_finite(v_t, layer.cells)) finite[s] = false;
+          field.load(v_t, 1);
+          growth[s] = std::max(growth[s], problem.kernel.forward(field.flow(0), previous, moved, scratch));
+          layer.input(row, h);
+          layer.kernel.activate(layer.activation, moved, layer.c, layer.beta, n, h);
+          previous = h;
+        }
+      }
+    });
+    for (char all : finite) require(all, "v + V x must be finite, got NaN or infinity");
+    T largest = 0;
+    for (T one : growth) largest = std::max(largest, one);
+    check_substeps<T>(std::abs(double(problem.tau)) * std::sqrt(double(largest)), order, problem.k);
+    return 0;
+  });
+  return {hs, taken};
+}
+
+// Where the gradients go; null: not asked for.
+template <class T>
+struct Gradients {
+  T *x, *U, *c, *v, *V, *b, *w, *N, *G, *h0, *beta, *dt, *scale;
+};
+
+template <class T>
+class Backward {
+ public:
+  Backward(const Layer<T>& layer, const FlowProblem<T>& problem, const Gradients<T>& to, const T* grad_hs, const T* hs)
+      : layer_(layer),
+        problem_(problem),
+        to_(to),
+        grad_hs_(grad_hs),
+        hs_(hs),
+        mn_(problem.m * problem.n),
+        groups_(std::min<int64_t>(layer.B, 64)),
+        chunk_(std::clamp<int64_t>((int64_t(1) << 18) / (layer.B * (layer.n + layer.cells)), 1, layer.steps)),
+        grad_z_(chunk_ * layer.B * layer.n),
+        grad_v_(needs_v() ? chunk_ * layer.B * layer.cells : 0),
+        carried_(layer.B * layer.n, T(0)),
+        sums_b_(groups_ * layer.n, T(0)),
+        sums_w_(groups_ * problem.m, T(0)),
+        sums_N_(to.N ? groups_ * mn_ : 0, T(0)),
+        sums_G_(to.G ? groups_ * problem.d * mn_ : 0, T(0)),
+        sums_tau_(groups_, T(0)),
+        sums_scale_(groups_, T(0)) {}
+
+  void run() {
+    for (int64_t last = layer_.steps; last > 0; last -= chunk_) {
+      const int64_t first = std::max<int64_t>(0, last - chunk_);
+      ts::parallel_for(0, groups_, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t g = begin; g < end; ++g) group(g, first, last);
+      });
+      products(first, last);
+    }
+    if (to_.h0) std::copy(carried_.begin(), carried_.end(), to_.h0);
+    const auto& rows = problem_.rows;
+    const int64_t n = problem_.n, m = problem_.m, d = problem_.d;
+    for (int64_t g = 0; g < groups_; ++g) {
+      if (to_.b) rows.add(to_.b, T(1), sums_b_.data() + g * n, n);
+      if (to_.w) rows.add(to_.w, T(1), sums_w_.data() + g * m, m);
+      if (to_.N) rows.add(to_.N, T(1), sums_N_.data() + g * mn_, mn_);
+      if (to_.G) rows.add(to_.G, T(1), sums_G_.data() + g * d * mn_, d * mn_);
+      if (to_.dt) *to_.dt += sums_tau_[g] / T(problem_.k);
+      if (to_.scale) *to_.scale += sums_scale_[g];
+    }
+    for (int64_t c = 0; to_.N && c < m; ++c) rows.scale(to_.N + c * n, problem_.half_w[c], problem_.root.data(), n);
+  }
+
+ private:
+  bool needs_v() const { return to_.x || to_.v || to_.V; }
+
+  // The samples of a group, back through the steps first..last.
+  void group(int64_t g, int64_t first, int64_t last) {
+    const int64_t n = problem_.n, m = problem_.m, k = problem_.k, terms = 2 * problem_.order * k, B = layer_.B;
+    const int64_t on_C = needs_v() || to_.w || to_.G ? terms * m : 0, on_N = to_.N ? terms * m : 0;
+    const int64_t X_size = on_C ? mn_ : 0, Y_size = on_N ? mn_ : 0;
+    Pieces<T> memory({terms * n, on_C, on_N, (k + 1) * n, k * n, 3 * n, layer_.cells, n, n, n, X_size, Y_size});
+    const FlowTape<T> tape{memory.take(terms * n),   memory.take(on_C),  memory.take(on_N),
+                           memory.take((k + 1) * n), memory.take(k * n), memory.take(3 * n)};
+    T *v_t = memory.take(layer_.cells), *grad_e = memory.take(n), *row = memory.take(n), *grad_b = memory.take(n);
+    T *X = memory.take(X_size), *Y = memory.take(Y_size);
+    FlowFields<T> field(problem_, 1);
+    for (int64_t s = B * g / groups_; s < B * (g + 1) / groups_; ++s) {
+      T* carried = carried_.data() + s * n;
+      for (int64_t t = last - 1; t >= first; --t) {
+        const int64_t at = layer_.row(t, s), in_chunk = layer_.row(t - first, s);
+        const T* previous = t > 0 ? hs_ + (at - B) * n : layer_.h0 + s * n;
+        T* grad_z = grad_z_.get() + in_chunk * n;
+        layer_.kernel.derivative(layer_.activation, hs_ + at * n, grad_hs_ + at * n, carried, n, grad_z);
+        layer_.field(at, v_t);
+        field.load(v_t, 1);
+        const auto [tau, scale] =
+            sample_gradients(problem_, field, 0, previous, grad_z, tape, carried, grad_e, grad_b, row);
+        sums_tau_[g] += tau, sums_scale_[g] += scale;
+        problem_.rows.add(sums_b_.data() + g * n, T(1), grad_b, n);
+        if (X) {
+          problem_.kernel.outer_products(tape.coef_C, tape.vectors, row, terms, m, n, X);
+          field_gradients(g, field.C(0), v_t, X, needs_v() ? grad_v_.get() + in_chunk * layer_.cells : nullptr);
+        }
+        if (Y) {
+          problem_.kernel.outer_products(tape.coef_N, tape.vectors, nullptr, terms, m, n, Y);
+          problem_.rows.add(sums_N_.data() + g * mn_, T(1), Y, mn_);
+        }
+      }
+    }
+  }
+
+  // From X (kernels.h): grad_w_c = <X_c, C_c> / 2, and with grad_C_c = (w_c / 2) X_c B^-1/2
+  // grad_v_ck = <grad_C_c, G_ck>, grad_G_ck = v_ck grad_C_c.
+  void field_gradients(int64_t g, const T* C, const T* v, T* X, T* grad_v) {
+    const auto& rows = problem_.rows;
+    const int64_t n = problem_.n, m = problem_.m, d = problem_.d;
+    for (int64_t c = 0; c < m; ++c) {
+      T* x = X + c * n;
+      if (to_.w) sums_w_[g * m + c] += rows.dot(x, C + c * n, n) / 2;
+      rows.scale(x, problem_.half_w[c], problem_.root.data(), n);
+      if (grad_v) rows.contract_adjoint(problem_.G + c * d * n, x, T(1), d, n, grad_v + c * d);
+      for (int64_t l = c * d; to_.G && l < (c + 1) * d; ++l) {
+        rows.add(sums_G_.data() + (g * m * d + l) * n, v[l], x, n);
+      }
+    }
+  }
+
+  // What x, U, c, beta, v and V get from the steps first..last.
+  void products(int64_t first, int64_t last) {
+    const int64_t n = layer_.n, i = layer_.i, cells = layer_.cells, rows = (last - first) * layer_.B;
+    const T *grad_z = grad_z_.get(), *grad_v = grad_v_.get(), *x = layer_.x + first * layer_.B * i;
+    if (to_.x && i > 0) {
+      T* grad_x = to_.x + first * layer_.B * i;
+      matmul<T>(grad_x, {grad_z, n, 1}, {layer_.U, i, 1}, rows, n, i);
+      if (cells > 0) matmul<T>(grad_x, {grad_v, cells, 1}, {layer_.V, i, 1}, rows, cells, i, true);
+    }
+    if (to_.U && i > 0) matmul<T>(to_.U, {grad_z, 1, n}, {x, i, 1}, n, rows, i, true);
+    if (to_.V && i > 0 && cells > 0) matmul<T>(to_.V, {grad_v, 1, cells}, {x, i, 1}, cells, rows, i, true);
+    for (int64_t row = 0; row < rows; ++row) {
+      if (to_.c) problem_.rows.add(to_.c, T(1), grad_z + row * n, n);
+      if (to_.v) problem_.rows.add(to_.v, T(1), grad_v + row * cells, cells);
+      const T* h = hs_ + (first * layer_.B + row) * n;
+      for (int64_t j = 0; to_.beta && j < n; ++j) to_.beta[j] += h[j] > 0 ? grad_z[row * n + j] : -grad_z[row * n + j];
+    }
+  }
+
+  const Layer<T>& layer_;
+  const FlowProblem<T>& problem_;
+  const Gradients<T> to_;
+  const T *grad_hs_, *hs_;
+  int64_t mn_, groups_, chunk_;
+  Scratch<T> grad_z_, grad_v_;  // of a chunk: (steps, B, n), (steps, B, m, d)
+  std::vector<T> carried_;      // (B, n): the gradient of the state before the steps that are done
+  std::vector<T> sums_b_, sums_w_, sums_N_, sums_G_, sums_tau_, sums_scale_;  // by group
+};
+
+using Results =
+    std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+Results flow_recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const Tensor& U, std::optional<Tensor> c,
+                                 const Tensor& v, const Tensor& V, const Tensor& b, const Tensor& w, const Tensor& N,
+                                 const Tensor& G, const Tensor& h0, std::optional<Tensor> beta, const Tensor& dt,
+                                 const Tensor& scale, const Tensor& hs_, const Tensor& taken, std::string activation,
+                                 bool volume_preserving, int64_t order, int64_t, int64_t needs) {
+  const int64_t T_ = x.size(0), B = x.size(1), i = x.size(2), n = U.size(0), m = G.size(0), d = G.size(1);
+  const auto needed = [&](int bit) { return (needs >> bit & 1) != 0; };
+  const auto zeros = [&](int bit, std::initializer_list<int64_t> sizes, bool present = true) {
+    return needed(bit) && present ? zeros_tensor(x, sizes) : empty_tensor(x, {0});
+  };
+  Results results{zeros(x_bit, {T_, B, i}),
+                  zeros(U_bit, {n, i}),
+                  zeros(c_bit, {n}, c.has_value()),
+                  zeros(v_bit, {m, d}),
+                  zeros(V_bit, {m, d, i}),
+                  zeros(b_bit, {n}),
+                  zeros(w_bit, {m}),
+                  zeros(N_bit, {m, n}),
+                  zeros(G_bit, {m, d, n}),
+                  zeros(h0_bit, {B, n}),
+                  zeros(beta_bit, {n}, beta.has_value()),
+                  zeros(dt_bit, {}),
+                  zeros(scale_bit, {})};
+  if (T_ == 0 || B == 0) return results;
+  const Tensor grad_hs = packed(grad_hs_), hs = packed(hs_);
+  dispatch_real(x, [&](auto zero) {
+    using T = decltype(zero);
+    const Layer<T> layer(x, U, c, v, V, h0, beta, activation);
+    const int64_t substeps = int64_t(*taken.const_data_ptr<T>());
+    require(substeps >= 1, "taken must be what flow_recurrence returned, got ", substeps);
+    const FlowProblem<T> problem(h0, v, b, w, N, G, dt, scale, volume_preserving, order, substeps);
+    int bit = 0;
+    const auto data = [&](Tensor& t, bool present = true) {
+      return needed(bit++) && present ? t.mutable_data_ptr<T>() : nullptr;
+    };
+    auto& [gx, gU, gc, gv, gV, gb, gw, gN, gG, gh0, gbeta, gdt, gscale] = results;
+    const Gradients<T> to{
+        data(gx), data(gU),  data(gc, c.has_value()),       data(gv),  data(gV),    data(gb), data(gw), data(gN),
+        data(gG), data(gh0), data(gbeta, beta.has_value()), data(gdt), data(gscale)};
+    Backward<T>(layer, problem, to, grad_hs.const_data_ptr<T>(), hs.const_data_ptr<T>()).run();
+    return 0;
+  });
+  return results;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(vfrnn_kernels, CPU, m) {
+  m.impl("flow_recurrence", TORCH_BOX(&flow_recurrence));
+  m.impl("flow_recurrence_backward", TORCH_BOX(&flow_recurrence_backward));
+}
+
+}  // namespace vfrnn

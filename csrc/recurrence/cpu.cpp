@@ -1,0 +1,316 @@
+// recurrence on the CPU: h_t = act(M h_{t-1} + U x_t + c). Packs the weights once per pass, splits the batch once for
+// all T over the framework's threads, or the state where there are more threads than samples, and adds partial sums in
+// a fixed order. The loop over time is in kernels.cpp.
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <type_traits>
+
+#include "common/barrier.h"
+#include "common/isa.h"
+#include "common/scratch.h"
+#include "common/tensors.h"
+#include "recurrence/activation_names.h"
+#include "recurrence/kernels.h"
+
+namespace vfrnn {
+namespace {
+
+enum Gradient { grad_x_bit = 0, grad_U_bit, grad_c_bit, grad_M_bit, grad_h0_bit, grad_beta_bit };
+
+// Samples that go through time together: what a step keeps of them stays in the second cache.
+constexpr int64_t block_rows = 128;
+// Multiply-adds below which another thread costs more than it takes over: of a call, and of a step where threads meet
+// after every step.
+constexpr int64_t work_per_thread = 200000, work_per_share = 24000;
+
+template <class T>
+const RecurrenceKernelsOf<T>& kernels() {
+  const RecurrenceKernels& table =
+      select_isa(baseline::recurrence_kernels, avx2::recurrence_kernels, avx512::recurrence_kernels);
+  if constexpr (std::is_same_v<T, double>) {
+    return table.of_double;
+  } else {
+    return table.of_float;
+  }
+}
+
+// t itself when the entries of its rows are adjacent, else a contiguous copy.
+Tensor with_adjacent_entries(const Tensor& t) {
+  const int64_t last = t.dim() - 1;
+  return t.stride(last) == 1 || t.size(last) <= 1 ? t : ts::contiguous(t);
+}
+template <class T>
+Rows<const T> rows_of(const Tensor& t) {
+  const bool sequence = t.dim() == 3;
+  return {t.const_data_ptr<T>(), sequence ? t.stride(0) : 0, t.stride(sequence ? 1 : 0)};
+}
+
+// Fresh memory costs a page fault every 4 KB: ask for large pages where the result is large.
+void advise_large_pages(const Tensor& t, size_t bytes) {
+#if defined(MADV_HUGEPAGE)
+  constexpr uintptr_t page = 2 << 20;
+  const uintptr_t start = reinterpret_cast<uintptr_t>(t.data_ptr());
+  const uintptr_t first = (start + page - 1) / page * page, last = (start + bytes) / page * page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
+template <class T>
+Tensor large_result(const Tensor& like, int64_t steps, int64_t samples, int64_t width) {
+  Tensor result = empty_tensor(like, {steps, samples, width});
+  advise_large_pages(result, size_t(steps * samples * width) * sizeof(T));
+  return result;
+}
+
+int64_t panels_of(int64_t count, int64_t W) {
+  return (count + W - 1) / W;
+}
+
+// Rows first.. of every panel of the (rows, columns) matrix that has m[r row_stride + c column_stride] at (r, c).
+template <class T>
+void pack(const T* m, int64_t row_stride, int64_t column_stride, int64_t rows, int64_t columns, int64_t W, T* panels,
+          int64_t panel_rows, int64_t first) {
+  ts::parallel_for(0, panels_of(columns, W), 1 + 65536 / (rows * W + 1), [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
+      T* panel = panels + (p * panel_rows + first) * W;
+      const int64_t width = std::min(W, columns - p * W);
+      for (int64_t r = 0; r < rows; ++r) std::fill(panel + r * W + width, panel + (r + 1) * W, T(0));
+      const T* from = m + p * W * column_stride;
+      if (row_stride == 1) {
+        for (int64_t c = 0; c < width; ++c) {
+          for (int64_t r = 0; r < rows; ++r) panel[r * W + c] = from[r + c * column_stride];
+        }
+      } else {
+        for (int64_t r = 0; r < rows; ++r) {
+          for (int64_t c = 0; c < width; ++c) panel[r * W + c] = from[r * row_stride + c * column_stride];
+        }
+      }
+    }
+  });
+}
+// A vector, or zero, padded to whole panels.
+template <class T>
+Tensor padded(const std::optional<Tensor>& v, const Tensor& like, int64_t n, int64_t W) {
+  Tensor result = zeros_tensor(like, {panels_of(n, W) * W});
+  if (v.has_value()) {
+    const Tensor values = packed(*v);
+    std::copy_n(values.const_data_ptr<T>(), n, result.mutable_data_ptr<T>());
+  }
+  return result;
+}
+
+// How a call is split over threads. Slices of the batch of nearly equal size, one per thread, are independent; a slice
+// goes block by block. Where samples are few and the state is wide, one slice is computed by several threads at once, a
+// share of the state each.
+struct Split {
+  int64_t samples, panels, slices, shares, rows;  // rows: most samples of a block
+
+  Split(int64_t steps, int64_t samples_, int64_t n, int64_t i, int64_t panels_) : samples(samples_), panels(panels_) {
+    const double step_work = double(samples) * double(n) * double(n + i), work = double(steps) * step_work;
+    const int64_t threads = ts::get_num_threads();
+    const auto worth = [](double all, int64_t least) { return int64_t(std::min(all / double(least), 1e6)); };
+    slices = std::max<int64_t>(1, std::min({threads, samples, worth(work, work_per_thread)}));
+    shares = std::min({threads, panels, worth(step_work, work_per_share)});
+    if (shares > slices) {
+      slices = 1;
+    } else {
+      shares = 1;
+    }
+    rows = std::max<int64_t>(1, std::min(block_rows, panels_of(samples, slices)));
+  }
+
+  // block(slice, share number, share, begin, end)
+  template <class F>
+  void run(const F& block) const {
+    if (shares > 1) {
+      Barrier barrier(shares);
+      ts::parallel_for(0, shares, 1, [&](int64_t first, int64_t last) {
+        BarrierOf member{&barrier, last - first};
+        const Share share{panels * first / shares, panels * last / shares, &BarrierOf::wait, &member};
+        run_blocks(0, [&](int64_t begin, int64_t end) { block(0, first, share, begin, end); });
+      });
+      return;
+    }
+    const Share everything{0, panels, nullptr, nullptr};
+    ts::parallel_for(0, slices, 1, [&](int64_t first, int64_t last) {
+      for (int64_t s = first; s < last; ++s) {
+        run_blocks(s, [&](int64_t begin, int64_t end) { block(s, s, everything, begin, end); });
+      }
+    });
+  }
+  int64_t workers() const { return std::max(slices, shares); }
+
+ private:
+  template <class F>
+  void run_blocks(int64_t slice, const F& block) const {
+    const int64_t begin = samples * slice / slices, end = samples * (slice + 1) / slices;
+    const int64_t blocks = panels_of(end - begin, rows);
+    for (int64_t k = 0; k < blocks; ++k) {
+      block(begin + (end - begin) * k / blocks, begin + (end - begin) * (k + 1) / blocks);
+    }
+  }
+  // What one thread of the pool brings to the barrier: as many shares as it was given.
+  struct BarrierOf {
+    Barrier* barrier;
+    int64_t shares;
+    static void wait(void* member) {
+      auto* m = static_cast<BarrierOf*>(member);
+      m->barrier->wait(m->shares);
+    }
+  };
+};
+
+template <class T>
+void forward(Tensor& hs, const Tensor& x_, const Tensor& U_, const std::optional<Tensor>& c, const Tensor& M_,
+             const Tensor& h0_, const std::optional<Tensor>& beta, Activation activation) {
+  const RecurrenceKernelsOf<T>& kernel = kernels<T>();
+  const int64_t W = kernel.panel_width;
+  const Tensor x = with_adjacent_entries(x_), h0 = with_adjacent_entries(h0_), U = packed(U_), M = packed(M_);
+  const int64_t steps = x.size(0), samples = x.size(1), i = x.size(2), n = M.size(0);
+  if (steps == 0 || samples == 0) return;
+
+  Tensor weights = empty_tensor(x, {panels_of(n, W) * (n + i) * W});
+  T* w = weights.mutable_data_ptr<T>();
+  pack(M.const_data_ptr<T>(), 1, n, n, n, W, w, n + i, 0);
+  pack(U.const_data_ptr<T>(), 1, i, i, n, W, w, n + i, n);
+  const Tensor c_padded = padded<T>(c, x, n, W), beta_padded = padded<T>(beta, x, n, W);
+  const ForwardProblem<T> problem{steps,
+                                  n,
+                                  i,
+                                  activation,
+                                  rows_of<T>(x),
+                                  rows_of<T>(h0),
+                                  w,
+                                  c_padded.const_data_ptr<T>(),
+                                  beta_padded.const_data_ptr<T>(),
+                                  hs.mutable_data_ptr<T>(),
+                                  samples * n};
+  const Split split(steps, samples, n, i, panels_of(n, W));
+  const int64_t state_size = kernel.forward_state(problem, split.rows),
+                size = kernel.forward_workspace(problem, split.rows);
+  const Scratch<T> states(split.slices * state_size), workspaces(split.workers() * size);
+  split.run([&](int64_t slice, int64_t worker, const Share& share, int64_t begin, int64_t end) {
+    kernel.forward(problem, begin, end, share, states.get() + slice * state_size, workspaces.get() + worker * size);
+  });
+}
+
+void recurrence_into(Tensor hs, const Tensor& x, const Tensor& U, std::optional<Tensor> c, const Tensor& M,
+                     const Tensor& h0, std::optional<Tensor> beta, std::string activation) {
+  dispatch_real(x, [&](auto zero) { forward<decltype(zero)>(hs, x, U, c, M, h0, beta, activation_of(activation)); });
+}
+
+Tensor recurrence(const Tensor& x, const Tensor& U, std::optional<Tensor> c, const Tensor& M, const Tensor& h0,
+                  std::optional<Tensor> beta, std::string activation) {
+  return dispatch_real(x, [&](auto zero) {
+    using T = decltype(zero);
+    Tensor hs = large_result<T>(x, x.size(0), x.size(1), M.size(0));
+    forward<T>(hs, x, U, c, M, h0, beta, activation_of(activation));
+    return hs;
+  });
+}
+
+// to (n, columns) = sum over slices of the panels' entries (row j of `to` is column j of the panels, its column f their
+// row f), taken in the order of the slices.
+template <class T>
+void add_slices(const T* sums, int64_t slices, int64_t slice_size, int64_t W, int64_t n, int64_t first_panel,
+                int64_t first_row, int64_t columns, T* to) {
+  const int64_t panels = panels_of(n, W);
+  ts::parallel_for(0, panels, 1 + 65536 / (slices * columns * W + 1), [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
+      for (int64_t f = 0; f < columns; ++f) {
+        const int64_t q = first_panel + (first_row + f) / W, r = (first_row + f) % W;
+        const T* entries = sums + ((q * panels + p) * W + r) * W;
+        for (int64_t j = p * W; j < std::min(n, (p + 1) * W); ++j, ++entries) {
+          T sum = 0;
+          for (int64_t s = 0; s < slices; ++s) sum += entries[s * slice_size];
+          to[j * columns + f] = sum;
+        }
+      }
+    }
+  });
+}
+
+using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+template <class T>
+Gradients backward(const Tensor& grad_hs_, const Tensor& x_, const Tensor& U_, bool has_c, const Tensor& M_,
+                   const Tensor& h0_, bool has_beta, const Tensor& hs_, Activation activation, int64_t needs) {
+  const RecurrenceKernelsOf<T>& kernel = kernels<T>();
+  const int64_t W = kernel.panel_width;
+  const Tensor grad_hs = with_adjacent_entries(grad_hs_), x = with_adjacent_entries(x_),
+               h0 = with_adjacent_entries(h0_), hs = packed(hs_), U = packed(U_), M = packed(M_);
+  const int64_t steps = x.size(0), samples = x.size(1), i = x.size(2), n = M.size(0), panels = panels_of(n, W);
+  const auto needed = [&](int bit) { return (needs >> bit & 1) != 0; };
+  const bool needs_x = needed(grad_x_bit), needs_U = needed(grad_U_bit), needs_c = has_c && needed(grad_c_bit),
+             needs_M = needed(grad_M_bit), needs_h0 = needed(grad_h0_bit),
+             needs_beta = has_beta && needed(grad_beta_bit);
+  const auto absent = [&] { return empty_tensor(x, {0}); };
+  Tensor grad_x = needs_x ? large_result<T>(x, steps, samples, i) : absent();
+  Tensor grad_U = needs_U ? empty_tensor(x, {n, i}) : absent(), grad_c = needs_c ? empty_tensor(x, {n}) : absent();
+  Tensor grad_M = needs_M ? empty_tensor(x, {n, n}) : absent();
+  Tensor grad_h0 = needs_h0 ? empty_tensor(x, {samples, n}) : absent();
+  Tensor grad_beta = needs_beta ? zeros_tensor(x, {n}) : absent();
+
+  Tensor weights = empty_tensor(x, {panels * n * W});
+  pack(M.const_data_ptr<T>(), n, 1, n, n, W, weights.mutable_data_ptr<T>(), n, 0);
+  Tensor input_weights = needs_x ? empty_tensor(x, {panels_of(i, W) * n * W}) : absent();
+  if (needs_x) pack(U.const_data_ptr<T>(), i, 1, n, i, W, input_weights.mutable_data_ptr<T>(), n, 0);
+  BackwardProblem<T> problem{};
+  problem.steps = steps, problem.n = n, problem.i = i, problem.activation = activation;
+  problem.grad_hs = rows_of<T>(grad_hs), problem.x = rows_of<T>(x), problem.h0 = rows_of<T>(h0);
+  problem.hs = hs.const_data_ptr<T>(), problem.hs_step = samples * n;
+  problem.weights = weights.const_data_ptr<T>(), problem.input_weights = input_weights.const_data_ptr<T>();
+  problem.grad_x = needs_x ? grad_x.mutable_data_ptr<T>() : nullptr, problem.grad_x_step = samples * i;
+  problem.grad_h0 = needs_h0 ? grad_h0.mutable_data_ptr<T>() : nullptr;
+  problem.needs_M = needs_M, problem.needs_U = needs_U, problem.needs_c = needs_c;
+
+  const Split split(steps, samples, n, i, panels);
+  const int64_t state_size = kernel.backward_state(problem, split.rows),
+                size = kernel.backward_workspace(problem, split.rows), sums_size = kernel.sums_size(problem);
+  const Scratch<T> states(split.slices * state_size), workspaces(split.workers() * size);
+  Tensor sums = zeros_tensor(x, {split.slices, sums_size});
+  Tensor beta_sums = zeros_tensor(x, {split.slices, needs_beta ? panels * W : 0});
+  T* const s = sums.mutable_data_ptr<T>();
+  T* const beta_s = needs_beta ? beta_sums.mutable_data_ptr<T>() : nullptr;
+  split.run([&](int64_t slice, int64_t worker, const Share& share, int64_t begin, int64_t end) {
+    kernel.backward(problem, begin, end, share, states.get() + slice * state_size, workspaces.get() + worker * size,
+                    {s + slice * sums_size, needs_beta ? beta_s + slice * panels * W : nullptr});
+  });
+
+  const int64_t input_panel = needs_M ? panels : 0;
+  if (needs_M) add_slices(s, split.slices, sums_size, W, n, 0, 0, n, grad_M.mutable_data_ptr<T>());
+  if (needs_U) add_slices(s, split.slices, sums_size, W, n, input_panel, 0, i, grad_U.mutable_data_ptr<T>());
+  if (needs_c) {
+    add_slices(s, split.slices, sums_size, W, n, input_panel, needs_U ? i : 0, 1, grad_c.mutable_data_ptr<T>());
+  }
+  if (needs_beta) {
+    T* g = grad_beta.mutable_data_ptr<T>();
+    for (int64_t slice = 0; slice < split.slices; ++slice) {
+      for (int64_t j = 0; j < n; ++j) g[j] += beta_s[slice * panels * W + j];
+    }
+  }
+  return {grad_x, grad_U, grad_c, grad_M, grad_h0, grad_beta};
+}
+
+Gradients recurrence_backward(const Tensor& grad_hs, const Tensor& x, const Tensor& U, std::optional<Tensor> c,
+                              const Tensor& M, const Tensor& h0, std::optional<Tensor> beta, const Tensor& hs,
+                              std::string activation, int64_t needs) {
+  return dispatch_real(x, [&](auto zero) {
+    return backward<decltype(zero)>(grad_hs, x, U, c.has_value(), M, h0, beta.has_value(), hs,
+                                    activation_of(activation), needs);
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(vfrnn_kernels, CPU, m) {
+  m.impl("recurrence", TORCH_BOX(&recurrence));
+  m.impl("recurrence_into", TORCH_BOX(&recurrence_into));
+  m.impl("recurrence_backward", TORCH_BOX(&recurrence_backward));
+}
+
+}  // namespace vfrnn

@@ -1,0 +1,218 @@
+// Binding of the CUDA kernels of recurrence: products over all steps are the framework's, the loop over time is ours.
+#include "recurrence/cuda.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <limits>
+#include <optional>
+#include <string>
+#include <tuple>
+
+#include "common/cuda_tensors.h"
+#include "recurrence/activation_names.h"
+#include "recurrence/plan.h"
+
+namespace vfrnn {
+namespace {
+
+enum Gradient { grad_x_bit = 0, grad_U_bit, grad_c_bit, grad_M_bit, grad_h0_bit, grad_beta_bit };
+
+CudaType type_of(const Tensor& t) {
+  if (t.scalar_type() == ScalarType::BFloat16) return CudaType::bf16;
+  if (t.scalar_type() == ScalarType::Half) return CudaType::f16;
+  if (t.scalar_type() == ScalarType::Double) return CudaType::f64;
+  require(t.scalar_type() == ScalarType::Float, "the recurrence is float32, float64, float16 or bfloat16");
+  return CudaType::f32;
+}
+
+// The best plan, or that of the route which the environment names.
+RecurrencePlan plan(int n, CudaType type, int64_t B, bool backward) {
+  const gpu::DeviceProperties device = gpu::device_properties();
+  const char* forced = std::getenv("VFRNN_RECURRENCE_ROUTE");
+  if (!forced || !*forced) return recurrence_plan(n, type, B, backward, device);
+  for (const RecurrenceRoute route : {RecurrenceRoute::cta, RecurrenceRoute::cluster, RecurrenceRoute::steps}) {
+    if (std::string(recurrence_route_names[int(route)]) != forced) continue;
+    const auto found = recurrence_plan(route, n, type, B, backward, device);
+    require(found.has_value(), "VFRNN_RECURRENCE_ROUTE=", forced, " cannot serve this call: no kernel of that route ",
+            "takes n = ", n, " in this dtype on sm_", device.arch);
+    return *found;
+  }
+  require(false, "VFRNN_RECURRENCE_ROUTE must be cta, cluster or steps, got ", forced);
+  return {};
+}
+
+// Memory for a plan's scratch.
+Tensor scratch_of(const RecurrencePlan& plan, const Tensor& like, int64_t B, int n, CudaType type) {
+  const int64_t packed_bytes = int64_t(plan.N) * plan.N * (type == CudaType::f32 ? 4 : 2);
+  const int64_t bytes = plan.route == RecurrenceRoute::steps ? recurrence_steps_scratch(B, n, type) : packed_bytes;
+  return empty_tensor(like, {bytes}, ScalarType::Byte);
+}
+int run(const RecurrenceForward& p, CudaType type, const Tensor& like, void* stream) {
+  const RecurrencePlan chosen = plan(p.n, type, p.B, false);
+  Tensor scratch = scratch_of(chosen, like, p.B, p.n, type);
+  void* const s = scratch.mutable_data_ptr();
+  if (chosen.route == RecurrenceRoute::steps) return recurrence_forward_steps(p, type, s, stream);
+  if (type == CudaType::bf16) return recurrence_forward_bf16(p, chosen.shape, s, stream);
+  if (type == CudaType::f16) return recurrence_forward_f16(p, chosen.shape, s, stream);
+  return recurrence_forward_f32(p, chosen.shape, s, stream);
+}
+int run(const RecurrenceBackward& p, CudaType type, const Tensor& like, void* stream) {
+  const RecurrencePlan chosen = plan(p.n, type, p.B, true);
+  Tensor scratch = scratch_of(chosen, like, p.B, p.n, type);
+  void* const s = scratch.mutable_data_ptr();
+  if (chosen.route == RecurrenceRoute::steps) return recurrence_backward_steps(p, type, s, stream);
+  if (type == CudaType::bf16) return recurrence_backward_bf16(p, chosen.shape, s, stream);
+  if (type == CudaType::f16) return recurrence_backward_f16(p, chosen.shape, s, stream);
+  return recurrence_backward_f32(p, chosen.shape, s, stream);
+}
+
+// (T, B, k) as (T B, k), and (a, b) as (b, a).
+Tensor rows_of(const Tensor& t) {
+  const int64_t shape[] = {t.size(0) * t.size(1), t.size(2)};
+  return ts::reshape(t, shape);
+}
+Tensor transposed(const Tensor& t) {
+  return ts::transpose(t, 0, 1);
+}
+// Steps first .. first + count - 1 as rows.
+Tensor rows_of_steps(const Tensor& t, int64_t first, int64_t count) {
+  Tensor whole = t;
+  return rows_of(ts::narrow(whole, 0, first, count));
+}
+const void* data_of(const std::optional<Tensor>& t) {
+  return t.has_value() ? t->const_data_ptr() : nullptr;
+}
+std::optional<Tensor> packed_if_any(const std::optional<Tensor>& t) {
+  return t.has_value() ? std::optional<Tensor>(packed(*t)) : t;
+}
+int width_of(const Tensor& M) {
+  constexpr int64_t largest = 1 << 20;  // n^2 numbers of M are beyond any memory
+  require(M.size(0) <= largest, "n must be at most ", largest, ", got ", M.size(0));
+  return int(M.size(0));
+}
+
+// t in the type of the state.
+Tensor as_state(const Tensor& t, const Tensor& h0) {
+  if (t.scalar_type() == h0.scalar_type()) return t;
+  Tensor wide = empty_tensor(h0, {t.size(0), t.size(1)});
+  ts::copy_(wide, t);
+  return wide;
+}
+
+void recurrence_into(Tensor hs, const Tensor& x, const Tensor& U, std::optional<Tensor> c_, const Tensor& M_,
+                     const Tensor& h0_, std::optional<Tensor> beta_, std::string activation) {
+  const OnDevice device(x);
+  const CudaType type = type_of(M_);
+  const int64_t T = x.size(0), B = x.size(1);
+  const int n = width_of(M_);
+  if (T * B == 0) return;
+  const Tensor M = packed(M_), h0 = packed(h0_);
+  const std::optional<Tensor> c = packed_if_any(c_), beta = packed_if_any(beta_);
+  const bool wide = h0.scalar_type() != M.scalar_type();
+  Tensor u = rows_of(hs);
+  // Beside a float32 state no result is rounded to 16 bits.
+  product_into(u, as_state(rows_of(x), h0), transposed(as_state(U, h0)));
+  const RecurrenceForward problem{M.const_data_ptr(),
+                                  h0.const_data_ptr(),
+                                  data_of(c),
+                                  data_of(beta),
+                                  hs.mutable_data_ptr(),
+                                  T,
+                                  B,
+                                  n,
+                                  activation_of<CudaActivation>(activation),
+                                  wide};
+  check_launch(run(problem, type, x, device.stream), "recurrence");
+}
+
+Tensor recurrence(const Tensor& x, const Tensor& U, std::optional<Tensor> c, const Tensor& M, const Tensor& h0,
+                  std::optional<Tensor> beta, std::string activation) {
+  Tensor hs = empty_tensor(h0, {x.size(0), x.size(1), M.size(0)});
+  recurrence_into(hs, x, U, c, M, h0, beta, activation);
+  return hs;
+}
+
+// The sums over all rows of delta and of sign(h) delta, (2, n).
+Tensor sums_of(const Tensor& delta, const Tensor& hs, int n, CudaType type, bool wide, void* stream) {
+  const int64_t rows = delta.size(0) * delta.size(1);
+  const int64_t rows_per_part = std::max<int64_t>(256, (rows + 4095) / 4096), parts = (rows - 1) / rows_per_part + 1;
+  Tensor sums = empty_tensor(delta, {parts, 2, n}, type == CudaType::f64 ? ScalarType::Double : ScalarType::Float);
+  check_launch(recurrence_sums(delta.const_data_ptr(), hs.const_data_ptr(), sums.mutable_data_ptr(), rows,
+                               rows_per_part, n, type, wide, stream),
+               "recurrence_sums");
+  const int64_t over_parts[] = {0};
+  return ts::sum(sums, over_parts);
+}
+
+using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+Gradients recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const Tensor& U, std::optional<Tensor> c,
+                              const Tensor& M_, const Tensor& h0, std::optional<Tensor> beta, const Tensor& hs_,
+                              std::string activation, int64_t needs) {
+  const OnDevice device(x);
+  const CudaType type = type_of(M_);
+  const int64_t T = x.size(0), B = x.size(1), i = x.size(2);
+  const int n = width_of(M_);
+  const auto needed = [&](int bit) {
+    return (needs >> bit & 1) != 0 && (bit != grad_c_bit || c.has_value()) &&
+           (bit != grad_beta_bit || beta.has_value());
+  };
+  const bool runs = T * B > 0;
+  const auto result = [&](int bit, const Tensor& like, std::initializer_list<int64_t> sizes) {
+    return !needed(bit) ? empty_tensor(like, {0}) : runs ? empty_tensor(like, sizes) : zeros_tensor(like, sizes);
+  };
+  Tensor grad_x = result(grad_x_bit, x, {T, B, i}), grad_U = result(grad_U_bit, U, {n, i});
+  Tensor grad_c = result(grad_c_bit, h0, {n}), grad_M = result(grad_M_bit, M_, {n, n});
+  Tensor grad_h0 = result(grad_h0_bit, h0, {B, n}), grad_beta = result(grad_beta_bit, h0, {n});
+  if (!runs || needs == 0) return {grad_x, grad_U, grad_c, grad_M, grad_h0, grad_beta};
+
+  const Tensor M = packed(M_), hs = packed(hs_);
+  const Tensor grad_hs = grad_hs_.stride(2) == 1 || n == 1 ? grad_hs_ : ts::contiguous(grad_hs_);
+  const bool wide = h0.scalar_type() != M.scalar_type();
+  Tensor delta = empty_tensor(M, {T, B, n});
+  Tensor start = needed(grad_h0_bit) ? grad_h0 : empty_tensor(h0, {B, n});
+  const RecurrenceBackward problem{M.const_data_ptr(),
+                                   grad_hs.const_data_ptr(),
+                                   grad_hs.stride(0),
+                                   grad_hs.stride(1),
+                                   hs.const_data_ptr(),
+                                   delta.mutable_data_ptr(),
+                                   start.mutable_data_ptr(),
+                                   T,
+                                   B,
+                                   n,
+                                   activation_of<CudaActivation>(activation),
+                                   wide};
+  check_launch(run(problem, type, x, device.stream), "recurrence_backward");
+
+  const Tensor rows = rows_of(delta);
+  if (needed(grad_x_bit)) {
+    Tensor to = rows_of(grad_x);
+    product_into(to, rows, U);
+  }
+  if (needed(grad_U_bit)) product_into(grad_U, transposed(rows), rows_of(x));
+  if (needed(grad_M_bit)) {
+    const auto in_type_of_M = [&](const Tensor& t) { return wide ? ts::to(t, M.scalar_type()) : t; };
+    product_into(grad_M, transposed(rows_of_steps(delta, 0, 1)), in_type_of_M(h0));
+    if (T > 1) {
+      const Tensor before = in_type_of_M(rows_of_steps(hs, 0, T - 1));
+      add_product(grad_M, transposed(rows_of_steps(delta, 1, T - 1)), before);
+    }
+  }
+  if (needed(grad_c_bit) || needed(grad_beta_bit)) {
+    const Tensor sums = sums_of(delta, hs, n, type, wide, device.stream);
+    if (needed(grad_c_bit)) ts::copy_(grad_c, ts::select(sums, 0, 0));
+    if (needed(grad_beta_bit)) ts::copy_(grad_beta, ts::select(sums, 0, 1));
+  }
+  return {grad_x, grad_U, grad_c, grad_M, grad_h0, grad_beta};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(vfrnn_kernels, VFRNN_CUDA_KEY, m) {
+  m.impl("recurrence", TORCH_BOX(&recurrence));
+  m.impl("recurrence_into", TORCH_BOX(&recurrence_into));
+  m.impl("recurrence_backward", TORCH_BOX(&recurrence_backward));
+}
+
+}  // namespace vfrnn

@@ -1,0 +1,428 @@
+// skew_expm on the CPU. With A = dt (S - S^T)/2 and h = 2^-s, everything is a polynomial of the unscaled powers of A:
+//   W = h^r sum_i shape_i h^(r-i) A^(r-i),   Y = A^r W,
+//   Q0 = (Y + sum_j p_j h^j A^j) (al Y + sum_j q_j h^j A^j) + e Y + sum_j f_j h^j A^j,   then s squarings.
+// The powers of h are exact, so that scaling costs no pass; the powers of A give the bound that s needs.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <tuple>
+#include <vector>
+
+#include "common/isa.h"
+#include "skew_expm/products.h"
+
+namespace vfrnn {
+
+namespace baseline {
+extern const SkewExpmKernels<float> skew_expm_float;
+extern const SkewExpmKernels<double> skew_expm_double;
+}  // namespace baseline
+namespace avx2 {
+extern const SkewExpmKernels<float> skew_expm_float;
+extern const SkewExpmKernels<double> skew_expm_double;
+}  // namespace avx2
+namespace avx512 {
+extern const SkewExpmKernels<float> skew_expm_float;
+extern const SkewExpmKernels<double> skew_expm_double;
+}  // namespace avx512
+
+template <>
+const SkewExpmKernels<float>& skew_expm_kernels() {
+  return select_isa(baseline::skew_expm_float, avx2::skew_expm_float, avx512::skew_expm_float);
+}
+template <>
+const SkewExpmKernels<double>& skew_expm_kernels() {
+  return select_isa(baseline::skew_expm_double, avx2::skew_expm_double, avx512::skew_expm_double);
+}
+
+namespace {
+
+// What the forward finds wrong with a matrix; raised after the parallel region.
+template <class T>
+struct Verdict {
+  enum { fine, S_not_finite, not_skew, dt_not_finite, too_large } what = fine;
+  T value = 0;
+};
+
+template <class T>
+void raise(const Verdict<T>& verdict) {
+  using V = Verdict<T>;
+  require(verdict.what != V::S_not_finite, "S must be finite, but it holds NaN or infinity");
+  require(verdict.what != V::not_skew, "S must be skew-symmetric, S = -S^T, but max |S + S^T| = ", verdict.value);
+  require(verdict.what != V::dt_not_finite, "dt must be finite");
+  require(verdict.what != V::too_large, "dt * S must have a spectral norm below ",
+          std::ldexp(skew_expm_scheme<T>.theta, max_squarings), ", but its norm may be ", verdict.value);
+}
+
+// <x, y> in a fixed order.
+template <class T>
+double inner(const T* x, const T* y, int64_t count) {
+  double sums[8] = {};
+  int64_t k = 0;
+  for (; k + 8 <= count; k += 8) {
+    for (int l = 0; l < 8; ++l) sums[l] += double(x[k + l]) * y[k + l];
+  }
+  for (; k < count; ++k) sums[0] += double(x[k]) * y[k];
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+// exp of one matrix after the other, by one thread of a team. What the team shares is in `scratch`, and every thread
+// decides from that alone, so that all decide the same.
+template <class T>
+class SkewExpm {
+ public:
+  SkewExpm(const Team& team, int64_t n, T* scratch)
+      : n_(n), nn_(n * n), kernels_(skew_expm_kernels<T>()), team_(team), mm_(team, n), scratch_(scratch) {}
+
+  static int64_t forward_scratch(int64_t n) { return 3 * n * n + std::max(6 * n, 3 * pair_tiles(n)); }
+  // The squared matrices that are not saved are made again.
+  static int64_t gradient_scratch(int64_t n, int64_t most_squarings) {
+    return (9 + std::max<int64_t>(0, most_squarings - saved_levels)) * n * n;
+  }
+
+  Verdict<T> forward(const T* S, T dt, T* Q, T* saved) {
+    T *A = buffer(0), *left = buffer(1), *right = buffer(2);
+    const Verdict<T> verdict = make_generator(S, dt, A);
+    if (verdict.what != Verdict<T>::fine) return verdict;
+    const T* powers[4] = {A, power(saved, 2), power(saved, 3), power(saved, 4)};
+    mm_.set(power(saved, 2), {A}, {A});
+    mm_.set(power(saved, 3), {A}, {powers[1]});
+    if (c.r == 4) mm_.set(power(saved, 4), {powers[1]}, {powers[1]});
+
+    double bound = norm_bound(powers);
+    if (!(bound <= std::ldexp(c.theta, max_squarings))) return {Verdict<T>::too_large, T(bound)};
+    // A squaring costs three products in all, and A^4 lowers the bound by about a tenth.
+    if (c.r == 3 && squarings(bound) > polish_from && squarings(bound / 1.12) < squarings(bound)) {
+      mm_.set(left, {powers[1]}, {powers[1]});
+      bound = std::min(bound, bound_with_fourth_power(left));
+    }
+    const int s = squarings(bound);
+
+    T *W = left, *Y = matrix_Y(saved);
+    T coefficients[4 * 5];
+    for (int j = 0; j < c.r; ++j) coefficients[j] = shape(j, s);
+    combine(c.r, 1, powers, coefficients, &W);
+    mm_.set(Y, {powers[c.r - 1]}, {W});
+
+    T* Q0 = s == 0 ? Q : level(saved, 0);
+    const T* in[5] = {Y, powers[0], powers[1], powers[2], powers[3]};
+    T* out[3] = {left, right, Q0};
+    factors(s, coefficients);
+    combine(c.r + 1, 3, in, coefficients, out, [&](int64_t begin, int64_t end) {
+      add_to_diagonal(Q0, T(c.f[0]), begin, end);
+      std::fill(saved + begin * n_, saved + end * n_, T(0));
+      if (begin == 0) saved[0] = T(s);
+    });
+    mm_.add(Q0, {left}, {right});
+    square(Q0, s, Q, saved);
+    return verdict;
+  }
+
+  // grad_A is left in grad_S, unscaled by dt, when grad_dt is asked for: the caller takes <grad_A, S> and scales.
+  void gradient(const T* G, const T* S, T dt, const T* saved, T* grad_S, T scale) {
+    T *A = buffer(0), *left = buffer(3), *right = buffer(4), *W = buffer(5), *grad_left = buffer(6),
+      *grad_right = buffer(7);
+    project(A, S, dt / 2, -1);
+    const T* powers[4] = {A, power(saved, 2), power(saved, 3), power(saved, 4)};
+    const int s = int(saved[0]);
+    G = through_squarings(G, s, saved);
+
+    const T* in[5] = {matrix_Y(saved), powers[0], powers[1], powers[2], powers[3]};
+    T coefficients[4 * 5];
+    factors(s, coefficients);
+    coefficients[2 * (c.r + 1)] = 0;
+    for (int j = 0; j < c.r; ++j) coefficients[2 * (c.r + 1) + 1 + j] = shape(j, s);
+    T* out[4] = {left, right, W};
+    combine(c.r + 1, 3, in, coefficients, out);
+    mm_.set(grad_left, {G}, {right, true});
+    mm_.set(grad_right, {left, true}, {G});
+
+    T *grad_Y = left, *grad_W = right;
+    const T* grads[4] = {grad_left, grad_right, G, grad_W};
+    const T of_Y[3] = {1, T(c.al), T(c.e)};
+    combine(3, 1, grads, of_Y, &grad_Y);
+    mm_.set(grad_W, {powers[c.r - 1], true}, {grad_Y});
+
+    // The gradients of A, A^2, ..., each as if the powers were independent, then down to A: A^4 = A^2 A^2, A^3 = A A^2,
+    // A^2 = A A, with those of A^3 projected on the skew-symmetric and of A^2, A^4 on the symmetric matrices.
+    T *grad_1 = grad_left, *grad_2 = grad_right, *grad_3 = grad_W, *grad_4 = buffer(8);
+    T* grad_powers[4] = {grad_1, grad_2, grad_3, grad_4};
+    for (int j = 0; j < c.r; ++j) {
+      const double h = std::ldexp(1.0, -s * (j + 1));
+      const T row[4] = {T(c.p[j] * h), T(c.q[j] * h), T(c.f[j + 1] * h), shape(j, s)};
+      std::copy(row, row + 4, coefficients + 4 * j);
+    }
+    combine(4, c.r, grads, coefficients, grad_powers);
+    mm_.add(grad_powers[c.r - 1], {grad_Y}, {W, true});
+    if (c.r == 4) {
+      project(grad_4, grad_4, 1, 1);
+      mm_.add(grad_2, {powers[1]}, {grad_4});
+    }
+    project(grad_3, grad_3, T(0.5), -1);
+    mm_.add(grad_2, {A, true}, {grad_3});
+    mm_.add(grad_1, {grad_3}, {powers[1]});
+    project(grad_2, grad_2, 1, 1);
+    mm_.add(grad_1, {A, true}, {grad_2});
+    project(grad_S, grad_1, scale / 2, -1);
+  }
+
+ private:
+  static constexpr const SkewExpmScheme& c = skew_expm_scheme<T>;
+
+  T* buffer(int64_t k) const { return scratch_ + k * nn_; }
+  // The layout of `saved` (saved_matrices): plan, A^2 .. A^r, Y, the first levels.
+  template <class P>
+  P* power(P* saved, int j) const {
+    return saved + (j - 1) * nn_;
+  }
+  template <class P>
+  P* matrix_Y(P* saved) const {
+    return saved + c.r * nn_;
+  }
+  template <class P>
+  P* level(P* saved, int k) const {
+    return saved + (c.r + 1 + k) * nn_;
+  }
+
+  // The coefficient of A^(j+1) in W.
+  static T shape(int j, int s) { return T(std::ldexp(c.shape[c.r - 1 - j], -s * (j + 1 + c.r))); }
+  // Rows of the coefficients of (Y, A, ..., A^r) in left, right and Q0.
+  static void factors(int s, T* coefficients) {
+    const double* rows[3] = {c.p, c.q, c.f + 1};
+    const double of_Y[3] = {1, c.al, c.e};
+    for (int o = 0; o < 3; ++o) {
+      *coefficients++ = T(of_Y[o]);
+      for (int j = 0; j < c.r; ++j) *coefficients++ = T(std::ldexp(rows[o][j], -s * (j + 1)));
+    }
+  }
+
+  Verdict<T> make_generator(const T* S, T dt, T* A) {
+    const int64_t tiles = pair_tiles(n_);
+    T *largest = buffer(3), *defect = largest + tiles, *finite = defect + tiles;
+    team_.split(tiles, [&](int64_t begin, int64_t end) {
+      kernels_.generator(A, S, dt / 2, n_, begin, end, largest, defect, finite);
+    });
+    T large = 0, wrong = 0, nan = 0;
+    for (int64_t t = 0; t < tiles; ++t) {
+      large = std::max(large, largest[t]), wrong = std::max(wrong, defect[t]), nan += finite[t];
+    }
+    if (!(nan == 0)) return {Verdict<T>::S_not_finite, 0};
+    if (wrong > std::sqrt(std::numeric_limits<T>::epsilon()) * large) return {Verdict<T>::not_skew, wrong};
+    if (!std::isfinite(dt)) return {Verdict<T>::dt_not_finite, 0};
+    return {};
+  }
+
+  // An upper bound on ||A||_2, the least of ||A^j||_inf^(1/j), j = r - 1 and r, and of the bound from the Frobenius
+  // norms of A^(r-2), A^(r-1), A^r. The squares of a row of A^j add up to at most ||A||_2^(2 j), which for every norm
+  // that is served is below the largest float.
+  double norm_bound(const T* const* powers) {
+    constexpr int first = c.r - 2;  // A^1 needs no pass: its moment is -tr A^2
+    T* const rows = buffer(3);      // of three powers: the sums of magnitudes, then of squares
+    team_.split(n_, [&](int64_t begin, int64_t end) {
+      for (int p = first == 1; p < 3; ++p) {
+        kernels_.row_norms(powers[first - 1 + p], n_, begin, end, rows + 2 * p * n_, rows + (2 * p + 1) * n_);
+      }
+    });
+    double largest[3] = {}, *moments = moments_;
+    std::fill(moments, moments + 3, 0.0);
+    for (int64_t i = 0; i < n_; ++i) {
+      for (int p = first == 1; p < 3; ++p) {
+        largest[p] = std::max<double>(largest[p], rows[2 * p * n_ + i]);
+        moments[p] += rows[(2 * p + 1) * n_ + i] / 2;
+      }
+      if (first == 1) moments[0] -= powers[1][i * n_ + i] / 2;
+    }
+    if (!std::isfinite(moments[1]) || !std::isfinite(moments[2])) return std::numeric_limits<double>::infinity();
+    const double of_rows = std::min(std::pow(largest[1], 1.0 / (c.r - 1)), std::pow(largest[2], 1.0 / c.r));
+    return std::min(of_rows, moment_bound(first, moments[0], moments[1], moments[2]));
+  }
+  // The same from A^2, A^3 and A^4, after norm_bound, for r = 3.
+  double bound_with_fourth_power(const T* fourth) {
+    T* const rows = buffer(3);
+    team_.split(n_, [&](int64_t begin, int64_t end) { kernels_.row_norms(fourth, n_, begin, end, rows, rows + n_); });
+    double moment = 0;
+    for (int64_t i = 0; i < n_; ++i) moment += rows[n_ + i] / 2;
+    return moment_bound(2, moments_[1], moments_[2], moment);
+  }
+
+  // The largest x = omega^2 that three moments sum x^j, j = k, k + 1, k + 2, of the eigenvalues +-i omega leave room
+  // for: x^k (upper - 2 middle x + lower x^2) <= D (README.md), by Newton's method from beyond the root; k is 1 or 2.
+  static double moment_bound(int k, double lower, double middle, double upper) {
+    const double mean = middle / lower, determinant = std::max(0.0, lower * upper - middle * middle);
+    const double D = determinant + 1e-6 * lower * upper;  // rounding in A^j must not lower it
+    double x = std::pow(upper, 1.0 / (k + 2));
+    for (int step = 0; step < 8; ++step) {
+      const double offset = x - mean, quadratic = lower * offset * offset + D / lower, power = k == 1 ? x : x * x;
+      const double slope = (k == 1 ? 1 : 2 * x) * quadratic + 2 * power * lower * offset;
+      if (!(slope > 0)) break;
+      x -= (power * quadratic - D) / slope;
+    }
+    return lower > 0 ? std::sqrt(x) : 0;
+  }
+
+  // The least s with ||A||_2 <= theta 2^s; theta is larger where the result is polished.
+  static int squarings(double bound) {
+    const auto least = [=](double theta) { return bound > theta ? int(std::ceil(std::log2(bound / theta))) : 0; };
+    const int s = least(c.theta);
+    return s < polish_from ? s : std::max(polish_from, least(c.theta_polished));
+  }
+
+  // Q = Q0^(2^s), with a Newton-Schulz step Q + Q (I - Q^T Q)/2 at the end of two or more squarings.
+  void square(T* Q0, int s, T* Q, T* saved) {
+    const bool polish = s >= polish_from;
+    T* X = Q0;
+    for (int k = 1; k <= s; ++k) {
+      T* next = k < s ? (k < saved_levels ? level(saved, k) : buffer(k % 2)) : polish ? buffer(k % 2) : Q;
+      mm_.set(next, {X}, {X});
+      X = next;
+    }
+    if (!polish) return;
+    T* drift = buffer(2);
+    mm_.set(drift, {X, true}, {X});
+    const T minus_half = T(-0.5);
+    const T* in = drift;
+    combine(1, 1, &in, &minus_half, &drift, [&](int64_t begin, int64_t end) {
+      add_to_diagonal(drift, T(0.5), begin, end);
+      std::copy(X + begin * n_, X + end * n_, Q + begin * n_);
+    });
+    mm_.add(Q, {X}, {drift});
+  }
+
+  // Gradient of Q0 from that of Q = Q0^(2^s): G <- G X^T + X^T G for the squared matrices X, last to first.
+  const T* through_squarings(const T* G, int s, const T* saved) {
+    const T* X[max_squarings];
+    for (int k = 0; k < s; ++k) {
+      if (k < saved_levels) {
+        X[k] = level(saved, k);
+        continue;
+      }
+      T* made = buffer(9 + k - saved_levels);
+      mm_.set(made, {X[k - 1]}, {X[k - 1]});
+      X[k] = made;
+    }
+    for (int k = s - 1; k >= 0; --k) {
+      T* next = buffer(1 + k % 2);
+      mm_.set(next, {G}, {X[k], true});
+      mm_.add(next, {X[k], true}, {G});
+      G = next;
+    }
+    return G;
+  }
+
+  // The kernel of that name, then more(begin, end) on the same rows.
+  template <class F>
+  void combine(int inputs, int outputs, const T* const* in, const T* coefficients, T* const* out, const F& more) {
+    team_.split(n_, [&](int64_t begin, int64_t end) {
+      kernels_.combine(inputs, outputs, in, coefficients, out, begin * n_, end * n_);
+      more(begin, end);
+    });
+  }
+  void combine(int inputs, int outputs, const T* const* in, const T* coefficients, T* const* out) {
+    combine(inputs, outputs, in, coefficients, out, [](int64_t, int64_t) {});
+  }
+  void add_to_diagonal(T* X, T value, int64_t begin, int64_t end) const {
+    for (int64_t i = begin; i < end; ++i) X[i * n_ + i] += value;
+  }
+  void project(T* out, const T* x, T scale, T sign) { vfrnn::project<T>(team_, out, x, nullptr, scale, sign, n_); }
+
+  int64_t n_, nn_;
+  const SkewExpmKernels<T>& kernels_;
+  const Team& team_;
+  Products<T> mm_;
+  T* scratch_;
+  double moments_[3];  // of A^(r-2), A^(r-1), A^r: half of the squared Frobenius norms
+};
+
+}  // namespace
+
+template <class T>
+void skew_expm_forward(const T* S, const T* dt, int64_t K, int64_t n, T* Q, T* saved) {
+  const int64_t nn = n * n;
+  std::vector<Verdict<T>> verdicts(K);
+  for_batch<T>(K, n, SkewExpm<T>::forward_scratch(n), [&](const Team& team, int64_t begin, int64_t end, T* scratch) {
+    SkewExpm<T> expm(team, n, scratch);
+    for (int64_t k = begin; k < end; ++k) {
+      const Verdict<T> verdict = expm.forward(S + k * nn, dt[k], Q + k * nn, saved + k * nn * saved_matrices<T>);
+      team.alone([&] { verdicts[k] = verdict; });
+    }
+  });
+  for (const auto& verdict : verdicts) raise(verdict);
+}
+
+template <class T>
+void skew_expm_gradient(const T* grad_Q, const T* S, const T* dt, const T* saved, int64_t K, int64_t n, T* grad_S,
+                        T* grad_dt) {
+  const int64_t nn = n * n, stride = nn * saved_matrices<T>;
+  T most = 0;
+  for (int64_t k = 0; k < K; ++k) {
+    const T s = saved[k * stride];
+    require(s >= 0 && s <= max_squarings, "saved must be what skew_expm returned, but it asks for ", s, " squarings");
+    most = std::max(most, s);
+  }
+  const int64_t count = SkewExpm<T>::gradient_scratch(n, int64_t(most));
+  for_batch<T>(K, n, count, [&](const Team& team, int64_t begin, int64_t end, T* scratch) {
+    SkewExpm<T> expm(team, n, scratch);
+    for (int64_t k = begin; k < end; ++k) {
+      T* gradient = grad_S + k * nn;
+      const T* Sk = S + k * nn;
+      // dt A^-1 of a generator that is zero is no number: <grad_A, S> is taken before grad_S = dt grad_A is scaled.
+      expm.gradient(grad_Q + k * nn, Sk, dt[k], saved + k * stride, gradient, grad_dt ? T(1) : dt[k]);
+      if (!grad_dt) continue;
+      team.alone([&] {
+        grad_dt[k] = T(inner(gradient, Sk, nn));
+        for (int64_t j = 0; j < nn; ++j) gradient[j] *= dt[k];
+      });
+    }
+  });
+}
+
+template void skew_expm_forward(const float*, const float*, int64_t, int64_t, float*, float*);
+template void skew_expm_forward(const double*, const double*, int64_t, int64_t, double*, double*);
+template void skew_expm_gradient(const float*, const float*, const float*, const float*, int64_t, int64_t, float*,
+                                 float*);
+template void skew_expm_gradient(const double*, const double*, const double*, const double*, int64_t, int64_t, double*,
+                                 double*);
+
+namespace {
+
+enum Gradient { grad_S_bit = 0, grad_dt_bit };
+
+std::tuple<Tensor, Tensor> skew_expm(const Tensor& S_, const Tensor& dt_) {
+  const Tensor S = packed(S_), dt = packed(dt_);
+  const int64_t K = S.size(0), n = S.size(1);
+  return dispatch_real(S, [&](auto zero) {
+    using T = decltype(zero);
+    Tensor Q = empty_tensor(S, {K, n, n}), saved = empty_tensor(S, {K, saved_matrices<T>, n, n});
+    skew_expm_forward(S.const_data_ptr<T>(), dt.const_data_ptr<T>(), K, n, Q.mutable_data_ptr<T>(),
+                      saved.mutable_data_ptr<T>());
+    return std::tuple(Q, saved);
+  });
+}
+
+std::tuple<Tensor, Tensor> skew_expm_backward(const Tensor& grad_Q_, const Tensor& S_, const Tensor& dt_,
+                                              const Tensor& Q, const Tensor& saved_, int64_t needs) {
+  const Tensor grad_Q = packed(grad_Q_), S = packed(S_), dt = packed(dt_), saved = packed(saved_);
+  const int64_t K = S.size(0), n = S.size(1);
+  const bool needs_S = needs >> grad_S_bit & 1, needs_dt = needs >> grad_dt_bit & 1;
+  Tensor grad_S = empty_tensor(Q, {K, n, n}), grad_dt = empty_tensor(Q, {needs_dt ? K : 0});
+  dispatch_real(S, [&](auto zero) {
+    using T = decltype(zero);
+    if (needs_S || needs_dt) {
+      skew_expm_gradient(grad_Q.const_data_ptr<T>(), S.const_data_ptr<T>(), dt.const_data_ptr<T>(),
+                         saved.const_data_ptr<T>(), K, n, grad_S.mutable_data_ptr<T>(),
+                         needs_dt ? grad_dt.mutable_data_ptr<T>() : nullptr);
+    }
+    return 0;
+  });
+  return {needs_S ? grad_S : empty_tensor(Q, {0}), grad_dt};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(vfrnn_kernels, CPU, m) {
+  m.impl("skew_expm", TORCH_BOX(&skew_expm));
+  m.impl("skew_expm_backward", TORCH_BOX(&skew_expm_backward));
+}
+
+}  // namespace vfrnn

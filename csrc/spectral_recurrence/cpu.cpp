@@ -1,0 +1,163 @@
+// The chains of spectral_recurrence on the CPU: the states, and the gradients of the pre-activations, for all steps.
+// Packs the planes once per pass and splits the batch once for all T over the framework's threads. The loop over time
+// is in kernels.cpp; what follows from all steps together, in vfrnn_kernels/spectral_recurrence/.
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
+#include "common/isa.h"
+#include "common/scratch.h"
+#include "common/tensors.h"
+#include "recurrence/activation_names.h"
+#include "spectral_recurrence/kernels.h"
+
+namespace vfrnn {
+namespace {
+
+// Samples that go through time together, and multiply-adds of a call below which another thread costs more than it
+// takes over.
+constexpr int64_t block_rows = 64, work_per_thread = 200000;
+constexpr double two_over_pi = 0.63661977236758134308;
+
+template <class T>
+const SpectralKernelsOf<T>& kernels() {
+  const SpectralKernels& table =
+      select_isa(baseline::spectral_kernels, avx2::spectral_kernels, avx512::spectral_kernels);
+  if constexpr (std::is_same_v<T, double>) {
+    return table.of_double;
+  } else {
+    return table.of_float;
+  }
+}
+
+template <class T>
+std::vector<T> padded(const Tensor& v, int64_t W, double factor) {
+  const Tensor values = packed(v);
+  const int64_t count = v.numel();
+  std::vector<T> result((count + W - 1) / W * W, T(0));
+  for (int64_t k = 0; k < count; ++k) result[k] = T(factor * double(values.const_data_ptr<T>()[k]));
+  return result;
+}
+
+// What both chains read; the tensors and vectors live as long as it.
+template <class T>
+struct Chain {
+  const SpectralKernelsOf<T>& kernel = kernels<T>();
+  SpectralProblem<T> problem{};
+  int64_t samples;
+  Tensor dt;
+  std::vector<T> growth, quarters, beta, analysis, synthesis;
+
+  Chain(Tensor& hs, const std::optional<Tensor>& delta, const Tensor& dt_, const Tensor& basis_, const Tensor& omega,
+        const std::string& activation, int64_t substeps)
+      : samples(hs.size(1)), dt(dt_) {
+    const Tensor basis = packed(basis_);
+    const int64_t W = kernel.panel_width, n = hs.size(2), P = omega.size(0), padded_P = (P + W - 1) / W * W;
+    problem.steps = hs.size(0), problem.n = n, problem.planes = P, problem.substeps = substeps;
+    problem.activation = activation_of(activation);
+    check_times();
+    problem.dt = {dt.const_data_ptr<T>(), dt.stride(0), samples == 1 ? 0 : dt.stride(1)};
+    quarters = padded<T>(omega, W, two_over_pi / double(substeps));
+    problem.quarters = quarters.data();
+    if (delta.has_value()) {
+      check_finite<T>("delta", packed(*delta));
+      growth = padded<T>(*delta, W, -0.25 / double(substeps));
+      problem.growth = growth.data();
+    }
+    const T* b = basis.const_data_ptr<T>();  // (2, P, n)
+    analysis.assign(2 * padded_P * n, T(0)), synthesis.assign((n + W - 1) / W * W * 2 * P, T(0));
+    for (int64_t half = 0; half < 2; ++half) {
+      for (int64_t p = 0; p < P; ++p) {
+        const int64_t column = half * padded_P + p, row = half * P + p;
+        for (int64_t j = 0; j < n; ++j) {
+          const T entry = b[row * n + j];
+          analysis[(column / W * n + j) * W + column % W] = entry;
+          synthesis[(j / W * 2 * P + row) * W + j % W] = entry;
+        }
+      }
+    }
+    problem.analysis = analysis.data(), problem.synthesis = synthesis.data();
+    problem.hs = hs.mutable_data_ptr<T>(), problem.hs_step = samples * n;
+  }
+
+  void check_times() const {
+    const T* p = dt.const_data_ptr<T>();
+    T sum = 0;
+    for (int64_t t = 0; t < dt.size(0); ++t) {
+      for (int64_t b = 0; b < dt.size(1); ++b) {
+        const T time = p[t * dt.stride(0) + b * dt.stride(1)];
+        sum += time - time;
+      }
+    }
+    require(sum == 0, "dt must be finite, got NaN or infinity");
+  }
+
+  // block(begin, end, workspace) of the kernels, for all samples
+  template <class F>
+  void run(const F& block) const {
+    const double work =
+        double(problem.steps) * double(samples) * double(problem.substeps) * 2 * double(problem.n) * double(problem.n);
+    const int64_t worth = int64_t(std::min(work / double(work_per_thread), 1e6));
+    const int64_t slices = std::max<int64_t>(1, std::min({int64_t(ts::get_num_threads()), samples, worth}));
+    const int64_t rows = std::min(block_rows, (samples + slices - 1) / slices);
+    ts::parallel_for(0, slices, 1, [&](int64_t first, int64_t last) {
+      const Scratch<T> workspace(kernel.workspace(problem, rows));
+      for (int64_t s = first; s < last; ++s) {
+        const int64_t begin = samples * s / slices, end = samples * (s + 1) / slices;
+        for (int64_t row = begin; row < end; row += rows) {
+          block(problem, row, std::min(end, row + rows), workspace.get());
+        }
+      }
+    });
+  }
+};
+
+// t itself when the entries of its rows are adjacent, else a contiguous copy.
+Tensor with_adjacent_entries(const Tensor& t) {
+  const int64_t last = t.dim() - 1;
+  return t.stride(last) == 1 || t.size(last) <= 1 ? t : ts::contiguous(t);
+}
+
+void spectral_recurrence_states(Tensor hs, std::optional<Tensor> delta, const Tensor& dt, const Tensor& h0_,
+                                std::optional<Tensor> beta, const Tensor& basis, const Tensor& omega,
+                                std::string activation, int64_t substeps) {
+  dispatch_real(hs, [&](auto zero) {
+    using T = decltype(zero);
+    Chain<T> chain(hs, delta, dt, basis, omega, activation, substeps);
+    const Tensor h0 = with_adjacent_entries(h0_);
+    chain.problem.h0 = {h0.const_data_ptr<T>(), 0, h0.stride(0)};
+    if (beta.has_value()) chain.beta = padded<T>(*beta, chain.kernel.panel_width, 1);
+    chain.problem.beta = chain.beta.data();
+    chain.run(chain.kernel.forward);
+  });
+}
+
+std::tuple<Tensor, Tensor> spectral_recurrence_deltas(const Tensor& grad_hs_, std::optional<Tensor> delta,
+                                                      const Tensor& dt, const Tensor& basis, const Tensor& omega,
+                                                      const Tensor& hs_, std::string activation, int64_t substeps) {
+  return dispatch_real(hs_, [&](auto zero) {
+    using T = decltype(zero);
+    Tensor hs = packed(hs_);
+    Chain<T> chain(hs, delta, dt, basis, omega, activation, substeps);
+    const Tensor grad_hs = with_adjacent_entries(grad_hs_);
+    chain.problem.grad_hs = {grad_hs.const_data_ptr<T>(), grad_hs.stride(0), grad_hs.stride(1)};
+    Tensor deltas = empty_tensor(hs, {hs.size(0), hs.size(1), hs.size(2)});
+    Tensor grad_h0 = empty_tensor(hs, {hs.size(1), hs.size(2)});
+    chain.problem.deltas = deltas.mutable_data_ptr<T>(), chain.problem.grad_h0 = grad_h0.mutable_data_ptr<T>();
+    chain.run(chain.kernel.backward);
+    return std::make_tuple(deltas, grad_h0);
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(vfrnn_kernels, CPU, m) {
+  m.impl("spectral_recurrence_states", TORCH_BOX(&spectral_recurrence_states));
+  m.impl("spectral_recurrence_deltas", TORCH_BOX(&spectral_recurrence_deltas));
+}
+
+}  // namespace vfrnn

@@ -1,0 +1,59 @@
+// Binding of the CUDA kernels of strang_step: those of skew_expm with delta (csrc/skew_expm/cuda.h).
+#include "skew_expm/cuda.h"
+
+#include <tuple>
+
+#include "common/cuda_tensors.h"
+
+namespace vfrnn {
+namespace {
+
+enum Gradient { grad_S_bit = 0, grad_delta_bit, grad_dt_bit };
+
+std::tuple<Tensor, Tensor, Tensor> strang_step(const Tensor& S_, const Tensor& delta_, const Tensor& dt_,
+                                               int64_t substeps) {
+  const OnDevice device(S_);
+  const Tensor S = packed(S_), delta = packed(delta_), dt = packed(dt_);
+  const int64_t K = S.size(0);
+  const int n = int(S.size(1));
+  Tensor M = empty_tensor(S, {K, n, n}), Q = empty_tensor(S, {K, n, n}), kept = empty_tensor(S, {K, kept_slots, n, n});
+  if (K == 0) return {M, Q, kept};
+  Tensor scratch = empty_tensor(S, {exponential_forward_scratch(K, n)});
+  check_launch(
+      exponential_forward({S.const_data_ptr<float>(), delta.const_data_ptr<float>(), dt.const_data_ptr<float>(),
+                           Q.mutable_data_ptr<float>(), M.mutable_data_ptr<float>(), kept.mutable_data_ptr<float>(),
+                           scratch.mutable_data_ptr<float>(), K, n, int(substeps)},
+                          device.stream),
+      "strang_step");
+  return {M, Q, kept};
+}
+
+std::tuple<Tensor, Tensor, Tensor> strang_step_backward(const Tensor& grad_M_, const Tensor& S_, const Tensor& delta_,
+                                                        const Tensor& dt_, const Tensor&, const Tensor& Q,
+                                                        const Tensor& kept, int64_t substeps, int64_t needs) {
+  const OnDevice device(S_);
+  const Tensor grad_M = packed(grad_M_), S = packed(S_), delta = packed(delta_), dt = packed(dt_);
+  const int64_t K = S.size(0);
+  const int n = int(S.size(1));
+  Tensor grad_S = empty_tensor(S, {K, n, n}), grad_delta = empty_tensor(S, {K, n}), grad_dt = empty_tensor(S, {K});
+  if (K > 0) {
+    Tensor scratch = empty_tensor(S, {exponential_backward_scratch(K, n)});
+    check_launch(exponential_backward(
+                     {grad_M.const_data_ptr<float>(), delta.const_data_ptr<float>(), S.const_data_ptr<float>(),
+                      dt.const_data_ptr<float>(), Q.const_data_ptr<float>(), kept.const_data_ptr<float>(),
+                      scratch.mutable_data_ptr<float>(), grad_S.mutable_data_ptr<float>(),
+                      grad_delta.mutable_data_ptr<float>(), grad_dt.mutable_data_ptr<float>(), K, n, int(substeps)},
+                     device.stream),
+                 "strang_step_backward");
+  }
+  const auto asked = [&](int bit, const Tensor& t) { return needs >> bit & 1 ? t : empty_tensor(S, {0}); };
+  return {asked(grad_S_bit, grad_S), asked(grad_delta_bit, grad_delta), asked(grad_dt_bit, grad_dt)};
+}
+
+}  // namespace
+}  // namespace vfrnn
+
+STABLE_TORCH_LIBRARY_IMPL(vfrnn_kernels, VFRNN_CUDA_KEY, m) {
+  m.impl("strang_step", TORCH_BOX(&vfrnn::strang_step));
+  m.impl("strang_step_backward", TORCH_BOX(&vfrnn::strang_step_backward));
+}
