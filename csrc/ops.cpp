@@ -34,10 +34,10 @@ STABLE_TORCH_LIBRARY(vfrnn_kernels, m) {
   // the number of substeps () for the backward
   m.def(
       "field_flow(Tensor h, Tensor v, Tensor b, Tensor w, Tensor N, Tensor G, Tensor dt, Tensor divergence_scale,"
-      " bool volume_preserving, int order, int substeps) -> (Tensor result, Tensor taken)");
+      " bool volume_preserving, int order, int substeps) -> (Tensor moved, Tensor taken)");
   m.def(
-      "field_flow_backward(Tensor grad, Tensor h, Tensor v, Tensor b, Tensor w, Tensor N, Tensor G, Tensor dt,"
-      " Tensor divergence_scale, Tensor result, Tensor taken, bool volume_preserving, int order, int substeps,"
+      "field_flow_backward(Tensor grad_moved, Tensor h, Tensor v, Tensor b, Tensor w, Tensor N, Tensor G, Tensor dt,"
+      " Tensor divergence_scale, Tensor moved, Tensor taken, bool volume_preserving, int order, int substeps,"
       " int needs)"
       " -> (Tensor grad_h, Tensor grad_v, Tensor grad_b, Tensor grad_w, Tensor grad_N, Tensor grad_G, Tensor grad_dt,"
       " Tensor grad_divergence_scale)");
@@ -66,15 +66,15 @@ STABLE_TORCH_LIBRARY(vfrnn_kernels, m) {
       " -> (Tensor grad_x, Tensor grad_U, Tensor grad_c, Tensor grad_v, Tensor grad_V, Tensor grad_b, Tensor grad_w,"
       " Tensor grad_N, Tensor grad_G, Tensor grad_h0, Tensor grad_beta, Tensor grad_dt, Tensor grad_divergence_scale)");
 
-  // The chains of spectral_recurrence, which is put together in vfrnn_kernels/spectral_recurrence/composition.py. delta
+  // The chains of spectral_recurrence, which is put together in vfrnn_kernels/spectral_recurrence/chains.py. delta
   // (n,), dt (T, B), h0 (B, n), beta (n,), basis (2, p, n), omega (p,); hs (T, B, n): U x_t + c, replaced by h_t
   m.def(
       "spectral_recurrence_states(Tensor(a!) hs, Tensor? delta, Tensor dt, Tensor h0, Tensor? beta, Tensor basis,"
       " Tensor omega, str activation, int substeps) -> ()");
   // grad_hs (T, B, n) -> the gradients of the pre-activations (T, B, n), and grad_h0 (B, n)
   m.def(
-      "spectral_recurrence_deltas(Tensor grad_hs, Tensor? delta, Tensor dt, Tensor basis, Tensor omega, Tensor hs,"
-      " str activation, int substeps) -> (Tensor deltas, Tensor grad_h0)");
+      "spectral_recurrence_grad_z(Tensor grad_hs, Tensor? delta, Tensor dt, Tensor basis, Tensor omega, Tensor hs,"
+      " str activation, int substeps) -> (Tensor grad_z, Tensor grad_h0)");
 
   // The instruction set the CPU kernels run with: "baseline", "avx2" or "avx512".
   m.def("cpu_isa() -> str");

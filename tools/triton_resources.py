@@ -21,7 +21,8 @@ from pathlib import Path
 
 import triton
 
-from vfrnn_kernels.library import OPS, triton_kernels
+from vfrnn_kernels.declaration import OPS
+from vfrnn_kernels.library import triton_kernels
 from vfrnn_kernels.triton_runtime import ARCHITECTURES, KernelSpec, compile_spec, shared_memory_limit
 
 TABLE = Path(__file__).with_suffix(".csv")

@@ -22,11 +22,9 @@ from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import Function, forward_ad
 
 from vfrnn_kernels.autocast import autocasts
-from vfrnn_kernels.library import backward_fake, define_ops, library, triton_kernels
-from vfrnn_kernels.loader import HAS_SCHEMAS
-
-Tensors = tuple[Tensor, ...]
-Gradients = tuple[Tensor | None, ...]
+from vfrnn_kernels.declaration import Gradients, Op, Tensors
+from vfrnn_kernels.library import define_ops, implement_ops, library, register_fakes, triton_kernels
+from vfrnn_kernels.loader import CUDA_EMULATED, CUDA_LIBRARY_MISSING, HAS_SCHEMAS
 
 
 @dataclass(frozen=True)
@@ -34,85 +32,57 @@ class Kernels:
     """One backend's forward and backward of one op, and how their arguments are laid out.
 
     Attributes:
-        forward: `(*tensors, *constants) -> outputs + saved`.
+        op: its declaration.
+        forward: `(*inputs, *constants) -> outputs + kept`.
         traced: the same, differentiable: what torch.compile and torch.export trace.
-        backward: `(*grad_outputs, *tensors, *outputs, *saved, *constants, needs) -> one gradient per tensor`; bit k of
+        backward: `(*grad_outputs, *inputs, *outputs, *kept, *constants, needs) -> one gradient per input`; bit k of
             `needs` asks for the k-th (the convention of csrc/ops.cpp).
-        reference: the op in plain differentiable PyTorch, `(*tensors, *constants) -> outputs`.
-        inputs: how many of the arguments are tensors (an optional one may be None).
-        outputs: how many results are differentiable.
-        saved: how many further results the forward returns for its backward.
+        inputs, outputs, kept: how many there are of each.
     """
 
+    op: Op
     forward: Callable[..., Tensors]
     traced: Callable[..., Tensors]
     backward: Callable[..., Gradients]
-    reference: Callable[..., Tensors]
     inputs: int
     outputs: int
-    saved: int
+    kept: int
 
 
 BACKENDS = ("cpu", "cuda", "triton", "reference")  # "cpu" and "cuda": one library op, two devices
 _KERNELS: dict[str, Kernels] = {}  # "<op>:<backend>"
 
 
-def differentiable(
-    name: str,
-    *,
-    arguments: str,
-    reference: Callable[..., Tensors],
-    reference_backward: Callable[..., Gradients],
-    fake: Callable[..., Any],
-    inputs: int,
-    outputs: int,
-    saved: int = 0,
-    triton_saved: int = 0,
-    triton_fake: Callable[..., Any] | None = None,
-    composition: Any = None,
-    triton_composition: Any = None,
-) -> dict[str, Callable[..., Tensors]]:
-    """The op as one differentiable function per backend, each `(*tensors, *constants) -> results`.
-
-    Args:
-        name: of the library op; its backward is `<name>_backward` (convention: csrc/ops.cpp).
-        arguments: of the library op, as in its schema there.
-        reference: the op in plain differentiable PyTorch, `(*tensors, *constants) -> outputs`.
-        reference_backward: `(*grad_outputs, *tensors, *outputs, *constants) -> one gradient per tensor`.
-        fake: shapes of the library op: the same call -> empty results, outputs and saved.
-        inputs: how many of the arguments are tensors (an optional one may be None).
-        outputs: how many results are differentiable.
-        saved: how many further results the library op returns, kept for its backward.
-        triton_saved, triton_fake: the same of the Triton kernels, where it differs.
-        composition: what has the functions `<name>` and `<name>_backward`, where the library op is put together in
-            Python; None: csrc/ops.cpp has it.
-        triton_composition: the same of the Triton kernels; None: the module `<name>/triton_kernels.py`.
-    """
-    if composition is not None:
-        define_ops(name, name, lambda: composition, arguments, fake, inputs, outputs, saved)
+def differentiable(op: Op) -> dict[str, Callable[..., Tensors]]:
+    """The op as one differentiable function per backend, each `(*inputs, *constants) -> results`."""
+    name = op.name
+    if op.composed is not None:
+        define_ops(op, name, op.kept, lambda: op.composed)
     elif HAS_SCHEMAS:
-        torch.library.register_fake(f"vfrnn_kernels::{name}")(fake)
-        torch.library.register_fake(f"vfrnn_kernels::{name}_backward")(backward_fake(outputs, inputs))
-
-    triton = (arguments, triton_fake or fake, inputs, outputs, triton_saved)
-    define_ops(f"{name}_triton", name, lambda: triton_composition or triton_kernels(name), *triton)
+        register_fakes(op, op.kept)
+    if op.composed_on_cuda is not None and CUDA_LIBRARY_MISSING is None:
+        implement_ops(op, op.kept, lambda: op.composed_on_cuda, "CPU" if CUDA_EMULATED else "CUDA")
+    define_ops(op, f"{name}_triton", op.kept_on("triton"), lambda: op.triton or triton_kernels(name))
 
     def plain_backward(*args: Any) -> Gradients:
-        return reference_backward(*args[:-1])
+        return op.reference_backward(*args[:-1])
 
-    for backend, op, kept in (("cpu", name, saved), ("cuda", name, saved), ("triton", f"{name}_triton", triton_saved)):
-        forward, traced, backward = _below_autograd(op), _library(op), _library(f"{op}_backward")
-        _KERNELS[f"{name}:{backend}"] = Kernels(forward, traced, backward, reference, inputs, outputs, kept)
-    _KERNELS[f"{name}:reference"] = Kernels(reference, reference, plain_backward, reference, inputs, outputs, 0)
+    inputs, outputs = len(op.inputs), len(op.outputs)
+    for backend, library_name in (("cpu", name), ("cuda", name), ("triton", f"{name}_triton")):
+        forward, traced = _below_autograd(library_name), _library(library_name)
+        backward, kept = _library(f"{library_name}_backward"), len(op.kept_on(backend).tensors)
+        _KERNELS[f"{name}:{backend}"] = Kernels(op, forward, traced, backward, inputs, outputs, kept)
+    reference = op.reference
+    _KERNELS[f"{name}:reference"] = Kernels(op, reference, reference, plain_backward, inputs, outputs, 0)
     if HAS_SCHEMAS:
         _register_derivatives(name, f"{name}:cpu")
     _register_derivatives(f"{name}_triton", f"{name}:triton")
     return {backend: functools.partial(_apply, f"{name}:{backend}") for backend in BACKENDS}
 
 
-def kernels_of(key: str) -> Kernels:
-    """Of an op on a backend, "<op>:<backend>"."""
-    return _KERNELS[key]
+def kernels_of(op: Op, backend: str) -> Kernels:
+    """Of an op on a backend."""
+    return _KERNELS[f"{op.name}:{backend}"]
 
 
 def _library(op: str) -> Callable[..., Tensors]:
@@ -180,7 +150,7 @@ class KernelFunction(DirectFunction):
         tensors = args[1 : 1 + kernels.inputs]
         ctx.save_for_backward(*tensors, *results)
         ctx.save_for_forward(*tensors)
-        if kernels.saved:
+        if kernels.kept:
             ctx.mark_non_differentiable(*results[kernels.outputs :])
         ctx.set_materialize_grads(False)  # not for `saved`; for the outputs in backward
         ctx.key, ctx.constants = args[0], args[1 + kernels.inputs :]
@@ -192,7 +162,7 @@ class KernelFunction(DirectFunction):
         results = saved[kernels.inputs :]
         grad_outputs = [torch.zeros_like(results[k]) if grads[k] is None else grads[k] for k in range(kernels.outputs)]
         needed = ctx.needs_input_grad[1 : 1 + kernels.inputs]
-        needs = sum(1 << k for k in range(kernels.inputs) if needed[k])
+        needs = kernels.op.needs(needed)
         arguments = (ctx.key, *grad_outputs, *saved, *ctx.constants, needs)
         # Without a graph to record (a plain `.backward()`) the kernel runs directly.
         recorded = torch.is_grad_enabled() or forward_ad._current_level >= 0
@@ -205,7 +175,7 @@ class KernelFunction(DirectFunction):
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Gradients:
         kernels = _KERNELS[ctx.key]
         found = _tangents(_reference(ctx), ctx.saved_tensors, tangents[: kernels.inputs])
-        return (*found, *[None for _ in range(kernels.saved)])
+        return (*found, *[None for _ in range(kernels.kept)])
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensors, tuple[int, ...]]:
@@ -217,13 +187,15 @@ class KernelBackward(DirectFunction):
 
     @staticmethod
     def forward(key: str, *args: Any) -> Tensors:
-        grads = _KERNELS[key].backward(*args)
-        return tuple(grad for k, grad in enumerate(grads) if grad is not None and args[-1] >> k & 1)
+        kernels = _KERNELS[key]
+        grads = kernels.backward(*args)
+        found = (grads[k] for k in kernels.op.places(args[-1]))
+        return tuple(grad for grad in found if grad is not None)
 
     @staticmethod
     def setup_context(ctx: Any, args: tuple[Any, ...], gradients: Tensors) -> None:
         kernels = _KERNELS[args[0]]
-        first_constant = 1 + 2 * kernels.outputs + kernels.inputs + kernels.saved
+        first_constant = 1 + 2 * kernels.outputs + kernels.inputs + kernels.kept
         tensors = args[1 : 1 + kernels.outputs + kernels.inputs]
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
@@ -246,13 +218,13 @@ class KernelBackward(DirectFunction):
 
 
 def _reference(ctx: Any) -> Callable[..., Tensors]:
-    return lambda *tensors: _KERNELS[ctx.key].reference(*tensors, *ctx.constants)
+    return lambda *tensors: _KERNELS[ctx.key].op.reference(*tensors, *ctx.constants)
 
 
 def _gradients(ctx: Any) -> Callable[..., Tensors]:
     """`(*grad_outputs, *tensors) -> the gradients that ctx.needs asks for`, by differentiating the reference."""
     kernels = _KERNELS[ctx.key]
-    wanted = [k for k in range(kernels.inputs) if ctx.needs >> k & 1]
+    wanted = kernels.op.places(ctx.needs)
 
     def gradients(*arguments: Tensor | None) -> Tensors:
         tensors = arguments[kernels.outputs :]

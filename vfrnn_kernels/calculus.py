@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from vfrnn_kernels.checks import check_choice, check_mesh, check_mesh_gradient, check_rank, check_shape, check_tensor
-from vfrnn_kernels.field_generator.reference import pairs, upper_triangle
 
 
 def gradient(G: Tensor | None, f: Tensor) -> Tensor:
@@ -157,3 +156,15 @@ def _check_field(v: Tensor, b: Tensor, w: Tensor, G: Tensor | None) -> None:
     check_rank("v", v, "(..., m, d)", 2, batched=True)
     m, d = w.shape[0], 1 if G is None else G.shape[1]
     check_shape("v", v, "(..., m, d)", (*v.shape[:-2], m, d), m=m, d=d)
+
+
+def pairs(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The nodes i < j of the cells of the complete mesh, in their order."""
+    i, j = torch.triu_indices(n, n, 1, device=device)
+    return i, j
+
+
+def upper_triangle(values: Tensor, n: int) -> Tensor:
+    """Values (..., n (n - 1) / 2) of the cells of the complete mesh as strictly upper triangular (..., n, n)."""
+    i, j = pairs(n, values.device)
+    return values.new_zeros(*values.shape[:-1], n * n).index_copy(-1, i * n + j, values).unflatten(-1, (n, n))

@@ -187,3 +187,20 @@ def check_mesh_values(b: Tensor, w: Tensor, v: Tensor) -> None:
             raise RuntimeError(f"{name} must be positive and finite")
     if not bool(torch.isfinite(v.detach()).all()):
         raise RuntimeError("v must be finite, got NaN or infinity")
+
+
+def check_skew(S: Tensor) -> None:
+    """S is finite and skew-symmetric up to the square root of its precision.
+
+    Raises:
+        RuntimeError: it is not.
+    """
+    S = S.detach()
+    if S.numel() == 0:
+        return
+    if not bool(torch.isfinite(S).all()):
+        raise RuntimeError("S must be finite, but it holds NaN or infinity")
+    defect = (S + S.mT).abs().amax((-2, -1))
+    wrong = defect > math.sqrt(torch.finfo(S.dtype).eps) * S.abs().amax((-2, -1))
+    if bool(wrong.any()):
+        raise RuntimeError(f"S must be skew-symmetric, S = -S^T, but max |S + S^T| = {float(defect[wrong].max()):.3g}")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vfrnn_kernels.declaration import OPS
 from vfrnn_kernels.loader import (
     CPU_LIBRARY_MISSING,
     CUDA_EMULATED,
@@ -33,49 +34,22 @@ class Backend:
     refuses: Callable[[str, torch.device, torch.dtype, int | None], str | None]
 
 
-#: Largest n of the GPU kernels that keep all nodes on the chip.
-GPU_LARGEST_N = {"field_flow": 1024, "flow_recurrence": 1024}
-
-
 def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
     if device.type not in ("cpu", "meta"):
         return f"it serves CPU tensors, got {device}"
-    if dtype not in (torch.float32, torch.float64):
-        return f"it computes in float32 and float64, got {dtype}"
-    return None
-
-
-def _too_many_nodes(op: str, n: int | None) -> str | None:
-    largest = GPU_LARGEST_N.get(op)
-    if n is not None and largest is not None and n > largest:
-        return f"it computes {op} up to n = {largest}, got n = {n}"
-    return None
-
-
-#: What the CUDA kernels of an op compute in, beside float32.
-CUDA_DTYPES = {
-    "recurrence": (torch.float16, torch.bfloat16, torch.float64),
-    "spectral_recurrence": (torch.float64,),
-}
+    return OPS[op].refuses("cpu", dtype, n)
 
 
 def _cuda_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
     if device.type != "cuda" and not (device.type == "cpu" and CUDA_EMULATED is not None):
         return f"it serves CUDA tensors, got {device}"
-    computed = (torch.float32, *CUDA_DTYPES.get(op, ()))
-    if dtype not in computed:
-        names = ", ".join(str(served).removeprefix("torch.") for served in computed)
-        return f"it computes {op} in {names}, got {dtype}"
-    return _too_many_nodes(op, n)
+    return OPS[op].refuses("cuda", dtype, n)
 
 
 def _triton_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
     if device.type != "cuda" and not (device.type == "cpu" and TRITON_INTERPRETED):
         return f"it serves CUDA tensors (on the CPU only in Triton's interpreter, TRITON_INTERPRET=1), got {device}"
-    if dtype != torch.float32 and not (op == "recurrence" and dtype in (torch.float16, torch.bfloat16)):
-        computed = "float32, float16 and bfloat16" if op == "recurrence" else "float32"
-        return f"it computes {op} in {computed}, got {dtype}"
-    return _too_many_nodes(op, n)
+    return OPS[op].refuses("triton", dtype, n)
 
 
 BACKENDS: tuple[Backend, ...] = (
@@ -132,14 +106,14 @@ def select_backend(
         return backend.name
     # The interpreter, and the reference on a GPU, serve who names them.
     left_out = "triton" if device.type in ("cpu", "meta") else "reference"
-    reasons = []
+    reasons: list[str] = []
     for backend in BACKENDS:
         if backend.name == left_out:
             continue
         reason = refusal(backend, op, device, dtype, n)
         if reason is None:
-            if backend.name == "reference" and CPU_LIBRARY_MISSING is not None:
-                _warn_uncompiled(CPU_LIBRARY_MISSING)
+            if backend.name == "reference" and device.type == "cpu" and not torch.compiler.is_compiling():
+                _warn_of_the_reference(op, reasons[0])
             return backend.name
         reasons.append(f"{backend.name}: {reason}")
     raise RuntimeError(
@@ -148,8 +122,6 @@ def select_backend(
     )
 
 
-def _warn_uncompiled(reason: str) -> None:
-    # `warnings` shows it once per process by default.
-    warnings.warn(
-        f"vfrnn_kernels runs on plain PyTorch (slow): the CPU kernels are {reason}", RuntimeWarning, stacklevel=4
-    )
+def _warn_of_the_reference(op: str, reason: str) -> None:
+    # `warnings` shows it once for each place that calls, by default.
+    warnings.warn(f"{op} runs on plain PyTorch (slow); {reason}", RuntimeWarning, stacklevel=4)

@@ -7,9 +7,9 @@ all backends of the op serve, and time is that of one forward more (Chen et al. 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,10 +17,8 @@ import torch
 from torch import Tensor
 
 from vfrnn_kernels.autograd import differentiable, kernels_of
+from vfrnn_kernels.declaration import Constant, Gradients, Kept, Op, Sizes, T, Tensors
 
-Tensors = tuple[Tensor, ...]
-#: (run, the chunk's tensors, constants, its last state, hs) -> its first state; its states go to hs. `run` is the op.
-Reverse = Callable[..., Tensor]
 #: Numbers of a chunk's states below which a call would take longer to make than to run.
 LEAST_NUMBERS = 1 << 20
 
@@ -34,139 +32,131 @@ def last_state(
     whole: Callable[..., Tensors],
     final: Callable[..., Tensors],
     arguments: Sequence[Any],
-    sizes: tuple[int, int, int],
+    sizes: Sizes,
     reversible: bool = False,
 ) -> Tensor:
-    """h_T (B, n), by the op `whole` or by its `<op>_final`; `sizes` are T, B, n."""
-    chunk = chunk_length(*sizes)
-    if not reversible and 0 < sizes[0] <= chunk:
+    """h_T (B, n), by the op `whole` or by its `<op>_final`; `sizes` has those of T, B and n."""
+    T = sizes["T"]
+    chunk = chunk_length(T, sizes["B"], sizes["n"])
+    if not reversible and 0 < T <= chunk:
         # One chunk: what would be computed again is as much as may be kept.
         return whole(*arguments)[0][-1].clone()
     return final(*arguments, reversible, chunk)[0]
 
 
-@dataclass(frozen=True)
-class Recurrent:
-    """A recurrent op: (*tensors, *constants) -> hs (T, B, n), and what else its kernels keep.
-
-    Attributes:
-        name: of the op.
-        inputs: how many of the arguments are tensors.
-        timed: indices of those that begin with the time, x the first.
-        state: index of h0.
-        into: the library op that computes the states into its first argument; None: there is none.
-        reverse: how a chunk is found from its last state, where the last constant asks for that; None: it never can.
-    """
-
-    name: str
-    inputs: int
-    timed: Sequence[int]
-    state: int
-    into: str | None = None
-    reverse: Reverse | None = None
-
-
-def final_state(
-    op: Recurrent,
-    *,
-    arguments: str,
-    reference: Callable[..., Tensors],
-    reference_backward: Callable[..., tuple[Tensor | None, ...]],
-) -> dict[str, Callable[..., Tensors]]:
-    """`<op>_final` as one differentiable function per backend: (*tensors, *constants, reversible, chunk) -> h_T and,
-    beside it, the states between chunks. The parameters are those of `autograd.differentiable` for the op itself."""
-    name = f"{op.name}_final"
+def final_state(op: Op) -> dict[str, Callable[..., Tensors]]:
+    """`<op>_final` as one differentiable function per backend: (*inputs, *constants, reversible, chunk) -> h_T and,
+    beside it, the states between chunks."""
+    assert op.state is not None
+    name, state = f"{op.name}_final", op.state
+    x_place, h0_place, inputs = op.index(op.timed[0]), op.index(state), len(op.inputs)
 
     def whole(*args: Any) -> Tensors:
-        T, h0 = args[op.timed[0]].shape[0], args[op.state]
-        return (reference(*args[:-2])[0][-1] if T else h0.clone(),)
+        T, h0 = args[x_place].shape[0], args[h0_place]
+        return (op.reference(*args[:-2])[0][-1] if T else h0.clone(),)
 
-    def whole_backward(grad: Tensor, *args: Any) -> tuple[Tensor | None, ...]:
-        tensors, constants = args[: op.inputs], args[op.inputs + 1 : -2]
-        if tensors[op.timed[0]].shape[0] == 0:
+    def whole_backward(grad: Tensor, *args: Any) -> Gradients:
+        tensors, constants = args[:inputs], args[inputs + 1 : -2]
+        if tensors[x_place].shape[0] == 0:
             zeros = (None if t is None else torch.zeros_like(t) for t in tensors)
-            return tuple(grad if k == op.state else zero for k, zero in enumerate(zeros))
-        results = reference(*tensors, *constants)
+            return tuple(grad if k == h0_place else zero for k, zero in enumerate(zeros))
+        results = op.reference(*tensors, *constants)
         grad_hs = torch.zeros_like(results[0])
         grad_hs[-1:] = grad
-        return reference_backward(grad_hs, *tensors, *results, *constants)
+        return op.reference_backward(grad_hs, *tensors, *results, *constants)
 
-    def fake(*args: Any) -> Tensors:
-        T, h0 = args[op.timed[0]].shape[0], args[op.state]
-        reversible, chunk = args[-2:]
-        kept = 0 if reversible else -(-T // chunk)
-        return h0.new_empty(h0.shape), h0.new_empty(kept, *h0.shape)
+    def chunks(sizes: Sizes, arguments: Sequence[Any]) -> Sizes:
+        reversible, chunk = arguments[-2:]
+        return {"chunks": 0 if reversible else -(-sizes["T"] // chunk)}
 
     def on(backend: str) -> Any:
         chunks = _Chunks(op, backend)
         return SimpleNamespace(**{name: chunks.forward, f"{name}_backward": chunks.backward})
 
-    return differentiable(
-        name,
-        arguments=f"{arguments}, bool reversible, int chunk",
+    final = dataclasses.replace(
+        op,
+        name=name,
+        constants=(*op.constants, Constant("reversible", "bool"), Constant("chunk", "int")),
+        outputs=(T("h_T", "B n", like=state),),
+        kept=Kept((T("between", "chunks B n", like=state),), chunks),
+        kept_by_triton=None,
         reference=whole,
         reference_backward=whole_backward,
-        fake=fake,
-        inputs=op.inputs,
-        outputs=1,
-        saved=1,
-        triton_saved=1,
-        composition=on("cpu"),
-        triton_composition=on("triton"),
+        composed=on("cpu"),
+        composed_on_cuda=None,
+        triton=on("triton"),
     )
+    return differentiable(final)
 
 
 class _Chunks:
-    def __init__(self, op: Recurrent, backend: str) -> None:
+    """The op chunk by chunk, by the kernels of a backend."""
+
+    def __init__(self, op: Op, backend: str) -> None:
         self.op, self.backend = op, backend
 
-    def _tensors(self, tensors: Tensors, h: Tensor, first: int, last: int) -> list[Tensor]:
-        chunk = [*tensors]
-        for k in self.op.timed:
-            chunk[k] = tensors[k][first:last]
-        chunk[self.op.state] = h
-        return chunk
+    def _arguments(self, named: dict[str, Any]) -> tuple[dict[str, Tensor], list[Any]]:
+        inputs = {name: named[name] for name in self.op.input_names}
+        return inputs, [named[constant.name] for constant in self.op.constants]
+
+    def _chunk(self, inputs: dict[str, Tensor], h: Tensor, first: int, last: int) -> dict[str, Tensor]:
+        assert self.op.state is not None
+        return inputs | {name: inputs[name][first:last] for name in self.op.timed} | {self.op.state: h}
 
     def _op(self, h0: Tensor, chunk: int) -> Callable[..., Tensors]:
         """The op on chunks of up to `chunk` steps, in the same memory every time if the library can: glibc does not
         reuse what is freed between smaller blocks."""
         if self.op.into is None or self.backend == "triton":
-            return kernels_of(f"{self.op.name}:{self.backend}").forward
+            return kernels_of(self.op, self.backend).forward
         into, memory = getattr(torch.ops.vfrnn_kernels, self.op.into), h0.new_empty(chunk, *h0.shape)
+        x_place = self.op.index(self.op.timed[0])
 
         def run(*args: Any) -> Tensors:
-            hs = memory[: args[self.op.timed[0]].shape[0]]
+            hs = memory[: args[x_place].shape[0]]
             into(hs, *args)
             return (hs,)
 
         return run
 
-    def forward(self, *args: Any) -> Tensors:
-        tensors, (*constants, reversible, chunk) = args[: self.op.inputs], args[self.op.inputs :]
-        h0, T = tensors[self.op.state], tensors[self.op.timed[0]].shape[0]
+    def forward(self, *, reversible: bool, chunk: int, **named: Any) -> Tensors:
+        inputs, constants = self._arguments(named)
+        h0, T = named[str(self.op.state)], inputs[self.op.timed[0]].shape[0]
         run = self._op(h0, min(chunk, T))
-        kept = h0.new_empty(0 if reversible else -(-T // chunk), *h0.shape)
+        between = h0.new_empty(0 if reversible else -(-T // chunk), *h0.shape)
         h = h0.clone()
         for number, first in enumerate(range(0, T, chunk)):
             if not reversible:
-                kept[number] = h
-            results = run(*self._tensors(tensors, h, first, min(first + chunk, T)), *constants)
+                between[number] = h
+            results = run(*self._chunk(inputs, h, first, min(first + chunk, T)).values(), *constants)
             h.copy_(results[0][-1])
-        return h, kept
+        return h, between
 
-    def backward(self, grad: Tensor, *args: Any) -> tuple[Tensor | None, ...]:
-        op = self.op
-        tensors, (h, kept, *constants, reversible, chunk, needs) = args[: op.inputs], args[op.inputs :]
-        kernels = kernels_of(f"{op.name}:{self.backend}")
-        T = tensors[op.timed[0]].shape[0]
-        wanted = [k for k in range(op.inputs) if needs >> k & 1 and tensors[k] is not None]
+    def backward(
+        self,
+        *,
+        grad_h_T: Tensor,
+        h_T: Tensor,
+        between: Tensor,
+        reversible: bool,
+        chunk: int,
+        wanted: frozenset[str],
+        **named: Any,
+    ) -> dict[str, Tensor]:
+        op, state = self.op, self.op.state
+        assert state is not None
+        inputs, constants = self._arguments(named)
+        backward = kernels_of(op, self.backend).backward
+        needs = op.needs([name in wanted or name == state for name in op.input_names])
+        T = inputs[op.timed[0]].shape[0]
         found = {
             # sums over many chunks in float64
-            k: tensors[k].new_empty(tensors[k].shape)
-            if k in op.timed
-            else tensors[k].new_zeros(tensors[k].shape, dtype=torch.float64)
-            for k in wanted
+            name: inputs[name].new_empty(inputs[name].shape)
+            if name in op.timed
+            else inputs[name].new_zeros(inputs[name].shape, dtype=torch.float64)
+            for name in wanted
+            if inputs[name] is not None
         }
+        grad, h = grad_h_T, h_T
         run, grad_hs = self._op(h, min(chunk, T)), grad.new_zeros(min(chunk, T), *grad.shape)
         hs = h.new_empty(min(chunk, T) if reversible else 0, *h.shape)
         for number in reversed(range(-(-T // chunk))):
@@ -174,20 +164,20 @@ class _Chunks:
             if reversible:
                 assert op.reverse is not None
                 results: Tensors = (hs[: last - first],)
-                h = op.reverse(run, self._tensors(tensors, h, first, last), constants, h, *results)
+                h = op.reverse(run, self._chunk(inputs, h, first, last), constants, h, *results)
             else:
-                h = kept[number]
-                results = run(*self._tensors(tensors, h, first, last), *constants)
-            here = self._tensors(tensors, h, first, last)
+                h = between[number]
+                results = run(*self._chunk(inputs, h, first, last).values(), *constants)
+            here = self._chunk(inputs, h, first, last).values()
             part = grad_hs[len(grad_hs) - (last - first) :]
             part[-1] = grad
-            gradients: Any = kernels.backward(part, *here, *results, *constants, needs | 1 << op.state)
-            grad = gradients[op.state]
-            for k in wanted:
-                if k in op.timed:
-                    found[k][first:last] = gradients[k]
-                elif k != op.state:
-                    found[k] += gradients[k]
-        if op.state in found:
-            found[op.state] = grad if T else grad.clone()  # no result of an op is one of its arguments
-        return tuple(found[k].to(tensors[k].dtype) if k in found else None for k in range(op.inputs))
+            gradients: Any = dict(zip(op.input_names, backward(part, *here, *results, *constants, needs), strict=True))
+            grad = gradients[state]
+            for name in found:
+                if name in op.timed:
+                    found[name][first:last] = gradients[name]
+                elif name != state:
+                    found[name] += gradients[name]
+        if state in found:
+            found[state] = grad if T else grad.clone()  # no result of an op is one of its arguments
+        return {name: gradient.to(inputs[name].dtype) for name, gradient in found.items()}

@@ -2,7 +2,9 @@
 
 `vfrnn_kernels::<op>_triton` and `<op>_triton_backward` run the functions `<op>` and `<op>_backward` of
 `vfrnn_kernels/<op>/triton_kernels.py`, which is imported, and Triton with it, at the first call. Where an op is put
-together in Python from smaller ones of csrc/ops.cpp, the module that does it has the same two functions.
+together in Python from smaller ones of csrc/ops.cpp, the module that does it has the same two functions. They are
+called by keyword, with the names of the declaration; a backward gets the gradients of the results as `grad_<result>`
+and the names of the inputs whose gradients are asked for as `wanted`, and returns gradients by name.
 """
 
 from __future__ import annotations
@@ -13,20 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
-Tensors = tuple[Tensor, ...]
-
-#: Every op that has Triton kernels.
-OPS = (
-    "skew_expm",
-    "field_generator",
-    "strang_step",
-    "field_flow",
-    "recurrence",
-    "flow_recurrence",
-    "spectral_recurrence",
-)
+from vfrnn_kernels.declaration import Kept, Op, Tensors
 
 #: Where Python registers what the ops do.
 library = torch.library.Library("vfrnn_kernels", "FRAGMENT")
@@ -37,73 +27,68 @@ def triton_kernels(op: str) -> Any:
     return importlib.import_module(f"vfrnn_kernels.{op}.triton_kernels")
 
 
-def define_ops(
-    name: str,
-    op: str,
-    module: Callable[[], Any],
-    arguments: str,
-    fake: Callable[..., Any],
-    inputs: int,
-    outputs: int,
-    saved: int,
-) -> None:
-    """Declares the library op `name` and its backward, the functions `op` and `<op>_backward` of what `module` returns;
-    the other parameters are those of `autograd.differentiable`."""
-    parts = arguments.split(", ")
-    results = [f"Tensor result_{k}" for k in range(outputs + saved)]
-    backward = [*(f"Tensor grad_{k}" for k in range(outputs)), *parts[:inputs], *results, *parts[inputs:], "int needs"]
-
-    def forward_fake(*args: Any) -> Tensors:
-        found = fake(*args)
-        return found if isinstance(found, tuple) else (found,)
-
-    forward, adjoint = _functions(op, module, inputs, outputs)
-    _define(name, parts, outputs + saved, forward, forward_fake)
-    _define(f"{name}_backward", backward, inputs, adjoint, backward_fake(outputs, inputs))
+def define_ops(op: Op, library_name: str, kept: Kept, module: Callable[[], Any]) -> None:
+    """Declares a library op and its backward: the functions `<op>` and `<op>_backward` of what `module` returns."""
+    forward, backward = _functions(op, kept, module)
+    schema, backward_schema = op.schemas(library_name, kept)
+    results = len(op.outputs) + len(kept.tensors)
+    _define(library_name, schema, results, forward, lambda *args: op.empty_results(kept, *args))
+    _define(f"{library_name}_backward", backward_schema, len(op.inputs), backward, backward_fake(op))
 
 
-def implement_ops(op: str, module: Callable[[], Any], inputs: int, outputs: int, key: str) -> None:
-    """Makes the functions `op` and `<op>_backward` of what `module` returns the kernels of the library ops of these
+def implement_ops(op: Op, kept: Kept, module: Callable[[], Any], key: str) -> None:
+    """Makes the functions `<op>` and `<op>_backward` of what `module` returns the kernels of the library ops of these
     names, which csrc/ops.cpp declares, at a dispatch key."""
-    for name, run in zip((op, f"{op}_backward"), _functions(op, module, inputs, outputs), strict=True):
+    for name, run in zip((op.name, f"{op.name}_backward"), _functions(op, kept, module), strict=True):
         library.impl(name, run, key)
 
 
-def _functions(
-    op: str, module: Callable[[], Any], inputs: int, outputs: int
-) -> tuple[Callable[..., Tensors], Callable[..., Tensors]]:
+def register_fakes(op: Op, kept: Kept) -> None:
+    """Gives the library ops of csrc/ops.cpp their fake kernels."""
+    fake = _as_schema(lambda *args: op.empty_results(kept, *args), len(op.outputs) + len(kept.tensors))
+    torch.library.register_fake(f"vfrnn_kernels::{op.name}")(fake)
+    torch.library.register_fake(f"vfrnn_kernels::{op.name}_backward")(_as_schema(backward_fake(op), len(op.inputs)))
+
+
+def _as_schema(run: Callable[..., Tensors], results: int) -> Callable[..., Any]:
+    # a schema with one result takes it without a tuple
+    return (lambda *args: run(*args)[0]) if results == 1 else run
+
+
+def _functions(op: Op, kept: Kept, module: Callable[[], Any]) -> tuple[Callable[..., Tensors], Callable[..., Tensors]]:
     """The op and its backward as library ops run them."""
+    names = [*op.input_names, *(c.name for c in op.constants)]
+    results = [t.name for t in (*op.outputs, *kept.tensors)]
+    grads = [f"grad_{t.name}" for t in op.outputs]
+    backward_names = [*grads, *op.input_names, *results, *(c.name for c in op.constants)]
 
     def forward(*args: Any) -> Tensors:
-        with _plain(args[:inputs]):
-            return tuple(getattr(module(), op)(*args))
+        with _plain(args[0].device):
+            return tuple(getattr(module(), op.name)(**dict(zip(names, args, strict=True))))
 
-    def adjoint(*args: Any) -> Tensors:
-        tensors, needs = args[outputs : outputs + inputs], args[-1]
-        with _plain(tensors):
-            gradients = getattr(module(), f"{op}_backward")(*args)
+    def backward(*args: Any) -> Tensors:
+        *given, needs = args
+        with _plain(args[0].device):
+            named = dict(zip(backward_names, given, strict=True))
+            wanted = op.wanted(needs)
+            found = getattr(module(), f"{op.name}_backward")(**named, wanted=wanted)
         return tuple(
-            gradient if gradient is not None and needs >> k & 1 else args[0].new_empty(0)
-            for k, gradient in enumerate(gradients)
+            found[name] if name in wanted and named[name] is not None else args[0].new_empty(0)
+            for name in op.input_names
         )
 
-    return forward, adjoint
+    return forward, backward
 
 
-def _define(
-    name: str, arguments: list[str], results: int, run: Callable[..., Tensors], fake: Callable[..., Any]
-) -> None:
-    schema = f"{name}({', '.join(arguments)}) -> ({', '.join(['Tensor'] * results)})"
-    one = results == 1  # a schema with one result in parentheses takes it without a tuple
+def _define(name: str, schema: str, results: int, run: Callable[..., Tensors], fake: Callable[..., Tensors]) -> None:
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    library.impl(name, (lambda *args: run(*args)[0]) if one else run, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"vfrnn_kernels::{name}", (lambda *args: fake(*args)[0]) if one else fake, lib=library)
+    library.impl(name, _as_schema(run, results), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"vfrnn_kernels::{name}", _as_schema(fake, results), lib=library)
 
 
 @contextlib.contextmanager
-def _plain(tensors: tuple[Any, ...]) -> Any:
+def _plain(device: torch.device) -> Any:
     """Neither autograd nor autocast touch what the kernels' own products do; they launch on the tensors' device."""
-    device = next(tensor for tensor in tensors if tensor is not None).device
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         if torch.amp.is_autocast_available(device.type):
@@ -113,14 +98,16 @@ def _plain(tensors: tuple[Any, ...]) -> Any:
         yield
 
 
-def backward_fake(outputs: int, inputs: int) -> Callable[..., Tensors]:
+def backward_fake(op: Op) -> Callable[..., Tensors]:
     """Shapes of a backward op: those of the tensors whose gradients `needs` asks for."""
+    first = len(op.outputs)
 
     def fake(*args: Any) -> Tensors:
-        tensors, needs = args[outputs : outputs + inputs], args[-1]
+        wanted = op.wanted(args[-1])
+        tensors = zip(op.input_names, args[first : first + len(op.inputs)], strict=True)
         return tuple(
-            tensor.new_empty(tensor.shape) if tensor is not None and needs >> k & 1 else args[0].new_empty(0)
-            for k, tensor in enumerate(tensors)
+            tensor.new_empty(tensor.shape) if tensor is not None and name in wanted else args[0].new_empty(0)
+            for name, tensor in tensors
         )
 
     return fake

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
 #: Whether kernels run in Triton's interpreter, on CPU tensors. It is decided when a kernel is decorated.
@@ -25,11 +24,6 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 #: The architectures that the kernels are compiled for in the tests: Ampere, Hopper, Blackwell.
 ARCHITECTURES = (80, 90, 100)
 
-_TYPES = {
-    torch.float32: tl.float32,
-    torch.float16: tl.float16,
-    torch.bfloat16: tl.bfloat16,
-}
 _SPELLED = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
@@ -72,11 +66,6 @@ class KernelSpec:
     def launch(self, grid: Sequence[int], *arguments: Any) -> None:
         """Runs the kernel on the current stream; `arguments` in the order of the signature."""
         self.kernel[tuple(grid)](*arguments, **self.constexprs, **self.options)
-
-
-def triton_type(dtype: torch.dtype) -> Any:
-    """The Triton type of a torch dtype, for a constexpr argument."""
-    return _TYPES[dtype]
 
 
 def pointer(dtype: torch.dtype) -> str:

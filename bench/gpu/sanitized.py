@@ -1,44 +1,60 @@
-"""`python -m vfrnn_bench.gpu.sanitized`: one small case of every CUDA kernel, both passes, for compute-sanitizer."""
+"""`python -m vfrnn_bench.gpu.sanitized`: small cases of every CUDA kernel, both passes, for compute-sanitizer."""
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 
-from tests.backends.gpu_cases import CASES, DEVICE, Case, gradients, recurrence_case
+from vfrnn_kernels.activations import ACTIVATIONS
+from vfrnn_kernels.declaration import OPS
 from vfrnn_kernels.dispatch import get_backend, refusal
+from vfrnn_kernels.loader import CUDA_EMULATED
 
-#: Sizes at which the ops take their routes: on the chip, in a cluster, step by step; one block per matrix, tiles; the
-#: basis on the chip, or not.
+DEVICE = torch.device("cpu" if CUDA_EMULATED else "cuda")
+#: The recurrence takes the route that the environment names, at these sizes and in these types.
 ROUTES = {"cta": (33, 190), "cluster": (300,), "steps": (33,)}
-LARGE = {"skew_expm": 150, "strang_step": 150, "spectral_recurrence": 250}
+DTYPES = (torch.float32, torch.bfloat16)
 
 
-def run(name: str, case: Case) -> None:
+def run(op: str, n: int, **variation: Any) -> None:
     """Forward and backward, finished."""
-    leaves = case.leaves()
-    outputs = case.run(leaves, "cuda")
-    found = gradients(outputs, leaves, [torch.ones_like(output) for output in outputs])
+    sample = OPS[op].sample(n, **variation)
+    arguments = {k: t.to(DEVICE) if isinstance(t, torch.Tensor) else t for k, t in sample.arguments.items()}
+    leaves = [arguments[name].requires_grad_() for name in sample.leaves]
+    outputs = OPS[op].function(**arguments, backend="cuda")
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    found = torch.autograd.grad(outputs, leaves, [torch.ones_like(output) for output in outputs])
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
-    print(name, all(bool(t.isfinite().all()) for t in found), flush=True)
+    words = ", ".join(f"{name} {value}" for name, value in variation.items())
+    print(f"{op} n {n} {words}", all(bool(t.isfinite().all()) for t in found), flush=True)
+
+
+def variations(op: str, n: int) -> Iterator[dict[str, Any]]:
+    """What differs in its kernels; meshes and their fields of a size that the emulator finishes."""
+    yield {}
+    for variation in OPS[op].variations(n, [torch.float32]):
+        if variation.get("m", 0) <= 64 and variation.get("activation", ACTIVATIONS[0]) == ACTIVATIONS[0]:
+            yield variation
 
 
 def main() -> None:
-    """Every op, and the recurrence by every route and in every type."""
+    """Every op by every route, and the recurrence in every type."""
     torch.manual_seed(0)
-    for name, make in CASES.items():
-        served = refusal(get_backend("cuda"), name.split()[0], DEVICE, torch.float32) is None
-        if name != "recurrence" and served:
-            run(name, make(17))
-    for name, n in LARGE.items():
-        run(f"{name} n {n}", CASES[name](n))
+    for op, declared in OPS.items():
+        if op == "recurrence" or refusal(get_backend("cuda"), op, DEVICE, torch.float32) is not None:
+            continue
+        for n in declared.route_sizes:
+            for variation in variations(op, n) if n < 64 else ({},):
+                run(op, n, **variation)
     for route, sizes in ROUTES.items():
         os.environ["VFRNN_RECURRENCE_ROUTE"] = route
-        for n in sizes:
-            for dtype in (torch.float32, torch.bfloat16):
-                run(f"recurrence {route} n {n} {dtype}", recurrence_case(n, dtype, T=4, B=10))
+        for n, dtype in itertools.product(sizes, DTYPES):
+            run("recurrence", n, dtype=dtype, T=4, B=10)
 
 
 if __name__ == "__main__":

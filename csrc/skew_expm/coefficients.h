@@ -1,4 +1,4 @@
-// The polynomials of vfrnn_kernels/skew_expm/coefficients.py (form, derivation and source there), for C++.
+// The polynomials of vfrnn_kernels/skew_expm/reference_coefficients.py (form, derivation and source there), for C++.
 #pragma once
 
 namespace vfrnn {

@@ -136,7 +136,7 @@ void spectral_recurrence_states(Tensor hs, std::optional<Tensor> delta, const Te
   });
 }
 
-std::tuple<Tensor, Tensor> spectral_recurrence_deltas(const Tensor& grad_hs_, std::optional<Tensor> delta,
+std::tuple<Tensor, Tensor> spectral_recurrence_grad_z(const Tensor& grad_hs_, std::optional<Tensor> delta,
                                                       const Tensor& dt, const Tensor& basis, const Tensor& omega,
                                                       const Tensor& hs_, std::string activation, int64_t substeps) {
   return dispatch_real(hs_, [&](auto zero) {
@@ -157,7 +157,7 @@ std::tuple<Tensor, Tensor> spectral_recurrence_deltas(const Tensor& grad_hs_, st
 
 STABLE_TORCH_LIBRARY_IMPL(vfrnn_kernels, CPU, m) {
   m.impl("spectral_recurrence_states", TORCH_BOX(&spectral_recurrence_states));
-  m.impl("spectral_recurrence_deltas", TORCH_BOX(&spectral_recurrence_deltas));
+  m.impl("spectral_recurrence_grad_z", TORCH_BOX(&spectral_recurrence_grad_z));
 }
 
 }  // namespace vfrnn

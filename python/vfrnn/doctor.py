@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
 import platform
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 import vfrnn
-import vfrnn_kernels as kernels
+from vfrnn_kernels.declaration import OPS, Op, Sample
 from vfrnn_kernels.dispatch import BACKENDS, Backend, get_backend, refusal
 from vfrnn_kernels.loader import (
     CPU_LIBRARY,
@@ -128,101 +126,35 @@ def processor() -> dict[str, str]:
 
 def self_checks() -> list[Check]:
     """Every op on every backend that serves it in float32 on a device of this machine."""
-    return [_check(op, backend.name) for op in _CASES for backend in BACKENDS if _serves(backend, op)]
+    return [_check(op, backend.name) for op in OPS.values() for backend in BACKENDS if _serves(backend, op)]
 
 
-def _serves(backend: Backend, op: str) -> bool:
+def _serves(backend: Backend, op: Op) -> bool:
     device = _device(backend.name)
-    return device is not None and refusal(backend, op, device, torch.float32) is None
+    return device is not None and refusal(backend, op.name, device, torch.float32) is None
 
 
-def _check(op: str, backend: str) -> Check:
-    tensors, call = _CASES[op]()
-    exact = _run(call, [t.double() for t in tensors], "reference")
-    found = _run(call, [t.to(_device(backend)) for t in tensors], backend)
-    errors = [_relative_error(a.cpu(), b) for a, b in zip(found, exact, strict=True)]
-    gradients = errors[-len(tensors) :]
-    return Check(op, backend, max(errors[: -len(tensors)]), max(gradients))
+def _check(op: Op, backend: str) -> Check:
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        sample = op.sample(17)
+    exact_values, exact_gradients = _run(op, sample, "reference", torch.device("cpu"), torch.float64)
+    values, gradients = _run(op, sample, backend, _device(backend), torch.float32)
+    return Check(op.name, backend, _largest_error(values, exact_values), _largest_error(gradients, exact_gradients))
 
 
-def _run(call: Callable[..., tuple[Tensor, ...]], tensors: list[Tensor], backend: str) -> list[Tensor]:
-    leaves = [t.clone().requires_grad_() for t in tensors]
-    outputs = call(*leaves, backend=backend)
+def _run(
+    op: Op, sample: Sample, backend: str, device: torch.device | None, dtype: torch.dtype
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The values and the gradients of every tensor, from the same incoming gradients."""
+    leaves = {name: tensor.to(device, dtype).requires_grad_() for name, tensor in sample.leaves.items()}
+    outputs = op.function(**{**sample.arguments, **leaves}, backend=backend)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     weights = [torch.linspace(-1, 1, t.numel(), dtype=t.dtype).view_as(t).to(t.device) for t in outputs]
-    return [*(output.detach() for output in outputs), *torch.autograd.grad(outputs, leaves, weights)]
+    return [output.detach() for output in outputs], list(torch.autograd.grad(outputs, [*leaves.values()], weights))
 
 
-def _relative_error(actual: Tensor, exact: Tensor) -> float:
-    return float((actual.double() - exact).norm() / (exact.norm() or 1))
-
-
-Case = tuple[list[Tensor], Callable[..., tuple[Tensor, ...]]]
-
-
-def _random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _mesh(n: int = 17, m: int = 9, d: int = 2) -> list[Tensor]:
-    b, w, N, G = (_random(*shape, seed=k) for k, shape in enumerate([(n,), (m,), (m, n), (m, d, n)]))
-    N = N.abs() + 0.1
-    return [b.abs() + 0.5, w.abs() + 0.5, N / N.sum(-1, keepdim=True), G - G.mean(-1, keepdim=True)]
-
-
-def _skew_expm() -> Case:
-    return [_random(17, 17)], lambda A, backend: (kernels.skew_expm((A - A.mT) / 4, backend=backend),)
-
-
-def _strang_step() -> Case:
-    def call(A: Tensor, delta: Tensor, backend: str) -> tuple[Tensor, ...]:
-        return (kernels.strang_step((A - A.mT) / 4, delta, 1.0, 2, backend=backend),)
-
-    return [_random(17, 17), _random(17)], call
-
-
-def _field_generator() -> Case:
-    return [*_mesh(), _random(9, 2)], lambda *tensors, backend: kernels.field_generator(*tensors, backend=backend)
-
-
-def _field_flow() -> Case:
-    def call(h: Tensor, v: Tensor, b: Tensor, w: Tensor, N: Tensor, G: Tensor, backend: str) -> tuple[Tensor, ...]:
-        return (kernels.field_flow(h, v, b, w, N, G, 0.02, substeps=1, backend=backend),)
-
-    return [_random(3, 17), _random(9, 2), *_mesh()], call
-
-
-def _recurrence() -> Case:
-    def call(x: Tensor, U: Tensor, c: Tensor, M: Tensor, h0: Tensor, backend: str) -> tuple[Tensor, ...]:
-        return (kernels.recurrence(x, U, c, M / 8, h0, "tanh", backend=backend),)
-
-    return [_random(5, 3, 2), _random(17, 2), _random(17), _random(17, 17), _random(3, 17)], call
-
-
-def _spectral_recurrence() -> Case:
-    def call(
-        x: Tensor, U: Tensor, c: Tensor, A: Tensor, delta: Tensor, dt: Tensor, h0: Tensor, backend: str
-    ) -> tuple[Tensor, ...]:
-        return (kernels.spectral_recurrence(x, U, c, (A - A.mT) / 8, delta / 4, dt, h0, "tanh", backend=backend),)
-
-    shapes = ((5, 3, 2), (17, 2), (17,), (17, 17), (17,), (5, 3), (3, 17))
-    return [_random(*shape) for shape in shapes], call
-
-
-def _flow_recurrence() -> Case:
-    def call(*tensors: Tensor, backend: str) -> tuple[Tensor, ...]:
-        op = functools.partial(kernels.flow_recurrence, activation="tanh", dt=0.02, substeps=1, backend=backend)
-        return (op(*tensors),)
-
-    layer = [_random(*shape) for shape in ((5, 3, 2), (17, 2), (17,), (9, 2), (9, 2, 2))]
-    return [*layer, *_mesh(), _random(3, 17)], call
-
-
-_CASES: dict[str, Callable[[], Case]] = {
-    "skew_expm": _skew_expm,
-    "field_generator": _field_generator,
-    "strang_step": _strang_step,
-    "field_flow": _field_flow,
-    "recurrence": _recurrence,
-    "spectral_recurrence": _spectral_recurrence,
-    "flow_recurrence": _flow_recurrence,
-}
+def _largest_error(found: list[Tensor], exact: list[Tensor]) -> float:
+    """Relative, in the Frobenius norm."""
+    pairs = zip(found, exact, strict=True)
+    return max(float((a.cpu().double() - b).norm() / (b.norm() or 1)) for a, b in pairs)

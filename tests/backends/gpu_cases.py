@@ -11,16 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-from tests.cases import random_mesh, relative_error, skew_matrix
-from vfrnn_kernels import (
-    field_flow,
-    field_generator,
-    flow_recurrence,
-    recurrence,
-    skew_expm,
-    spectral_recurrence,
-    strang_step,
-)
+from tests.cases import relative_error
+from vfrnn_kernels.declaration import OPS
 from vfrnn_kernels.dispatch import get_backend, refusal
 from vfrnn_kernels.loader import CUDA_EMULATED, TRITON_INTERPRETED
 
@@ -39,121 +31,55 @@ STEP_N = 257 if GPU else 37
 
 
 class Case:
-    """Tensors and a call of one op; the tolerance is in units of eps, relative, for values and for gradients."""
+    """A sample of an op's declaration; the tolerance is in units of eps, relative, for values and for gradients."""
 
-    def __init__(self, tensors, call, values=30.0, gradients=60.0):
-        self.tensors, self.call, self.values, self.gradients = tensors, call, values, gradients
+    def __init__(self, op, values, gradients, n, **variation):
+        self.op, self.values, self.gradients = OPS[op], values, gradients
+        arguments = self.op.sample(n, **variation).arguments
+        self.tensors = [arguments.pop(name) for name in self.op.input_names]
+        self.options = arguments
 
     def leaves(self, layout=lambda t: t) -> list[Tensor | None]:
         moved = (None if t is None else layout(t.to(DEVICE)) for t in self.tensors)
         return [None if t is None else t.detach().requires_grad_() for t in moved]
 
     def run(self, tensors, backend) -> tuple[Tensor, ...]:
-        return self.call(*tensors, backend=backend)
+        named = dict(zip(self.op.input_names, tensors, strict=True))
+        outputs = self.op.function(**named, **self.options, backend=backend)
+        return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def recurrence_case(n, dtype=torch.float32, activation="tanh", T=4, B=3, i=3, state=None, bias=True) -> Case:
-    state = state or dtype
-    tensors = [
-        torch.randn(T, B, i).to(dtype),
-        (torch.randn(n, i) / math.sqrt(i or 1)).to(dtype),
-        torch.randn(n).to(state) if bias else None,
-        (torch.randn(n, n) * (0.4 / math.sqrt(n))).to(dtype),  # |M| is about 0.8: rounding does not grow with t
-        torch.randn(B, n).to(state),
-        (0.3 * torch.randn(n)).to(state) if activation == "modrelu" else None,
-    ]
-
-    def call(x, U, c, M, h0, beta, backend):
-        return (recurrence(x, U, c, M, h0, activation, beta, backend=backend),)
-
+def recurrence_case(n, dtype=torch.float32, activation="tanh", T=4, B=3, i=3, **options) -> Case:
     # A sum of n + i products rounds by its root in eps.
-    return Case(tensors, call, 30 * math.sqrt(n + i), 30 * math.sqrt(n + i))
+    tolerance = 30 * math.sqrt(n + i)
+    return Case("recurrence", tolerance, tolerance, n, dtype=dtype, activation=activation, T=T, B=B, i=i, **options)
 
 
 def skew_expm_case(n, norm=1.0, K=2) -> Case:
-    S = torch.stack([skew_matrix(n, norm, dtype=torch.float32) for _ in range(K)]) if K else torch.zeros(0, n, n)
     # Values 1e-6 max(1, norm), gradients 2e-6 up to norm pi and 1e-5 up to 10 (targets of the design) in eps = 1.2e-7.
     scale = max(1.0, norm)
-    return Case(
-        [S, torch.linspace(0.5, 1, K)],
-        lambda S, dt, backend: (skew_expm(S, dt, backend=backend),),
-        10 * scale,
-        20 * scale,
-    )
+    return Case("skew_expm", 10 * scale, 20 * scale, n, norm=norm, K=K)
 
 
-def strang_step_case(n, norm=1.0, K=2, substeps=2) -> Case:
-    tensors = [*skew_expm_case(n, norm, K).tensors, 0.3 * torch.randn(K, n)]
-
-    def call(S, dt, delta, backend):
-        return (strang_step(S, delta, dt, substeps, backend=backend),)
-
-    return Case(tensors, call, 20 * max(1.0, norm), 60 * max(1.0, norm))
+def strang_step_case(n, norm=1.0, **options) -> Case:
+    return Case("strang_step", 20 * max(1.0, norm), 60 * max(1.0, norm), n, norm=norm, **options)
 
 
-def field_generator_case(n, K=2, complete=False, m=9, d=2) -> Case:
-    b, w, N, G = random_mesh(n, m, d, torch.float32)
-    if complete:
-        m, d = n * (n - 1) // 2, 1
-        w, N, G = torch.rand(m) + 0.5, None, None
-    return Case([b, w, N, G, torch.randn(K, m, d)], lambda *t, backend: field_generator(*t, backend=backend))
+def field_generator_case(n, **options) -> Case:
+    return Case("field_generator", 30, 60, n, **options)
 
 
-def field_flow_case(n, B=3 if GPU else 2, per_sample=False, substeps=2, volume_preserving=False) -> Case:
-    b, w, N, G = random_mesh(n, 9, 2, torch.float32)
-    v = torch.randn(*([B] if per_sample else []), 9, 2)
-    tensors = [torch.randn(B, n), v, b, w, N, G, torch.tensor(0.2 / n), torch.tensor(0.7)]
-
-    def call(*tensors, backend):
-        return (field_flow(*tensors, volume_preserving=volume_preserving, substeps=substeps, backend=backend),)
-
-    return Case(tensors, call, 60, 200)
+def field_flow_case(n, B=3 if GPU else 2, **options) -> Case:
+    return Case("field_flow", 60, 200, n, B=B, **options)
 
 
-def spectral_recurrence_case(n, T=3, B=3, i=2, activation="tanh", divergence=True, substeps=1) -> Case:
-    tensors = [
-        torch.randn(T, B, i),
-        torch.randn(n, i) / math.sqrt(i),
-        torch.randn(n),
-        skew_matrix(n, 2.0, dtype=torch.float32),
-        0.3 * torch.randn(n) if divergence else None,
-        torch.linspace(-1, 2, T * B).reshape(T, B),
-        torch.randn(B, n),
-        0.3 * torch.randn(n) if activation == "modrelu" else None,
-    ]
-
-    def call(x, U, c, S, delta, dt, h0, beta, backend):
-        options = {"substeps": substeps, "backend": backend}
-        S = (S - S.mT) / 2
-        return (spectral_recurrence(x, U, c, S, delta, dt, h0, activation, beta, **options),)
-
-    return Case(tensors, call, 30 * math.sqrt(n + i), 100 * math.sqrt(n + i))
+def spectral_recurrence_case(n, i=2, **options) -> Case:
+    tolerance = math.sqrt(n + i)
+    return Case("spectral_recurrence", 30 * tolerance, 100 * tolerance, n, i=i, **options)
 
 
-def flow_recurrence_case(n, T=2, B=2, i=2, activation="tanh", m=3, d=2, substeps=1, volume_preserving=False) -> Case:
-    b, w, N, G = random_mesh(n, m, d, torch.float32)
-    tensors = [
-        torch.randn(T, B, i),
-        torch.randn(n, i) / math.sqrt(i),
-        torch.randn(n),
-        torch.randn(m, d),
-        torch.randn(m, d, i),
-        b,
-        w,
-        N,
-        G,
-        torch.randn(B, n),
-        0.3 * torch.randn(n) if activation == "modrelu" else None,
-        torch.tensor(0.03 / n),
-        torch.tensor(0.7),
-    ]
-
-    def call(*tensors, backend):
-        *layer, beta, dt, scale = tensors
-        options = {"volume_preserving": volume_preserving, "substeps": substeps, "backend": backend}
-        return (flow_recurrence(*layer, activation, beta, dt, scale, **options),)
-
-    return Case(tensors, call, 100, 300)
+def flow_recurrence_case(n, **options) -> Case:
+    return Case("flow_recurrence", 100, 300, n, **options)
 
 
 CASES = {
@@ -167,10 +93,10 @@ CASES = {
     "field_flow": field_flow_case,
     "field_flow per sample": lambda n, **options: field_flow_case(n, per_sample=True, **options),
 }
-
-
-#: What cannot be recorded in a CUDA graph: the planes of a generator are found with the host's help.
-NOT_RECORDED = ("spectral_recurrence",)
+if {name.split()[0] for name in CASES} != set(OPS):
+    raise NotImplementedError(f"cases of {sorted(CASES)} for the ops {sorted(OPS)}")
+#: What cannot be recorded in a CUDA graph.
+NOT_RECORDED = tuple(name for name, op in OPS.items() if not op.capturable)
 
 
 def small_case(name: str, n: int) -> Case:

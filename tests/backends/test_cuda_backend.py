@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import vfrnn_kernels.dispatch as dispatch
+from vfrnn_kernels.declaration import OPS
 from vfrnn_kernels.dispatch import BACKENDS, Backend, get_backend, select_backend
-from vfrnn_kernels.library import OPS
 from vfrnn_kernels.loader import CUDA_EMULATED, PACKAGE
 
 CUDA = torch.device("cuda")
@@ -21,10 +21,10 @@ class OnGpu:
 def test_what_it_serves():
     for op in OPS:
         refused = cuda.refuses(op, CUDA, torch.float32, 3000)
-        assert "up to n = 1024, got n = 3000" in refused if op in dispatch.GPU_LARGEST_N else refused is None
+        assert "up to n = 1024, got n = 3000" in refused if "cuda" in OPS[op].largest_n else refused is None
         for dtype in (torch.float64, torch.float16, torch.bfloat16):
             refused = cuda.refuses(op, CUDA, dtype, None)
-            assert refused is None if dtype in dispatch.CUDA_DTYPES.get(op, ()) else f"got {dtype}" in refused
+            assert refused is None if dtype in OPS[op].serves["cuda"] else f"got {dtype}" in refused
     assert (cuda.refuses("recurrence", torch.device("cpu"), torch.float32, None) is None) == (CUDA_EMULATED is not None)
 
 

@@ -8,7 +8,7 @@ import torch
 from tests.backends.gpu_cases import BACKENDS, DEVICE, GPU, assert_right, field_flow_case
 from tests.cases import random_mesh, relative_error
 from vfrnn_kernels import field_flow
-from vfrnn_kernels.field_flow.plan import MOST_SUBSTEPS, planned_substeps
+from vfrnn_kernels.field_flow.reference_plan import MOST_SUBSTEPS, planned_substeps
 from vfrnn_kernels.library import triton_kernels
 
 pytestmark = pytest.mark.skipif(

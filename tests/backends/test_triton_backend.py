@@ -8,8 +8,8 @@ import torch
 
 import vfrnn_kernels.dispatch as dispatch
 from vfrnn.cli import main
+from vfrnn_kernels.declaration import OPS
 from vfrnn_kernels.dispatch import BACKENDS, Backend, refusal, select_backend
-from vfrnn_kernels.library import OPS
 from vfrnn_kernels.loader import TRITON_INTERPRETED, TRITON_MISSING
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")

@@ -5,7 +5,7 @@ import torch
 
 from tests import cases
 from vfrnn_kernels.field_flow import field_flow
-from vfrnn_kernels.field_flow.plan import generator_bound, planned_substeps, series_limit
+from vfrnn_kernels.field_flow.reference_plan import generator_bound, planned_substeps, series_limit
 
 F64 = torch.float64
 NAMES = ("h", "v", "b", "w", "N", "G", "dt", "divergence_scale")

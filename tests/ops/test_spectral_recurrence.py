@@ -8,7 +8,7 @@ import torch
 from tests import cases
 from vfrnn_kernels import recurrence, spectral_recurrence, strang_step
 from vfrnn_kernels.recurrence import ACTIVATIONS
-from vfrnn_kernels.spectral_recurrence.form import spectral_form
+from vfrnn_kernels.spectral_recurrence.planes import planes_of
 
 F64 = torch.float64
 NAMES = ("x", "U", "c", "S", "delta", "dt", "h0", "beta")
@@ -166,7 +166,7 @@ def test_absurd_times_keep_lengths():
 def test_spectral_form(name):
     S = GENERATORS[name]()
     n = S.shape[0]
-    (cosines, sines), omega = spectral_form(S, F64)
+    (cosines, sines), omega = planes_of(S, F64)
     planes = torch.cat([cosines, sines[: n // 2]])
     assert torch.allclose(planes @ planes.mT, torch.eye(n, dtype=F64), rtol=0, atol=1e-14)
     assert not sines[n // 2 :].any()
@@ -344,7 +344,7 @@ def test_a_generator_that_is_not_skew(backend):
         ({"dt": torch.ones(3)}, TypeError, "dt must have the dtype of x"),
         ({"dt": 1.0}, TypeError, "dt must be a tensor, got float"),
         ({"h0": torch.zeros(3, 7, dtype=F64)}, ValueError, r"h0 must have shape \(B, n\) with B = 2, n = 7, got"),
-        ({"beta": None}, ValueError, "beta must be given exactly when activation is 'modrelu'"),
+        ({"beta": None}, ValueError, "beta must be given when activation is 'modrelu', got None"),
         ({"activation": "gelu"}, ValueError, "activation must be one of"),
         ({"substeps": 0}, ValueError, "substeps must be at least 1"),
         ({"backend": "cuda"}, RuntimeError, "backend 'cuda'"),

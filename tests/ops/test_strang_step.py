@@ -230,7 +230,8 @@ def test_functional_transforms(backend):
 def test_half_precision_rounds_the_float32_result(dtype):
     S, delta = (t.to(dtype) for t in example(6, torch.float32))
     wide = strang_step(S.float(), delta.float(), 0.5, 3, backend="reference")
-    torch.testing.assert_close(strang_step(S, delta, 0.5, 3), wide.to(dtype))
+    with pytest.warns(RuntimeWarning, match=r"strang_step runs on plain PyTorch \(slow\); cpu: it computes"):
+        torch.testing.assert_close(strang_step(S, delta, 0.5, 3), wide.to(dtype))
 
 
 def test_wrong_values_are_named(backend):
@@ -246,7 +247,7 @@ def test_wrong_values_are_named(backend):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"S": torch.zeros(2, 3)}, ValueError, r"S must have shape \(..., n, n\), got \(2, 3\)"),
+        ({"S": torch.zeros(2, 3)}, ValueError, r"S must have shape \(..., n, n\) with n = [23], got \(2, 3\)"),
         ({"delta": [0.0, 0.0]}, TypeError, "delta must be a tensor, got list"),
         ({"delta": torch.zeros(3)}, ValueError, r"delta must have shape \(..., n\) with n = 2, got \(3,\)"),
         ({"delta": torch.zeros(())}, ValueError, r"delta must have shape \(..., n\), got \(\)"),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import as_scalar_tensor, check_mesh, check_positive_int, check_rank, check_shape, check_tensor
+from vfrnn_kernels.checks import as_scalar_tensor, check_positive_int
+from vfrnn_kernels.declaration import REAL, Constant, Kept, Op, Sample, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.field_flow.reference import field_flow_backward_reference, field_flow_reference
+from vfrnn_kernels.field_generator.op import random_mesh
 
 
 def field_flow(
@@ -52,7 +57,7 @@ def field_flow(
         substeps: k. None plans it from an upper bound on |dt| ||S||: on a GPU the Triton kernels do so on the device,
             and the reference, which would have to wait for it, refuses. A number that is certainly too small is an
             error on the CPU.
-        backend: "cpu", "triton" (n up to 1024), "reference" or None (the first that serves the call).
+        backend: "cpu", "cuda", "triton" (n up to 1024 on a GPU), "reference" or None (the first that serves the call).
 
     Returns:
         h' (B, n), of the dtype of h.
@@ -76,18 +81,9 @@ def field_flow(
     h, v, b, w, N, G, dt, divergence_scale = in_float32(h, v, b, w, N, G, dt, divergence_scale)
     if N is None or G is None:
         raise ValueError("N and G must be given: on the complete mesh use strang_step, or pass its dense N and G")
-    check_tensor("h", h)
-    check_rank("h", h, "(B, n)", 2)
-    check_tensor("b", b, h, "h")
-    check_mesh(b, w, N, G)
-    B, n, (m, d) = h.shape[0], b.shape[0], G.shape[:2]
-    check_shape("h", h, "(B, n)", (B, n), n=n)
-    check_tensor("v", v, h, "h")
+    n = OP.check(like="h", b=b, w=w, G=G, N=N, h=h, v=v)["n"]
     if v.dim() == 2:
-        check_shape("v", v, "(m, d) or (B, m, d)", (m, d), B=B, m=m, d=d)
         v = v.unsqueeze(0)
-    else:
-        check_shape("v", v, "(m, d) or (B, m, d)", (B, m, d), B=B, m=m, d=d)
     dt = as_scalar_tensor("dt", dt, h)
     if isinstance(divergence_scale, Tensor) and divergence_scale.shape == (1,):
         divergence_scale = divergence_scale.reshape(())
@@ -99,24 +95,57 @@ def field_flow(
     return function(h, v, b, w, N, G, dt, divergence_scale, bool(volume_preserving), order, substeps or 0)[0]
 
 
-def _fake(h: Tensor, *args: object) -> tuple[Tensor, Tensor]:
-    return h.new_empty(h.shape), h.new_empty(())  # h' and the number of substeps
+def _sample(
+    n: int,
+    B: int = 3,
+    m: int = 9,
+    d: int = 2,
+    per_sample: bool = False,
+    substeps: int | None = 2,
+    volume_preserving: bool = False,
+    mesh_learned: bool = True,
+) -> Sample:
+    arguments = {"h": torch.randn(B, n), "v": torch.randn(*([B] if per_sample else []), m, d), **random_mesh(n, m, d)}
+    arguments |= {"dt": torch.tensor(0.2 / n), "divergence_scale": torch.tensor(0.7)}
+    options = {"volume_preserving": volume_preserving, "substeps": substeps}
+    return Sample(arguments | options, None if mesh_learned else ("h", "v"))
 
 
-def _triton_fake(h: Tensor, *args: object) -> tuple[Tensor, Tensor]:
-    return h.new_empty(h.shape), h.new_empty(1, dtype=torch.int32)
+def _variations(n: int, dtypes: Sequence[torch.dtype]) -> Iterator[dict[str, Any]]:
+    width = max(64, 1 << (n - 1).bit_length())
+    # meshes that stay on the chip in both passes, in the forward and in none
+    for entries in (4096, 8192, 16384):
+        mesh = {"B": 2, "m": entries // width, "substeps": None}
+        yield mesh
+        for per_sample in (False, True):
+            yield mesh | {"per_sample": per_sample, "mesh_learned": False}
 
 
-_functions = differentiable(
-    "field_flow",
-    arguments="Tensor h, Tensor v, Tensor b, Tensor w, Tensor N, Tensor G, "
-    "Tensor dt, Tensor divergence_scale, bool volume_preserving, int order, int substeps",
-    reference=field_flow_reference,
-    reference_backward=field_flow_backward_reference,
-    fake=_fake,
-    inputs=8,
-    outputs=1,
-    saved=1,
-    triton_saved=1,
-    triton_fake=_triton_fake,
+#: Largest n of the GPU kernels, which keep all nodes on the chip.
+GPU_LARGEST_N = 1024
+OP = declare(
+    Op(
+        "field_flow",
+        inputs=(
+            T("h", "B n"),
+            T("v", "fields m d", given="m d | B m d"),
+            T("b", "n", at_least_one="node"),
+            T("w", "m"),
+            T("N", "m n"),
+            T("G", "m d n"),
+            T("dt", ""),
+            T("divergence_scale", ""),
+        ),
+        constants=(Constant("volume_preserving", "bool"), Constant("order", "int"), Constant("substeps", "int")),
+        outputs=(T("moved", "B n"),),
+        kept=Kept((T("taken", ""),)),
+        kept_by_triton=Kept((T("taken", "1", like=torch.int32),)),
+        reference=field_flow_reference,
+        reference_backward=field_flow_backward_reference,
+        serves={"cpu": REAL, "cuda": (torch.float32,), "triton": (torch.float32,)},
+        largest_n={"cuda": GPU_LARGEST_N, "triton": GPU_LARGEST_N},
+        sample=_sample,
+        variations=_variations,
+    )
 )
+_functions = differentiable(OP)

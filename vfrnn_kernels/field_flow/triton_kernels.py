@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from vfrnn_kernels.dispatch import GPU_LARGEST_N
+from vfrnn_kernels.field_flow.op import GPU_LARGEST_N
 from vfrnn_kernels.field_flow.triton_device import field_flow_bwd_kernel, field_flow_fwd_kernel
 from vfrnn_kernels.field_flow.triton_plan import SPECS, contracted, describe, planned_count
 from vfrnn_kernels.field_flow.triton_sums import field_flow_cells_kernel, field_flow_mesh_kernel, field_flow_sum_kernel
@@ -22,7 +22,7 @@ from vfrnn_kernels.triton_runtime import KernelSpec, block_size, cdiv
 #: Entries of C, and of N~, that a program keeps in its registers (forward; backward), or takes at a time from L2: what
 #: does not spill with 8 warps.
 FORWARD_ENTRIES, BACKWARD_ENTRIES, TILE_ENTRIES = (4096, 8192), (4096,), 4096
-SMALLEST_N, LARGEST_RESIDENT_N, LARGEST_N = 64, 256, GPU_LARGEST_N["field_flow"]
+SMALLEST_N, LARGEST_RESIDENT_N, LARGEST_N = 64, 256, GPU_LARGEST_N
 #: Cells that the forward takes at a time beyond the resident sizes, and its warps: its registers hold more than the
 #: backward's. What does not spill on any architecture.
 FORWARD_CELLS = {512: (8, 16), 1024: (4, 8)}
@@ -78,11 +78,6 @@ def specs() -> Iterator[KernelSpec]:
         block *= 2
 
 
-def saved_like(h: Tensor, *args: object) -> tuple[Tensor]:
-    """An empty tensor like the one that the forward saves: the number of substeps."""
-    return (h.new_empty(1, dtype=torch.int32),)
-
-
 def field_flow(
     h: Tensor,
     v: Tensor,
@@ -135,7 +130,7 @@ def _flow(
 
 
 def field_flow_backward(
-    grad: Tensor,
+    grad_moved: Tensor,
     h: Tensor,
     v: Tensor,
     b: Tensor,
@@ -144,26 +139,24 @@ def field_flow_backward(
     G: Tensor,
     dt: Tensor,
     divergence_scale: Tensor,
-    result: Tensor,
-    count: Tensor,
+    moved: Tensor,
+    taken: Tensor,
     volume_preserving: bool,
     order: int,
     substeps: int,
-    needs: int,
-) -> tuple[Tensor | None, ...]:
-    """Gradients of h, v, b, w, N, G, dt, divergence_scale; None where bit k of `needs` is not set for the k-th."""
-    wanted = [needs >> bit & 1 == 1 for bit in range(8)]
-    _, to_v, to_b, to_w, to_N, to_G, to_dt, to_scale = wanted
-    grad, h, v, b, w, N, G = (t.contiguous() for t in (grad, h, v, b, w, N, G))
+    wanted: frozenset[str],
+) -> dict[str, Tensor]:
+    """The gradients that are wanted of h, v, b, w, N, G, dt and divergence_scale."""
+    grad, h, v, b, w, N, G = (t.contiguous() for t in (grad_moved, h, v, b, w, N, G))
     if not h.numel():
-        tensors = (h, v, b, w, N, G, dt, divergence_scale)
-        return tuple(torch.zeros_like(t) if want else None for t, want in zip(tensors, wanted, strict=True))
+        tensors = {"h": h, "v": v, "b": b, "w": w, "N": N, "G": G, "dt": dt, "divergence_scale": divergence_scale}
+        return {name: torch.zeros_like(tensors[name]) for name in wanted}
     field, gradient = _one_field_contracted(v, G)
-    if not any(wanted[1:]):  # the adjoint of the flow of S is the flow of -S
-        mesh_and_scalars = (field, b, w, N, gradient, dt, divergence_scale, count)
-        return (_flow(grad, *mesh_and_scalars, volume_preserving, order, -1), *[None] * 7)
+    if wanted <= {"h"}:  # the adjoint of the flow of S is the flow of -S
+        mesh_and_scalars = (field, b, w, N, gradient, dt, divergence_scale, taken)
+        return {"h": _flow(grad, *mesh_and_scalars, volume_preserving, order, -1)}
     (B, n), (m, d), fields = h.shape, G.shape[:2], v.shape[0]
-    mesh, slots = to_N or to_G, B if fields > 1 else min(B, SLOTS)
+    mesh, slots = bool(wanted & {"N", "G"}), B if fields > 1 else min(B, SLOTS)
     grad_h, row_b, parts = torch.empty_like(h), torch.empty_like(h), h.new_empty(B, 2)
     states = min(substeps or STATES, STATES)
     X = h.new_empty(slots, m, n)
@@ -173,30 +166,30 @@ def field_flow_backward(
     coef_N = torch.empty_like(coef_C) if mesh else coef_C
     axes = gradient.shape[1]
     sizes = (B, m, n, axes, m * axes if fields > 1 else 0, order, int(volume_preserving), states)
-    flow_tensors = (grad, h, field, b, w, N, gradient, dt, divergence_scale, count)
+    flow_tensors = (grad, h, field, b, w, N, gradient, dt, divergence_scale, taken)
     buffers = (grad_h, X, Y, row, row_b, parts, kept, vectors, coef_C, coef_N)
     _backward_spec(_configuration(m, n, BACKWARD_ENTRIES), mesh).launch((slots,), *flow_tensors, *buffers, *sizes)
 
     grad_v, grad_b, grad_w = torch.empty_like(v), torch.empty_like(b), torch.empty_like(w)
     grad_N, grad_G = (torch.empty_like(N), torch.empty_like(G)) if mesh else (N, G)
     grad_scalars = h.new_empty(2)
-    if fields == 1 and slots > 1 and (to_v or to_w or to_G):
+    if fields == 1 and slots > 1 and wanted & {"v", "w", "G"}:
         total = h.new_empty(1, m, n)
         _sum_rows(X.view(slots, m * n), total)
         X = total
-    if to_v or to_w:
+    if wanted & {"v", "w"}:
         part_w = grad_w if fields == 1 else h.new_empty(fields, m)
         _CELLS.launch((fields, cdiv(m, 4)), b, w, v, G, X, grad_v, part_w, m, n, d)
-        if to_w and fields > 1:
+        if "w" in wanted and fields > 1:
             _sum_rows(part_w, grad_w)
     if mesh:
         _MESH.launch((m, cdiv(n, 128), d + 1), b, w, v, X, Y, grad_N, grad_G, fields, slots, n, d)
-    if to_b:
+    if "b" in wanted:
         _sum_rows(row_b, grad_b)
-    if to_dt or to_scale:
+    if wanted & {"dt", "divergence_scale"}:
         _sum_rows(parts, grad_scalars)
-    found = (grad_h, grad_v, grad_b, grad_w, grad_N, grad_G, grad_scalars[0].clone(), grad_scalars[1].clone())
-    return tuple(gradient if want else None for gradient, want in zip(found, wanted, strict=True))
+    found = {"h": grad_h, "v": grad_v, "b": grad_b, "w": grad_w, "N": grad_N, "G": grad_G}
+    return found | {"dt": grad_scalars[0].clone(), "divergence_scale": grad_scalars[1].clone()}
 
 
 def _sum_rows(rows: Tensor, out: Tensor) -> None:

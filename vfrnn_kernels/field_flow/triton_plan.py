@@ -1,18 +1,19 @@
 """field_flow on a GPU: what is made once per call, on the device: the number of substeps, a shared field contracted.
 
-The plan is the bound of plan.py and csrc/field_flow/plan.h, equation (5) of README.md. Its result stays on
+The plan is the bound of reference_plan.py and csrc/field_flow/plan.h, equation (5) of README.md. Its result stays on
 the device, where the flow reads it as the bound of its loop, so that nothing waits for the host. -1: no number of
 substeps up to the largest suffices, or the bound is not finite; the flow is then NaN.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from vfrnn_kernels.field_flow.plan import MOST_SUBSTEPS, series_limit
 from vfrnn_kernels.triton_runtime import KernelSpec, cdiv
 
 #: Cells, nodes and fields x cells whose norms one program takes; tile of the products of G with itself.
@@ -199,6 +200,16 @@ def contracted(v: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
     return ones, C
 
 
+#: More substeps than this are refused.
+MOST_SUBSTEPS = 10_000.0
+
+
+def series_limit(order: int) -> float:
+    """The largest |dt| ||S|| / substeps at which the series of that degree is exact to the rounding of float32: 0.6 at
+    degree 8, and the same first neglected term x^(order + 1) / (order + 1)! at the others."""
+    return math.exp((9 * math.log(0.6) - math.lgamma(10) + math.lgamma(order + 2)) / (order + 1))
+
+
 def planned_count(v: Tensor, b: Tensor, w: Tensor, N: Tensor, G: Tensor, dt: Tensor, order: int) -> Tensor:
     """Substeps that certainly suffice for the fields v, (1,) int32, or -1."""
     m, d, n = G.shape
@@ -209,6 +220,6 @@ def planned_count(v: Tensor, b: Tensor, w: Tensor, N: Tensor, G: Tensor, dt: Ten
     _NORMS.launch((parts,), v, b, w, N, G, norms, rows, m, n, d)
     _GRAM.launch((tiles, tiles), b, w, G, norms, gram, parts, m, n, d)
     _SQUARE.launch((tiles, tiles), gram, squares, n)
-    limit = series_limit(order, torch.float32)
-    _COUNT.launch((1,), dt, norms, squares, count, parts, tiles * tiles, limit, float(MOST_SUBSTEPS))
+    limit = series_limit(order)
+    _COUNT.launch((1,), dt, norms, squares, count, parts, tiles * tiles, limit, MOST_SUBSTEPS)
     return count

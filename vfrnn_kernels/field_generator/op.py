@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import as_batch, check_mesh, check_rank, check_shape, check_tensor, from_batch
+from vfrnn_kernels.checks import as_batch, check_mesh, from_batch
+from vfrnn_kernels.declaration import REAL, Op, Sample, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.field_generator.reference import field_generator_backward_reference, field_generator_reference
 
@@ -44,27 +49,56 @@ def field_generator(
     """
     b, w, N, G, v = in_float32(b, w, N, G, v)
     check_mesh(b, w, N, G)
-    check_tensor("v", v, b, "b")
     m, d = w.shape[0], 1 if G is None else G.shape[1]
-    check_rank("v", v, "(..., m, d)", 2, batched=True)
-    check_shape("v", v, "(..., m, d)", (*v.shape[:-2], m, d), m=m, d=d)
+    OP.check({"m": m, "d": d}, b=b, v=v)
     function = _functions[select_backend("field_generator", backend, (v,))]
     batch = v.shape[:-2]
     S, delta = function(b, w, N, G, as_batch(v, batch, m, d))
     return from_batch(S, batch), from_batch(delta, batch)
 
 
-def _fake(b: Tensor, w: Tensor, N: Tensor | None, G: Tensor | None, v: Tensor) -> tuple[Tensor, Tensor]:
-    K, n = v.shape[0], b.shape[0]
-    return v.new_empty(K, n, n), v.new_empty(K, n)
+def random_mesh(n: int, m: int, d: int) -> dict[str, Tensor]:
+    """A dense mesh in float32 with varying weights; rows of N sum to 1, and G 1 = 0."""
+    N, G = torch.rand(m, n) + 0.1, torch.randn(m, d, n)
+    return {
+        "b": torch.rand(n) + 0.5,
+        "w": torch.rand(m) + 0.5,
+        "N": N / N.sum(-1, keepdim=True),
+        "G": G - G.mean(-1, keepdim=True),
+    }
 
 
-_functions = differentiable(
-    "field_generator",
-    arguments="Tensor b, Tensor w, Tensor? N, Tensor? G, Tensor v",
-    reference=field_generator_reference,
-    reference_backward=field_generator_backward_reference,
-    fake=_fake,
-    inputs=5,
-    outputs=2,
+def _sample(n: int, K: int = 2, m: int = 9, d: int = 2, complete: bool = False, mesh_learned: bool = True) -> Sample:
+    mesh: dict[str, Any] = random_mesh(n, m, d)
+    if complete:
+        m, d = n * (n - 1) // 2, 1
+        mesh |= {"w": torch.rand(m) + 0.5, "N": None, "G": None}
+    return Sample(mesh | {"v": torch.randn(K, m, d)}, None if mesh_learned else ("v",))
+
+
+def _variations(n: int, dtypes: Sequence[torch.dtype]) -> Iterator[dict[str, Any]]:
+    yield {"K": 1, "complete": True}
+    for mesh_learned in (True, False):
+        yield {"K": 1, "m": n, "mesh_learned": mesh_learned}
+
+
+OP = declare(
+    Op(
+        "field_generator",
+        inputs=(
+            T("b", "n", at_least_one="node"),
+            T("w", "m"),
+            T("N", "m n", optional=True),
+            T("G", "m d n", optional=True),
+            T("v", "K m d", given="... m d"),
+        ),
+        constants=(),
+        outputs=(T("S", "K n n"), T("delta", "K n")),
+        reference=field_generator_reference,
+        reference_backward=field_generator_backward_reference,
+        serves={"cpu": REAL, "cuda": (torch.float32,), "triton": (torch.float32,)},
+        sample=_sample,
+        variations=_variations,
+    )
 )
+_functions = differentiable(OP)

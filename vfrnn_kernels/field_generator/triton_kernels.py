@@ -363,22 +363,20 @@ def field_generator_backward(
     v: Tensor,
     S: Tensor,
     delta: Tensor,
-    needs: int,
-) -> tuple[Tensor | None, ...]:
-    """Gradients of b, w, N, G, v; None where bit k of `needs` is not set for the k-th."""
-    wanted = [needs >> bit & 1 == 1 for bit in range(5)]
-    to_b, to_w, to_N, to_G, to_v = wanted
+    wanted: frozenset[str],
+) -> dict[str, Tensor]:
+    """The gradients that are wanted of b, w, N, G and v."""
     grad_S, grad_delta, b, w, v = (t.contiguous() for t in (grad_S, grad_delta, b, w, v))
     (K, m, d), n = v.shape, b.shape[0]
     grad_b, grad_w, grad_v = torch.empty_like(b), torch.empty_like(w), torch.empty_like(v)
-    grad_N = grad_G = None
-    if to_b and n:
+    found = {"b": grad_b, "w": grad_w, "v": grad_v}
+    if "b" in wanted and n:
         _grad_b_spec().launch((cdiv(n, ROWS),), grad_S, grad_delta, b, S, delta, grad_b, K, n)
-    if (N is None or G is None) and (to_w or to_v) and n:
+    if (N is None or G is None) and wanted & {"w", "v"} and n:
         grid = cdiv(n, ROWS), cdiv(n, COLUMNS)
         _complete_backward_spec().launch(grid, grad_S, grad_delta, b, w, v, grad_w, grad_v, K, n)
-    if N is not None and G is not None and any(wanted[1:]):
-        mesh = to_N or to_G
+    if N is not None and G is not None and wanted - {"b"}:
+        mesh = bool(wanted & {"N", "G"})
         N, G = N.contiguous(), G.contiguous()
         A = v.new_empty(K, m, n)
         shares = torch.empty_like(A) if mesh else A  # unread without `mesh`, like the two below
@@ -391,5 +389,5 @@ def field_generator_backward(
         if m:
             grid_1 = (cdiv(m, spec.constexprs["BC"]),)
             spec.launch(grid_1, w, G, v, A, shares, grad_w, grad_N, grad_G, grad_v, K, m, n, d)
-    found = (grad_b, grad_w, grad_N, grad_G, grad_v)
-    return tuple(gradient if want else None for gradient, want in zip(found, wanted, strict=True))
+        found |= {"N": grad_N, "G": grad_G}
+    return found

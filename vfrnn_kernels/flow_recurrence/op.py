@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
 from torch import Tensor
 
+from vfrnn_kernels.activations import Activation, check_activation, has_beta
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import (
-    as_scalar_tensor,
-    check_choice,
-    check_mesh,
-    check_positive_int,
-    check_rank,
-    check_shape,
-    check_tensor,
-)
+from vfrnn_kernels.checks import as_scalar_tensor, check_positive_int
+from vfrnn_kernels.declaration import REAL, Constant, Kept, Op, Sample, T, declare
 from vfrnn_kernels.dispatch import select_backend
-from vfrnn_kernels.final_state import Recurrent, final_state, last_state
-from vfrnn_kernels.flow_recurrence import composition
+from vfrnn_kernels.field_flow.op import GPU_LARGEST_N
+from vfrnn_kernels.field_generator.op import random_mesh
+from vfrnn_kernels.final_state import final_state, last_state
+from vfrnn_kernels.flow_recurrence import launched_steps
 from vfrnn_kernels.flow_recurrence.reference import flow_recurrence_backward_reference, flow_recurrence_reference
-from vfrnn_kernels.library import implement_ops
-from vfrnn_kernels.loader import CUDA_EMULATED, CUDA_LIBRARY_MISSING
-from vfrnn_kernels.recurrence.op import ACTIVATIONS, Activation
 
 
 def flow_recurrence(
@@ -61,8 +59,8 @@ def flow_recurrence(
         V: (m, d, i): what the field gets from the input.
         b, w, N, G: the mesh: (n,), (m,), (m, n), (m, d, n), as in `field_flow`.
         h0: (B, n), the state before the first step, in the symmetric coordinates B^1/2 f; None is zero.
-        activation: "modrelu", "tanh", "relu" or "identity".
-        beta: (n,), the bias of modrelu's modulus; given exactly when the activation is "modrelu".
+        activation: one of `vfrnn_kernels.activations.ACTIVATIONS`.
+        beta: (n,), the activation's parameter; given exactly when it has one (the bias of modrelu's modulus).
         dt: the time of a step, a number or a zero-dimensional tensor; may be negative.
         divergence_scale: a number or a tensor of shape () or (1,).
         volume_preserving: removes the mean of delta over the nodes.
@@ -101,29 +99,11 @@ def flow_recurrence(
     )
     if N is None or G is None:
         raise ValueError("N and G must be given: flow_recurrence has no complete mesh, pass its dense N and G")
-    check_tensor("x", x)
-    check_rank("x", x, "(T, B, i)", 3)
-    check_tensor("b", b, x, "x")
-    check_mesh(b, w, N, G)
-    B, i = x.shape[1:]
-    n, (m, d) = b.shape[0], G.shape[:2]
-    check_tensor("U", U, x, "x")
-    check_shape("U", U, "(n, i)", (n, i), n=n, i=i)
-    check_tensor("v", v, x, "x")
-    check_shape("v", v, "(m, d)", (m, d), m=m, d=d)
-    check_tensor("V", V, x, "x")
-    check_shape("V", V, "(m, d, i)", (m, d, i), m=m, d=d, i=i)
+    sizes = OP.check(x=x, b=b, w=w, G=G, N=N, U=U, v=v, V=V)
     if h0 is None:
-        h0 = x.new_zeros(B, n)
-    check_tensor("h0", h0, x, "x")
-    check_shape("h0", h0, "(B, n)", (B, n), B=B, n=n)
-    check_choice("activation", activation, ACTIVATIONS)
-    if (beta is None) == (activation == "modrelu"):
-        raise ValueError(f"beta must be given exactly when activation is 'modrelu', got {activation!r}")
-    for name, row in (("c", c), ("beta", beta)):
-        if row is not None:
-            check_tensor(name, row, x, "x")
-            check_shape(name, row, "(n,)", (n,), n=n)
+        h0 = x.new_zeros(sizes["B"], sizes["n"])
+    OP.check(sizes, x=x, h0=h0, c=c, beta=beta)
+    check_activation(activation, beta)
     dt = as_scalar_tensor("dt", dt, x)
     if isinstance(divergence_scale, Tensor) and divergence_scale.shape == (1,):
         divergence_scale = divergence_scale.reshape(())
@@ -131,38 +111,83 @@ def flow_recurrence(
     check_positive_int("order", order)
     if substeps is not None:
         check_positive_int("substeps", substeps)
-    name = select_backend("flow_recurrence", backend, (x,), n=n)
+    name = select_backend("flow_recurrence", backend, (x,), n=sizes["n"])
     tensors = (x, U, c, v, V, b, w, N, G, h0, beta, dt, divergence_scale)
-    constants = (activation, bool(volume_preserving), order, substeps or 0)
+    arguments = (*tensors, activation, bool(volume_preserving), order, substeps or 0)
     if return_sequence:
-        return _functions[name](*tensors, *constants)[0]
-    return last_state(_functions[name], _final_functions[name], (*tensors, *constants), (x.shape[0], B, n))
+        return _functions[name](*arguments)[0]
+    return last_state(_functions[name], _final_functions[name], arguments, sizes)
 
 
-def _fake(x: Tensor, U: Tensor, *args: object) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape[0], x.shape[1], U.shape[0]), x.new_empty(())  # hs and the number of substeps
+def _sample(
+    n: int,
+    T: int = 2,
+    B: int = 2,
+    i: int = 2,
+    activation: Activation = "tanh",
+    m: int = 3,
+    d: int = 2,
+    substeps: int | None = 1,
+    volume_preserving: bool = False,
+) -> Sample:
+    arguments = {
+        "x": torch.randn(T, B, i),
+        "U": torch.randn(n, i) / math.sqrt(i),
+        "c": torch.randn(n),
+        "v": torch.randn(m, d),
+        "V": torch.randn(m, d, i),
+        **random_mesh(n, m, d),
+        "h0": torch.randn(B, n),
+        "beta": 0.3 * torch.randn(n) if has_beta(activation) else None,
+        "dt": torch.tensor(0.03 / n),
+        "divergence_scale": torch.tensor(0.7),
+    }
+    options = {"activation": activation, "volume_preserving": volume_preserving, "substeps": substeps}
+    return Sample(arguments | options)
 
 
-_ARGUMENTS = (
-    "Tensor x, Tensor U, Tensor? c, Tensor v, Tensor V, Tensor b, Tensor w, Tensor N, Tensor G, Tensor h0, "
-    "Tensor? beta, Tensor dt, Tensor divergence_scale, str activation, bool volume_preserving, int order, int substeps"
+def _variations(n: int, dtypes: Sequence[torch.dtype]) -> Iterator[dict[str, Any]]:
+    width = max(64, 1 << (n - 1).bit_length())
+    for entries in (4096, 8192, 16384):  # as in field_flow
+        yield {"T": 1, "m": entries // width, "substeps": None}
+
+
+OP = declare(
+    Op(
+        "flow_recurrence",
+        inputs=(
+            T("x", "T B i"),
+            T("U", "n i"),
+            T("c", "n", optional=True),
+            T("v", "m d"),
+            T("V", "m d i"),
+            T("b", "n", at_least_one="node"),
+            T("w", "m"),
+            T("N", "m n"),
+            T("G", "m d n"),
+            T("h0", "B n"),
+            T("beta", "n", optional=True),
+            T("dt", ""),
+            T("divergence_scale", ""),
+        ),
+        constants=(
+            Constant("activation", "str"),
+            Constant("volume_preserving", "bool"),
+            Constant("order", "int"),
+            Constant("substeps", "int"),
+        ),
+        outputs=(T("hs", "T B n"),),
+        kept=Kept((T("taken", ""),)),
+        reference=flow_recurrence_reference,
+        reference_backward=flow_recurrence_backward_reference,
+        serves={"cpu": REAL, "cuda": (torch.float32,), "triton": (torch.float32,)},
+        largest_n={"cuda": GPU_LARGEST_N, "triton": GPU_LARGEST_N},
+        sample=_sample,
+        variations=_variations,
+        composed_on_cuda=launched_steps.OnCuda,
+        timed=("x",),
+        state="h0",
+    )
 )
-_functions = differentiable(
-    "flow_recurrence",
-    arguments=_ARGUMENTS,
-    reference=flow_recurrence_reference,
-    reference_backward=flow_recurrence_backward_reference,
-    fake=_fake,
-    inputs=13,
-    outputs=1,
-    saved=1,
-    triton_saved=1,
-)
-if CUDA_LIBRARY_MISSING is None:
-    implement_ops("flow_recurrence", lambda: composition.OnCuda, 13, 1, "CPU" if CUDA_EMULATED else "CUDA")
-_final_functions = final_state(
-    Recurrent("flow_recurrence", inputs=13, timed=(0,), state=9),
-    arguments=_ARGUMENTS,
-    reference=flow_recurrence_reference,
-    reference_backward=flow_recurrence_backward_reference,
-)
+_functions = differentiable(OP)
+_final_functions = final_state(OP)

@@ -1,4 +1,4 @@
-"""flow_recurrence on a GPU through Triton: field_flow's kernels, a launch for every step (composition.py)."""
+"""flow_recurrence on a GPU through Triton: field_flow's kernels, a launch for every step (launched_steps.py)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator
 
 from vfrnn_kernels.field_flow.triton_kernels import field_flow, field_flow_backward
-from vfrnn_kernels.flow_recurrence import composition
+from vfrnn_kernels.flow_recurrence import launched_steps
 from vfrnn_kernels.triton_runtime import KernelSpec
 
 
@@ -15,5 +15,5 @@ def specs() -> Iterator[KernelSpec]:
     yield from ()
 
 
-flow_recurrence = functools.partial(composition.forward, field_flow)
-flow_recurrence_backward = functools.partial(composition.backward, field_flow, field_flow_backward)
+flow_recurrence = functools.partial(launched_steps.forward, field_flow)
+flow_recurrence_backward = functools.partial(launched_steps.backward, field_flow, field_flow_backward)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from vfrnn_kernels.activations import ACTIVATIONS, Activation, check_activation, has_beta
 from vfrnn_kernels.autocast import autocast_dtype, converted
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import check_choice, check_rank, check_shape, check_tensor
+from vfrnn_kernels.checks import check_tensor
+from vfrnn_kernels.declaration import REAL, Constant, Op, Sample, T, declare
 from vfrnn_kernels.dispatch import select_backend
-from vfrnn_kernels.final_state import Recurrent, final_state, last_state
+from vfrnn_kernels.final_state import final_state, last_state
 from vfrnn_kernels.recurrence.reference import recurrence_backward_reference, recurrence_reference
-
-ACTIVATIONS = ("modrelu", "tanh", "relu", "identity")
-Activation = Literal["modrelu", "tanh", "relu", "identity"]
 
 
 def recurrence(
@@ -44,8 +44,8 @@ def recurrence(
         M: (n, n), transition matrix.
         h0: (B, n), the state before the first step; None is zero. Its dtype, with that of c, beta and hs, is the
             dtype of x, or float32 beside x, U and M in 16 bits: products in 16 bits then keep a float32 state.
-        activation: "modrelu", "tanh", "relu" or "identity".
-        beta: (n,), the bias of modrelu's modulus; given exactly when the activation is "modrelu".
+        activation: one of `vfrnn_kernels.activations.ACTIVATIONS`.
+        beta: (n,), the activation's parameter; given exactly when it has one (the bias of modrelu's modulus).
         return_sequence: False returns h_T alone and keeps about sqrt(T) states for the backward, which computes the
             others again, chunk by chunk: the time of one forward more.
         reversible: the caller's word that M is orthogonal: of h_T alone, with the identity, nothing is kept, and the
@@ -71,46 +71,24 @@ def recurrence(
         [1.0, 3.0, 7.0]
     """
     x, U, c, M, h0, beta = _autocast(x, U, c, M, h0, beta, backend)
-    check_tensor("x", x)
-    check_rank("x", x, "(T, B, i)", 3)
-    B, i = x.shape[1:]
-    check_tensor("M", M, x, "x")
-    check_rank("M", M, "(n, n)", 2)
-    n = M.shape[0]
-    if n < 1:
-        raise ValueError(f"M must have at least one row, got shape {tuple(M.shape)}")
-    check_shape("M", M, "(n, n)", (n, n), n=n)
-    check_tensor("U", U, x, "x")
-    check_shape("U", U, "(n, i)", (n, i), n=n, i=i)
+    sizes = OP.check(x=x, M=M, U=U)
     if h0 is None:
-        h0 = x.new_zeros(B, n)
-    wide = isinstance(h0, Tensor) and h0.dtype == torch.float32 and x.dtype in (torch.float16, torch.bfloat16)
-    check_tensor("h0", h0, x.new_empty(0, dtype=torch.float32) if wide else x, "x")
-    check_shape("h0", h0, "(B, n)", (B, n), B=B, n=n)
-    state, state_name = (h0, "h0") if wide else (x, "x")
-    if c is not None:
-        check_tensor("c", c, state, state_name)
-        check_shape("c", c, "(n,)", (n,), n=n)
-    check_choice("activation", activation, ACTIVATIONS)
-    if (beta is None) == (activation == "modrelu"):
-        raise ValueError(
-            "beta must be given when activation is 'modrelu', got None"
-            if beta is None
-            else f"beta must be None unless activation is 'modrelu', got a tensor with activation {activation!r}"
-        )
-    if beta is not None:
-        check_tensor("beta", beta, state, state_name)
-        check_shape("beta", beta, "(n,)", (n,), n=n)
+        h0 = x.new_zeros(sizes["B"], sizes["n"])
+    if isinstance(h0, Tensor) and h0.dtype == torch.float32 and x.dtype in _HALF:
+        check_tensor("h0", h0, x.new_empty(0, dtype=torch.float32), "x")
+        OP.check(sizes, h0=h0, c=c, beta=beta)
+    else:
+        OP.check(sizes, x=x, h0=h0, c=c, beta=beta)
+    check_activation(activation, beta)
     if reversible and (return_sequence or activation != "identity"):
         raise ValueError(
             "reversible must be False unless return_sequence is False and activation is 'identity', "
             f"got return_sequence={return_sequence} and activation {activation!r}"
         )
     name = select_backend("recurrence", backend, (x,))
-    tensors = (x, U, c, M, h0, beta)
+    arguments = (x, U, c, M, h0, beta, activation)
     if return_sequence:
-        return _functions[name](*tensors, activation)[0]
-    arguments, sizes = (*tensors, activation), (x.shape[0], B, n)
+        return _functions[name](*arguments)[0]
     return last_state(_functions[name], _final_functions[name], arguments, sizes, bool(reversible))
 
 
@@ -130,40 +108,74 @@ def _autocast(
     return x, U, c, M, h0, beta
 
 
-def _fake(
-    x: Tensor, U: Tensor, c: Tensor | None, M: Tensor, h0: Tensor, beta: Tensor | None, activation: str
-) -> Tensor:
-    return h0.new_empty(x.shape[0], x.shape[1], M.shape[0])
-
-
 def _reverse(
-    run: Callable[..., tuple[Tensor]], tensors: Sequence[Tensor | None], constants: Sequence[str], h: Tensor, hs: Tensor
+    run: Callable[..., tuple[Tensor]], chunk: dict[str, Tensor], constants: Sequence[Any], h: Tensor, hs: Tensor
 ) -> Tensor:
     """The state before a chunk, and hs in it, the last of which is h: h_{t-1} = M^T h_t - M^T U x_t - M^T c."""
-    x, U, c, M = tensors[:4]
-    assert x is not None
-    assert U is not None
-    assert M is not None
-    back = M.mT.contiguous()
+    c, back = chunk["c"], chunk["M"].mT.contiguous()
     shift = None if c is None else -(back.to(c.dtype) @ c)
-    before = run(x.flip(0), -(back @ U), shift, back, h, None, *constants)[0]
+    before = run(chunk["x"].flip(0), -(back @ chunk["U"]), shift, back, h, None, *constants)[0]
     torch.cat([before[:-1].flip(0), h.unsqueeze(0)], out=hs)
     return before[-1].clone()
 
 
-_ARGUMENTS = "Tensor x, Tensor U, Tensor? c, Tensor M, Tensor h0, Tensor? beta, str activation"
-_functions = differentiable(
-    "recurrence",
-    arguments=_ARGUMENTS,
-    reference=recurrence_reference,
-    reference_backward=recurrence_backward_reference,
-    fake=_fake,
-    inputs=6,
-    outputs=1,
+def _sample(
+    n: int,
+    T: int = 5,
+    B: int = 3,
+    i: int = 2,
+    activation: Activation = "tanh",
+    dtype: torch.dtype = torch.float32,
+    state: torch.dtype | None = None,
+    bias: bool = True,
+) -> Sample:
+    state = state or dtype
+    return Sample(
+        {
+            "x": torch.randn(T, B, i).to(dtype),
+            "U": (torch.randn(n, i) / math.sqrt(i or 1)).to(dtype),
+            "c": torch.randn(n).to(state) if bias else None,
+            # of a norm of about 0.8: rounding does not grow with t
+            "M": (torch.randn(n, n) * (0.4 / math.sqrt(n))).to(dtype),
+            "h0": torch.randn(B, n).to(state),
+            "activation": activation,
+            "beta": (0.3 * torch.randn(n)).to(state) if has_beta(activation) else None,
+        }
+    )
+
+
+def _variations(n: int, dtypes: Sequence[torch.dtype]) -> Iterator[dict[str, Any]]:
+    for dtype in dtypes:
+        for state in dict.fromkeys((dtype, torch.float32)):
+            for i in (1, 32):  # the two ways in which the input is multiplied
+                for activation in ACTIVATIONS:
+                    yield {"T": 12, "B": 1, "i": i, "activation": activation, "dtype": dtype, "state": state}
+
+
+_HALF = (torch.float16, torch.bfloat16)
+OP = declare(
+    Op(
+        "recurrence",
+        inputs=(
+            T("x", "T B i"),
+            T("U", "n i"),
+            T("c", "n", optional=True, like="h0"),
+            T("M", "n n", at_least_one="row"),
+            T("h0", "B n", like="h0"),
+            T("beta", "n", optional=True, like="h0"),
+        ),
+        constants=(Constant("activation", "str"),),
+        outputs=(T("hs", "T B n", like="h0"),),
+        reference=recurrence_reference,
+        reference_backward=recurrence_backward_reference,
+        serves={"cpu": REAL, "cuda": (torch.float32, *_HALF, torch.float64), "triton": (torch.float32, *_HALF)},
+        sample=_sample,
+        variations=_variations,
+        timed=("x",),
+        state="h0",
+        into="recurrence_into",
+        reverse=_reverse,
+    )
 )
-_final_functions = final_state(
-    Recurrent("recurrence", inputs=6, timed=(0,), state=4, into="recurrence_into", reverse=_reverse),
-    arguments=_ARGUMENTS,
-    reference=recurrence_reference,
-    reference_backward=recurrence_backward_reference,
-)
+_functions = differentiable(OP)
+_final_functions = final_state(OP)

@@ -20,13 +20,9 @@ def recurrence_reference(
 
 
 def activate(z: Tensor, beta: Tensor | None, activation: str) -> Tensor:
-    if activation == "tanh":
-        return z.tanh()
-    if activation == "relu":
-        return z.relu()
     if beta is not None:  # modrelu
         return z.sign() * (z.abs() + beta).relu()
-    return z
+    return {"tanh": torch.tanh, "relu": torch.relu, "identity": lambda z: z}[activation](z)
 
 
 def stack(steps: list[Tensor], h0: Tensor) -> Tensor:
@@ -47,25 +43,26 @@ def recurrence_backward_reference(
     """Gradients of x, U, c, M, h0, beta by the hand-written rules of README.md."""
     dtype = x.dtype
     x, U, M = (t.to(h0.dtype) for t in (x, U, M))
-    carried, deltas = torch.zeros_like(h0), []  # carried_t = M^T grad_z_{t+1}
+    carried, grads_z = torch.zeros_like(h0), []  # carried_t = M^T grad_z_{t+1}
     for grad_h, h in zip(reversed(grad_hs.unbind(0)), reversed(hs.unbind(0)), strict=True):
-        delta = multiply_by_derivative(grad_h + carried, h, activation)
-        deltas.append(delta)
-        carried = delta @ M
-    delta = stack(deltas[::-1], h0)  # grad_z (T, B, n)
-    rows = delta.flatten(0, 1)
+        grads_z.append(multiply_by_derivative(grad_h + carried, h, activation))
+        carried = grads_z[-1] @ M
+    grad_z = stack(grads_z[::-1], h0)  # (T, B, n)
+    rows = grad_z.flatten(0, 1)
     previous = torch.cat([h0.unsqueeze(0), hs])[:-1]
     grad_M = rows.mT @ previous.flatten(0, 1)
     grad_U = rows.mT @ x.flatten(0, 1)
     grad_c = None if c is None else rows.sum(0)
-    grad_beta = None if beta is None else (hs.sign() * delta).sum((0, 1))
-    return (delta @ U).to(dtype), grad_U.to(dtype), grad_c, grad_M.to(dtype), carried, grad_beta
+    grad_beta = None if beta is None else (hs.sign() * grad_z).sum((0, 1))
+    return (grad_z @ U).to(dtype), grad_U.to(dtype), grad_c, grad_M.to(dtype), carried, grad_beta
 
 
 def multiply_by_derivative(grad_h: Tensor, h: Tensor, activation: str) -> Tensor:
     """act'(z) grad_h from h = act(z) alone."""
-    if activation == "tanh":
-        return grad_h * (1 - h * h)
-    if activation == "identity":
-        return grad_h
-    return torch.where(h > 0 if activation == "relu" else h != 0, grad_h, torch.zeros_like(grad_h))
+    zero = torch.zeros_like(grad_h)
+    return {
+        "modrelu": lambda: torch.where(h != 0, grad_h, zero),
+        "tanh": lambda: grad_h * (1 - h * h),
+        "relu": lambda: torch.where(h > 0, grad_h, zero),
+        "identity": lambda: grad_h,
+    }[activation]()

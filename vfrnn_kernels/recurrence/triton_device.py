@@ -1,8 +1,8 @@
 """recurrence on a GPU: the kernels h_t = act(M h_{t-1} + U x_t + c) and its adjoint; triton_kernels.py launches them.
 
-Rows are samples, so a step is z = h M^T (README.md, equation 1) and its adjoint carried = delta M (2). Two dtypes: that
-of x, U and M, in which products are made (with float32 sums), and that of the state h, c, beta and hs, which is the
-same or float32. A float32 state beside 16-bit products is split, h = high + low, into two products.
+Rows are samples, so a step is z = h M^T (README.md, equation 1) and its adjoint carried = grad_z M (2). Two dtypes:
+that of x, U and M, in which products are made (with float32 sums), and that of the state h, c, beta and hs, which is
+the same or float32. A float32 state beside 16-bit products is split, h = high + low, into two products.
 """
 
 from __future__ import annotations
@@ -10,55 +10,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-MODRELU = tl.constexpr(0)
-TANH = tl.constexpr(1)
-RELU = tl.constexpr(2)
-IDENTITY = tl.constexpr(3)
+from vfrnn_kernels.triton_activations import activate, grad_z_of
+
 RUN_TIME = tl.constexpr(-1)
-
-
-@triton.jit
-def _tanh(z):
-    # Near 0, where 1 - 2 / (exp(2 |z|) + 1) cancels, the odd minimax polynomial of Cephes' tanhf (2 units in the last
-    # place on |z| < 0.625). Each formula only gets arguments that do not overflow in it; beyond 10 tanh rounds to 1.
-    size = tl.abs(z)
-    near = tl.where(size < 0.625, z, 0.0)
-    square = near * near
-    p = -5.70498872745e-3 * square + 2.06390887954e-2
-    p = p * square - 5.37397155531e-2
-    p = p * square + 1.33314422036e-1
-    p = p * square - 3.33332819422e-1
-    far = 1 - 2 / (tl.exp(2 * tl.where(size > 10, 10.0, size)) + 1)
-    return tl.where(size < 0.625, near + near * square * p, tl.where(z < 0, -far, far))
-
-
-# The activation is a run-time number where registers allow: all threads take the same branch, which costs a step next
-# to nothing, and one kernel to compile replaces four. Where M takes most registers, ACTIVATION is the number, else
-# it is RUN_TIME. Comparisons are written so that a NaN takes the branch that keeps it.
-@triton.jit
-def _activate(z, beta, activation):
-    h = z
-    if activation == TANH:
-        h = _tanh(z)
-    elif activation == RELU:
-        h = tl.where(z <= 0, 0.0, z)
-    elif activation == MODRELU:
-        modulus = tl.abs(z) + beta
-        h = tl.where((modulus <= 0) | (z == 0), 0.0, tl.where(z < 0, -modulus, modulus))
-    return h
-
-
-@triton.jit
-def _activate_vjp(a, h, activation):
-    # act'(z) a, from h = act(z) alone (the table of README.md).
-    delta = a
-    if activation == TANH:
-        delta = a * (1 - h * h)
-    elif activation == RELU:
-        delta = tl.where(h > 0, a, 0.0)
-    elif activation == MODRELU:
-        delta = tl.where(h != 0, a, 0.0)
-    return delta
 
 
 @triton.jit
@@ -129,18 +83,18 @@ def recurrence_fwd_kernel(
         z = now.to(tl.float32)
         if I > 0:
             z = tl.dot(now, Ut, acc=tl.broadcast_to(c, (BB, N)), input_precision=PRECISION)
-        h = _activate(_times(h, Mt, z, SPLIT, PRECISION), beta, kind)
+        h = activate(_times(h, Mt, z, SPLIT, PRECISION), beta, kind)
         tl.store(hs_ptr + tile, h.to(hs_ptr.dtype.element_ty), mask=inside)
         hs_ptr += B * n
 
 
-# (2): delta_t = act'(h_t) (g_t + M^T delta_{t+1}), t = T .. 1; at the end grad_h0 = M^T delta_1, in rows delta_1 M.
+# (2): grad_z_t = act'(h_t) (g_t + M^T grad_z_{t+1}), t = T .. 1; at the end grad_h0 = M^T grad_z_1, in rows grad_z_1 M.
 @triton.jit(do_not_specialize=["T", "B", "grad_step", "grad_row", "activation"])
 def recurrence_bwd_kernel(
     grad_ptr,  # g (T, B, n), strides grad_step, grad_row, 1
     M_ptr,  # (n, n)
     hs_ptr,  # (T, B, n)
-    delta_ptr,  # (T, B, n), of the dtype of M
+    grad_z_ptr,  # (T, B, n), of the dtype of M
     grad_h0_ptr,  # (B, n)
     T,
     B,
@@ -165,7 +119,7 @@ def recurrence_bwd_kernel(
     last = (T - 1).to(tl.int64)
     grad_ptr += last * grad_step
     hs_ptr += last * step
-    delta_ptr += last * step
+    grad_z_ptr += last * step
     offsets = rows[:, None] * grad_row + units[None, :]
     grad_ahead = tl.load(grad_ptr + offsets, mask=inside, other=0.0)
     h_ahead = tl.load(hs_ptr + tile, mask=inside, other=0.0)
@@ -178,22 +132,22 @@ def recurrence_bwd_kernel(
         hs_ptr -= step
         grad_ahead = tl.load(grad_ptr + offsets, mask=inside & more, other=0.0)
         h_ahead = tl.load(hs_ptr + tile, mask=inside & more, other=0.0)
-        delta = _activate_vjp(a, h, kind)
-        tl.store(delta_ptr + tile, delta.to(delta_ptr.dtype.element_ty), mask=inside)
-        delta_ptr -= step
-        carried = _times(delta, M, tl.zeros((BB, N), tl.float32), SPLIT, PRECISION)
+        grad_z = grad_z_of(a, h, kind)
+        tl.store(grad_z_ptr + tile, grad_z.to(grad_z_ptr.dtype.element_ty), mask=inside)
+        grad_z_ptr -= step
+        carried = _times(grad_z, M, tl.zeros((BB, N), tl.float32), SPLIT, PRECISION)
     tl.store(grad_h0_ptr + tile, carried.to(grad_h0_ptr.dtype.element_ty), mask=inside)
 
 
 # One step of all samples, forward: h_t = act(h_{t-1} M^T + z), z = U x_t + c found in h_t's place. The adjoint, with
-# BACKWARD: delta_t = act'(h_t) (delta_{t+1} M + g_t).
+# BACKWARD: grad_z_t = act'(h_t) (grad_z_{t+1} M + g_t).
 def recurrence_step_kernel(
-    from_ptr,  # (B, n): h_{t-1}, or delta_{t+1}
+    from_ptr,  # (B, n): h_{t-1}, or grad_z_{t+1}
     M_ptr,  # (n, n)
     start_ptr,  # (B, n): z, or g_t
     h_ptr,  # (B, n): h_t, read by the adjoint
     beta_ptr,  # (n,), of modrelu; for the others any n numbers
-    to_ptr,  # (B, n): h_t, or delta_t
+    to_ptr,  # (B, n): h_t, or grad_z_t
     B,
     n,
     activation,
@@ -222,10 +176,10 @@ def recurrence_step_kernel(
         z = _times(state, matrix, z, SPLIT, PRECISION)
     if BACKWARD:
         h = tl.load(h_ptr + tile, mask=inside, other=0.0).to(tl.float32)
-        result = _activate_vjp(z, h, activation)
+        result = grad_z_of(z, h, activation)
     else:
         beta = tl.load(beta_ptr + units, mask=units < n, other=0.0).to(tl.float32)[None, :]
-        result = _activate(z, beta, activation)
+        result = activate(z, beta, activation)
     tl.store(to_ptr + tile, result.to(to_ptr.dtype.element_ty), mask=inside)
 
 
@@ -240,11 +194,11 @@ unaligned_step_kernel = triton.jit(
 )
 
 
-# (3), (4): the sums over steps and samples of delta and of sign(h) delta, each program over ROWS rows; the programs'
+# (3), (4): the sums over steps and samples of grad_z and of sign(h) grad_z, each program over ROWS rows; the programs'
 # sums are added in their order by the caller, so that the bits are the same on every run.
 @triton.jit(do_not_specialize=["rows"])
 def recurrence_sums_kernel(
-    delta_ptr,  # (rows, n)
+    grad_z_ptr,  # (rows, n)
     hs_ptr,  # (rows, n)
     sums_ptr,  # (programs, 2, n) float32
     rows,
@@ -260,10 +214,10 @@ def recurrence_sums_kernel(
     for offset in range(0, ROWS, BR):
         row = first + offset + tl.arange(0, BR)
         inside = (row < rows)[:, None] & (units < n)[None, :]
-        delta = tl.load(delta_ptr + row[:, None] * n + units[None, :], mask=inside, other=0.0).to(tl.float32)
+        grad_z = tl.load(grad_z_ptr + row[:, None] * n + units[None, :], mask=inside, other=0.0).to(tl.float32)
         h = tl.load(hs_ptr + row[:, None] * n + units[None, :], mask=inside, other=0.0).to(tl.float32)
-        sum_c += delta
-        sum_beta += tl.where(h > 0, delta, tl.where(h < 0, -delta, 0.0))
+        sum_c += grad_z
+        sum_beta += tl.where(h > 0, grad_z, tl.where(h < 0, -grad_z, 0.0))
     to = sums_ptr + tl.program_id(1).to(tl.int64) * 2 * n + units
     tl.store(to, tl.sum(sum_c, 0), mask=units < n)
     tl.store(to + n, tl.sum(sum_beta, 0), mask=units < n)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from vfrnn_kernels.activations import ACTIVATIONS, number
 from vfrnn_kernels.recurrence.triton_device import (
     aligned_step_kernel,
     recurrence_bwd_kernel,
@@ -35,8 +36,6 @@ STEP_TILE = (32, 32, 32)
 ROWS_PER_SUM = 1024
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-#: The numbers of the activations in triton_device.py.
-ACTIVATIONS = {"modrelu": 0, "tanh": 1, "relu": 2, "identity": 3}
 RUN_TIME = -1
 
 
@@ -78,7 +77,7 @@ def forward_spec(n: int, fused: bool, activation: int, dtype: torch.dtype, state
 def backward_spec(n: int, activation: int, dtype: torch.dtype, state: torch.dtype) -> KernelSpec:
     """The resident backward kernel of an n up to the limit."""
     P, H, N = pointer(dtype), pointer(state), _block(n)
-    signature = {"grad_ptr": H, "M_ptr": P, "hs_ptr": H, "delta_ptr": P, "grad_h0_ptr": H}
+    signature = {"grad_ptr": H, "M_ptr": P, "hs_ptr": H, "grad_z_ptr": P, "grad_h0_ptr": H}
     signature |= dict.fromkeys(("T", "B", "n", "grad_step", "grad_row", "activation"), "i32")
     constants = {"N": N, "BB": BB, "ACTIVATION": _compiled(N, activation, dtype), **_numerics(dtype, state)}
     return KernelSpec(
@@ -112,14 +111,14 @@ def step_spec(n: int, backward: bool, dtype: torch.dtype, state: torch.dtype) ->
     constants: dict[str, object] = dict(zip(("BB", "BN", "BK"), STEP_TILE, strict=True))
     constants |= {"BACKWARD": backward, **_numerics(dtype, state)}
     if backward:
-        constants["SPLIT"] = False  # delta is kept in the dtype of M
+        constants["SPLIT"] = False  # grad_z is kept in the dtype of M
     kernel = aligned_step_kernel if _divisible(n) else unaligned_step_kernel
     return KernelSpec(kernel, signature, constants, 4, num_stages=3, divisible=_divisible(n))
 
 
 def sums_spec(n: int, dtype: torch.dtype, state: torch.dtype) -> KernelSpec:
     """The kernel of the sums over steps and samples."""
-    signature = {"delta_ptr": pointer(dtype), "hs_ptr": pointer(state), "sums_ptr": "*fp32", "rows": "i32", "n": "i32"}
+    signature = {"grad_z_ptr": pointer(dtype), "hs_ptr": pointer(state), "sums_ptr": "*fp32", "rows": "i32", "n": "i32"}
     constants = {"ROWS": ROWS_PER_SUM, "BR": 32, "BN": 64}
     return KernelSpec(recurrence_sums_kernel, signature, constants, divisible=_divisible(n))
 
@@ -135,7 +134,7 @@ def specs() -> Iterator[KernelSpec]:
                 yield step_spec(n, True, dtype, state)
                 N = SMALLEST_N
                 while N <= resident_limit(dtype):
-                    for activation in ACTIVATIONS.values() if _is_crowded(N, dtype) else (RUN_TIME,):
+                    for activation in range(len(ACTIVATIONS)) if _is_crowded(N, dtype) else (RUN_TIME,):
                         yield forward_spec(N - odd, True, activation, dtype, state)
                         yield forward_spec(N - odd, False, activation, dtype, state)
                         yield backward_spec(N - odd, activation, dtype, state)
@@ -148,7 +147,7 @@ def recurrence(
     """hs (T, B, n), of the dtype of h0."""
     T, B, i = x.shape
     n = M.shape[0]
-    act = ACTIVATIONS[activation]
+    act = number(activation)
     hs = h0.new_empty(T, B, n)
     if hs.numel() == 0:
         return (hs,)
@@ -213,63 +212,53 @@ def recurrence_backward(
     beta: Tensor | None,
     hs: Tensor,
     activation: str,
-    needs: int,
-) -> tuple[Tensor | None, ...]:
-    """Gradients of x, U, c, M, h0, beta: delta by (2), then (3) and (4) as products and sums over all of it."""
-    tensors = (x, U, c, M, h0, beta)
-    wanted = [tensor is not None and needs >> k & 1 == 1 for k, tensor in enumerate(tensors)]
+    wanted: frozenset[str],
+) -> dict[str, Tensor]:
+    """The gradients that are wanted: grad_z by (2), then (3) and (4) as products and sums over all of it."""
     if hs.numel() == 0:
-        return tuple(
-            torch.zeros_like(t) if t is not None and want else None for t, want in zip(tensors, wanted, strict=True)
-        )
-    delta, grad_h0 = _deltas(grad_hs, M.contiguous(), h0, hs, activation)
-    rows = delta.flatten(0, 1)
-    grad_x = (rows @ U).view_as(x) if wanted[0] else None
-    grad_U = rows.mT @ x.flatten(0, 1) if wanted[1] else None
-    grad_M = None
-    if wanted[3]:
-        grad_M = delta[0].mT @ h0.to(M.dtype)
+        tensors = {"x": x, "U": U, "c": c, "M": M, "h0": h0, "beta": beta}
+        return {name: torch.zeros_like(t) for name, t in tensors.items() if t is not None}
+    grad_z, grad_h0 = _grad_z(grad_hs, M.contiguous(), h0, hs, activation)
+    rows, found = grad_z.flatten(0, 1), {"h0": grad_h0}
+    if "x" in wanted:
+        found["x"] = (rows @ U).view_as(x)
+    if "U" in wanted:
+        found["U"] = rows.mT @ x.flatten(0, 1)
+    if "M" in wanted:
+        found["M"] = grad_z[0].mT @ h0.to(M.dtype)
         if hs.shape[0] > 1:
-            grad_M.addmm_(delta[1:].flatten(0, 1).mT, hs[:-1].to(M.dtype).flatten(0, 1))
-    sum_c = sum_beta = None
-    if wanted[2] or wanted[5]:
-        sum_c, sum_beta = _sums(rows, hs.flatten(0, 1)).to(h0.dtype)
-    return (
-        grad_x,
-        grad_U,
-        sum_c if wanted[2] else None,
-        grad_M,
-        grad_h0 if wanted[4] else None,
-        sum_beta if wanted[5] else None,
-    )
+            found["M"].addmm_(grad_z[1:].flatten(0, 1).mT, hs[:-1].to(M.dtype).flatten(0, 1))
+    if wanted & {"c", "beta"}:
+        found["c"], found["beta"] = _sums(rows, hs.flatten(0, 1)).to(h0.dtype)
+    return found
 
 
-def _deltas(grad_hs: Tensor, M: Tensor, h0: Tensor, hs: Tensor, activation: str) -> tuple[Tensor, Tensor]:
-    """delta (T, B, n), of the dtype of M, and grad_h0 (B, n)."""
+def _grad_z(grad_hs: Tensor, M: Tensor, h0: Tensor, hs: Tensor, activation: str) -> tuple[Tensor, Tensor]:
+    """grad_z (T, B, n), of the dtype of M, and grad_h0 (B, n)."""
     T, B, n = hs.shape
-    act = ACTIVATIONS[activation]
-    delta = M.new_empty(T, B, n)
+    act = number(activation)
+    grad_z = M.new_empty(T, B, n)
     if _is_resident(B, n, M.dtype):
         grad_hs, grad_h0 = with_adjacent_entries(grad_hs), h0.new_empty(B, n)
         spec = backward_spec(n, act, M.dtype, h0.dtype)
         strides = (grad_hs.stride(0), grad_hs.stride(1))
-        spec.launch((cdiv(B, BB),), grad_hs, M, hs, delta, grad_h0, T, B, n, *strides, act)
-        return delta, grad_h0
+        spec.launch((cdiv(B, BB),), grad_hs, M, hs, grad_z, grad_h0, T, B, n, *strides, act)
+        return grad_z, grad_h0
     spec = step_spec(n, True, M.dtype, h0.dtype)
 
     def step(after: Tensor, weights: Sequence[Tensor], operands: Sequence[Tensor]) -> None:
-        (matrix,), (grad, h, delta_t) = weights, operands
-        spec.launch(_step_grid(B, n), after, matrix, grad, h, h, delta_t, B, n, act)
+        (matrix,), (grad, h, grad_z_t) = weights, operands
+        spec.launch(_step_grid(B, n), after, matrix, grad, h, h, grad_z_t, B, n, act)
 
-    run_steps((spec.name, act), step, M.new_zeros(B, n), (M,), (grad_hs.contiguous(), hs, delta), reverse=True)
-    return delta, (delta[0] @ M).to(h0.dtype)
+    run_steps((spec.name, act), step, M.new_zeros(B, n), (M,), (grad_hs.contiguous(), hs, grad_z), reverse=True)
+    return grad_z, (grad_z[0] @ M).to(h0.dtype)
 
 
-def _sums(delta: Tensor, hs: Tensor) -> Tensor:
-    """The sums over all rows of delta and of sign(h) delta, (2, n) in float32."""
-    count, n = delta.shape
-    spec = sums_spec(n, delta.dtype, hs.dtype)
+def _sums(grad_z: Tensor, hs: Tensor) -> Tensor:
+    """The sums over all rows of grad_z and of sign(h) grad_z, (2, n) in float32."""
+    count, n = grad_z.shape
+    spec = sums_spec(n, grad_z.dtype, hs.dtype)
     programs = cdiv(count, ROWS_PER_SUM)
-    sums = torch.empty(programs, 2, n, dtype=torch.float32, device=delta.device)
-    spec.launch((cdiv(n, spec.constexprs["BN"]), programs), delta, hs, sums, count, n)
+    sums = torch.empty(programs, 2, n, dtype=torch.float32, device=grad_z.device)
+    spec.launch((cdiv(n, spec.constexprs["BN"]), programs), grad_z, hs, sums, count, n)
     return sums.sum(0)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import as_batch, as_number_tensor, check_rank, check_tensor, from_batch
+from vfrnn_kernels.checks import as_batch, as_number_tensor, check_tensor, from_batch
+from vfrnn_kernels.declaration import REAL, Kept, Op, Sample, Sizes, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.loader import CUDA_EMULATED
-from vfrnn_kernels.skew_expm.coefficients import scheme
 from vfrnn_kernels.skew_expm.reference import skew_expm_backward_reference, skew_expm_reference
 
 
@@ -44,26 +47,11 @@ def skew_expm(S: Tensor, dt: float | Tensor = 1.0, *, backend: str | None = None
         [[0.0, 1.0], [1.0, 0.0]]
     """
     S, dt = in_float32(S, dt)
-    check_generator_argument(S)
+    n = OP.check(S=S)["n"]
     dt = as_times("dt", dt, S)
     batch = torch.broadcast_shapes(S.shape[:-2], dt.shape) if dt.dim() else S.shape[:-2]
     function = _functions[select_backend("skew_expm", backend, (S,))]
-    n = S.shape[-1]
     return from_batch(function(as_batch(S, batch, n, n), as_batch(dt, batch))[0], batch)
-
-
-def check_generator_argument(S: Tensor) -> None:
-    """S is a batch of square matrices.
-
-    Raises:
-        TypeError, ValueError: it is not.
-    """
-    check_tensor("S", S)
-    check_rank("S", S, "(..., n, n)", 2, batched=True)
-    if S.shape[-1] != S.shape[-2]:
-        raise ValueError(f"S must have shape (..., n, n), got {tuple(S.shape)}")
-    if S.shape[-1] < 1:
-        raise ValueError(f"S must have shape (..., n, n) with n >= 1, got {tuple(S.shape)}")
 
 
 def as_times(name: str, value: float | Tensor, S: Tensor) -> Tensor:
@@ -90,37 +78,53 @@ def check_broadcast(name: str, batch: torch.Size, S: Tensor) -> None:
         raise ValueError(f"{name} must broadcast with the batch shape of S, {tuple(expected)}, got {tuple(batch)}")
 
 
-#: kept_slots of csrc/skew_expm/cuda.h.
-_KEPT_BY_CUDA = 11
+#: Matrices that the kernels keep of a generator for the backward: in csrc/skew_expm/cuda.h kept_slots, in
+#: csrc/skew_expm/products.h the powers and six more.
+_KEPT_BY_CUDA, _KEPT_BY_CPU = 11, {torch.float32: 9, torch.float64: 10}
 
 
-def saved_matrices(S: Tensor) -> int:
-    """L, the number of matrices that the kernel of the device keeps for its backward (csrc/skew_expm/skew_expm*.h)."""
-    return _KEPT_BY_CUDA if S.device.type == "cuda" or CUDA_EMULATED is not None else scheme(S.dtype).r + 6
+def kept_sizes(sizes: Sizes, arguments: Sequence[Any]) -> Sizes:
+    """L, the number of matrices that the kernel of the device keeps for its backward."""
+    S = arguments[0]
+    on_cuda = S.device.type == "cuda" or CUDA_EMULATED is not None
+    return {"L": _KEPT_BY_CUDA if on_cuda else _KEPT_BY_CPU[S.dtype]}
 
 
-def _fake(S: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
-    K, n, _ = S.shape
-    return S.new_empty(K, n, n), S.new_empty(K, saved_matrices(S), n, n)
+def kept_sizes_of_triton(sizes: Sizes, arguments: Sequence[Any]) -> Sizes:
+    """The number of generators of which the Triton kernels keep something: half precisions keep nothing."""
+    return {"kept": sizes["K"] if arguments[0].dtype == torch.float32 else 0}
 
 
-def _triton_fake(S: Tensor, dt: Tensor) -> tuple[Tensor, ...]:
-    from vfrnn_kernels.skew_expm.triton_kernels import saved_shapes
-
-    K, n, _ = S.shape
-    matrices, squarings = saved_shapes(K, n, S.dtype)
-    return S.new_empty(K, n, n), S.new_empty(matrices), S.new_empty(squarings, dtype=torch.int32)
+#: What the Triton kernels keep: matrices, and numbers of squarings.
+KEPT_BY_TRITON = (T("matrices", "kept 9 n n"), T("squarings", "kept", like=torch.int32))
 
 
-_functions = differentiable(
-    "skew_expm",
-    arguments="Tensor S, Tensor dt",
-    reference=skew_expm_reference,
-    reference_backward=skew_expm_backward_reference,
-    fake=_fake,
-    inputs=2,
-    outputs=1,
-    saved=1,
-    triton_saved=2,
-    triton_fake=_triton_fake,
+def generators(n: int, K: int, norm: float) -> Tensor:
+    """Random skew-symmetric matrices (K, n, n) in float32 of that spectral norm."""
+    A = torch.randn(K, n, n, dtype=torch.float64)
+    S = A - A.mT
+    if n > 1:
+        S = S * (norm / torch.linalg.matrix_norm(S, 2)[:, None, None])
+    return ((S - S.mT) / 2).float()
+
+
+def _sample(n: int, K: int = 2, norm: float = 1.0) -> Sample:
+    return Sample({"S": generators(n, K, norm), "dt": torch.linspace(0.5, 1, K)})
+
+
+OP = declare(
+    Op(
+        "skew_expm",
+        inputs=(T("S", "K n n", given="... n n", at_least_one="row"), T("dt", "K")),
+        constants=(),
+        outputs=(T("Q", "K n n"),),
+        kept=Kept((T("saved", "K L n n"),), kept_sizes),
+        kept_by_triton=Kept(KEPT_BY_TRITON, kept_sizes_of_triton),
+        reference=skew_expm_reference,
+        reference_backward=skew_expm_backward_reference,
+        serves={"cpu": REAL, "cuda": (torch.float32,), "triton": (torch.float32,)},
+        sample=_sample,
+        route_sizes=(17, 150),
+    )
 )
+_functions = differentiable(OP)

@@ -10,6 +10,7 @@ return at once. Kernels: `triton_forward.py`, `triton_backward.py`; one tile of 
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -116,14 +117,14 @@ def skew_expm(S: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def skew_expm_backward(
-    grad_Q: Tensor, S: Tensor, dt: Tensor, Q: Tensor, matrices: Tensor, squarings: Tensor, needs: int
-) -> tuple[Tensor | None, Tensor | None]:
-    """grad_S = dt grad_A and grad_dt = <grad_A, S>; bits 0 and 1 of `needs` ask for them."""
+    grad_Q: Tensor, S: Tensor, dt: Tensor, Q: Tensor, matrices: Tensor, squarings: Tensor, wanted: frozenset[str]
+) -> dict[str, Tensor]:
+    """The gradients that are wanted of S, dt grad_A, and of dt, <grad_A, S>."""
     if S.dtype != torch.float32:
         wide = S.float(), dt.float()
-        grad_S, grad_dt = skew_expm_backward(grad_Q.float(), *wide, *skew_expm(*wide), needs)
-        return None if grad_S is None else grad_S.to(S.dtype), None if grad_dt is None else grad_dt.to(S.dtype)
-    return backward(grad_Q, S, None, dt, Q, matrices, squarings, needs)
+        found = skew_expm_backward(grad_Q.float(), *wide, *skew_expm(*wide), wanted)
+        return {name: gradient.to(S.dtype) for name, gradient in found.items()}
+    return backward(grad_Q, S, None, dt, Q, matrices, squarings, wanted)
 
 
 def saved_shapes(K: int, n: int, dtype: torch.dtype) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -184,9 +185,9 @@ def backward(
     Q: Tensor,
     matrices: Tensor,
     squarings: Tensor,
-    needs: int,
+    wanted: Collection[str],
     plan_: Plan | None = None,
-) -> tuple[Tensor | None, Tensor | None]:
+) -> dict[str, Tensor]:
     """Gradients of S and of dt through the generator, from that of Q, or with `delta` from that of M."""
     grad, S, dt = grad.contiguous(), S.contiguous(), dt.contiguous()
     K, n, _ = S.shape
@@ -196,7 +197,7 @@ def backward(
     grad_S, scratch = torch.empty_like(S), S.new_empty(K, SCRATCH, n, n)
     pairings = S.new_empty(K, tiles * (tiles + 1) // 2)
     if K == 0:
-        return grad_S, torch.empty_like(dt)
+        return {"S": grad_S, "dt": torch.empty_like(dt)}
     divisible = n % 16 == 0
     scaling = delta.contiguous() if delta is not None else dt
     arguments = (grad, S, scaling, dt, Q, matrices, squarings, scratch, grad_S, pairings, n)
@@ -211,11 +212,12 @@ def backward(
                 spec.launch(grids[half], *arguments, level, int(scaled))
 
             launch("cotangent", True)
-            if needs & 1:
+            if "S" in wanted:
                 for level in range(LEVELS):
                     for stage, half in LEVEL_BACKWARD:
                         launch(stage, half, level)
                 configuration(far_bwd_kernel, far(chosen), divisible).launch((K,), matrices, squarings, scratch, n)
                 for stage, half in BACKWARD:
                     launch(stage, half)
-    return grad_S if needs & 1 else None, pairings.sum(-1) if needs & 2 else None
+    found = {"S": grad_S} if "S" in wanted else {}
+    return found | ({"dt": pairings.sum(-1)} if "dt" in wanted else {})

@@ -20,8 +20,9 @@ TERMS = {torch.float32: 3, torch.float64: 6}
 
 
 def gradients(
-    deltas: Tensor,
+    grad_z: Tensor,
     grad_h0: Tensor,
+    *,
     x: Tensor,
     U: Tensor,
     c: Tensor | None,
@@ -34,31 +35,27 @@ def gradients(
     basis: Tensor,
     omega: Tensor,
     substeps: int,
-    needs: int,
-) -> tuple[Tensor | None, ...]:
-    """Gradients of x, U, c, S, delta, dt, h0, beta from those of the pre-activations, deltas (T, B, n), and of h0.
-
-    Bit k of `needs` asks for the k-th; the others may be None.
-    """
-    needed = [needs >> k & 1 == 1 for k in range(8)]
-    rows = deltas.flatten(0, 1)
-    grad_S = grad_delta = grad_dt = None
-    if needed[3] or (needed[4] and delta is not None) or needed[5]:
-        grad_S, grad_delta, grad_dt = _of_the_flow(deltas, delta, dt, h0, hs, basis, omega, substeps)
-    return (
-        deltas @ U if needed[0] else None,
-        rows.mT @ x.flatten(0, 1) if needed[1] else None,
-        rows.sum(0) if needed[2] and c is not None else None,
-        grad_S,
-        grad_delta,
-        grad_dt,
-        grad_h0,
-        (hs.sign() * deltas).sum((0, 1)) if needed[7] and beta is not None else None,
-    )
+    wanted: frozenset[str],
+) -> dict[str, Tensor]:
+    """The gradients that are wanted, by name, from those of the pre-activations, grad_z (T, B, n), and of h0."""
+    rows, found = grad_z.flatten(0, 1), {}
+    if "x" in wanted:
+        found["x"] = grad_z @ U
+    if "U" in wanted:
+        found["U"] = rows.mT @ x.flatten(0, 1)
+    if "c" in wanted:
+        found["c"] = rows.sum(0)
+    if wanted & {"S", "delta", "dt"}:
+        found |= _of_the_flow(grad_z, delta, dt, h0, hs, basis, omega, substeps)
+    if "h0" in wanted:
+        found["h0"] = grad_h0
+    if "beta" in wanted:
+        found["beta"] = (hs.sign() * grad_z).sum((0, 1))
+    return found
 
 
 def _of_the_flow(
-    deltas: Tensor,
+    grad_z: Tensor,
     delta: Tensor | None,
     dt: Tensor,
     h0: Tensor,
@@ -66,7 +63,7 @@ def _of_the_flow(
     basis: Tensor,
     omega: Tensor,
     substeps: int,
-) -> tuple[Tensor, Tensor | None, Tensor]:
+) -> dict[str, Tensor]:
     T, B, n = hs.shape
     grad_dt = torch.empty_like(dt, memory_format=torch.contiguous_format)
     flow = _Flow(basis, omega, delta, substeps)
@@ -75,9 +72,9 @@ def _of_the_flow(
     for first in range(0, T, steps):
         last = min(first + steps, T)
         before = hs[first - 1 : last - 1] if first else torch.cat([h0.unsqueeze(0), hs[: last - 1]])
-        part = flow.add(before.reshape(-1, n), deltas[first:last].reshape(-1, n), dt[first:last].reshape(-1, 1))
+        part = flow.add(before.reshape(-1, n), grad_z[first:last].reshape(-1, n), dt[first:last].reshape(-1, 1))
         grad_dt[first:last] = part.unflatten(0, (last - first, B))
-    return flow.grad_S(largest), flow.grad_delta if delta is not None else None, grad_dt
+    return {"S": flow.grad_S(largest), "delta": flow.grad_delta, "dt": grad_dt}
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from vfrnn_kernels.activations import Activation, check_activation, has_beta
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import check_choice, check_positive_int, check_rank, check_shape, check_tensor
+from vfrnn_kernels.checks import check_positive_int, check_tensor
+from vfrnn_kernels.declaration import REAL, Constant, Kept, Op, Sample, T, declare
 from vfrnn_kernels.dispatch import select_backend
-from vfrnn_kernels.final_state import Recurrent, final_state, last_state
-from vfrnn_kernels.recurrence.op import ACTIVATIONS, Activation
-from vfrnn_kernels.spectral_recurrence import composition
+from vfrnn_kernels.final_state import final_state, last_state
+from vfrnn_kernels.skew_expm.op import generators
+from vfrnn_kernels.spectral_recurrence import chains
 from vfrnn_kernels.spectral_recurrence.reference import (
     spectral_recurrence_backward_reference,
     spectral_recurrence_reference,
@@ -49,8 +55,8 @@ def spectral_recurrence(
         delta: (n,), or None for none.
         dt: (T,) or (T, B), the times of the steps, of any sign; finite.
         h0: (B, n), the state before the first step; None is zero.
-        activation: "modrelu", "tanh", "relu" or "identity".
-        beta: (n,), the bias of modrelu's modulus; given exactly when the activation is "modrelu".
+        activation: one of `vfrnn_kernels.activations.ACTIVATIONS`.
+        beta: (n,), the activation's parameter; given exactly when it has one (the bias of modrelu's modulus).
         substeps: k >= 1; without delta all k are the same.
         return_sequence: False returns h_T alone and keeps about sqrt(T) states for the backward, which computes the
             others again, chunk by chunk.
@@ -83,32 +89,14 @@ def spectral_recurrence(
     check_tensor("x", x)
     if x.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"x must be float32 or float64, got {x.dtype}")
-    check_rank("x", x, "(T, B, i)", 3)
-    T, B, i = x.shape
-    check_tensor("S", S, x, "x")
-    check_rank("S", S, "(n, n)", 2)
-    n = S.shape[0]
-    if n < 1:
-        raise ValueError(f"S must have at least one row, got shape {tuple(S.shape)}")
-    check_shape("S", S, "(n, n)", (n, n), n=n)
-    check_tensor("U", U, x, "x")
-    check_shape("U", U, "(n, i)", (n, i), n=n, i=i)
-    check_tensor("dt", dt, x, "x")
+    sizes = OP.check(x=x, S=S, U=U, dt=dt)
+    T, B, n = sizes["T"], sizes["B"], sizes["n"]
     if dt.dim() == 1:
-        check_shape("dt", dt, "(T,) or (T, B)", (T,), T=T, B=B)
         dt = dt.unsqueeze(1).expand(T, B)
-    check_shape("dt", dt, "(T,) or (T, B)", (T, B), T=T, B=B)
     if h0 is None:
         h0 = x.new_zeros(B, n)
-    check_tensor("h0", h0, x, "x")
-    check_shape("h0", h0, "(B, n)", (B, n), B=B, n=n)
-    check_choice("activation", activation, ACTIVATIONS)
-    if (beta is None) == (activation == "modrelu"):
-        raise ValueError(f"beta must be given exactly when activation is 'modrelu', got {activation!r}")
-    for name, row in (("c", c), ("delta", delta), ("beta", beta)):
-        if row is not None:
-            check_tensor(name, row, x, "x")
-            check_shape(name, row, "(n,)", (n,), n=n)
+    OP.check(sizes, x=x, h0=h0, c=c, delta=delta, beta=beta)
+    check_activation(activation, beta)
     check_positive_int("substeps", substeps)
     if delta is None:
         substeps = 1
@@ -116,34 +104,66 @@ def spectral_recurrence(
     arguments = (x, U, c, S, delta, dt, h0, beta, activation, substeps)
     if return_sequence:
         return _functions[name](*arguments)[0]
-    return last_state(_functions[name], _final_functions[name], arguments, (T, B, n))
+    return last_state(_functions[name], _final_functions[name], arguments, sizes)
 
 
-def _fake(x: Tensor, U: Tensor, *args: object) -> tuple[Tensor, Tensor, Tensor]:
-    n = U.shape[0]
-    planes = (n + 1) // 2
-    return x.new_empty(x.shape[0], x.shape[1], n), x.new_empty(2, planes, n), x.new_empty(planes)
+def _sample(
+    n: int,
+    T: int = 3,
+    B: int = 3,
+    i: int = 2,
+    activation: Activation = "tanh",
+    divergence: bool = True,
+    substeps: int = 1,
+) -> Sample:
+    return Sample(
+        {
+            "x": torch.randn(T, B, i),
+            "U": torch.randn(n, i) / math.sqrt(i),
+            "c": torch.randn(n),
+            "S": generators(n, 1, 2.0)[0],
+            "delta": 0.3 * torch.randn(n) if divergence else None,
+            "dt": torch.linspace(-1, 2, T * B).reshape(T, B),
+            "h0": torch.randn(B, n),
+            "activation": activation,
+            "beta": 0.3 * torch.randn(n) if has_beta(activation) else None,
+            "substeps": substeps,
+        }
+    )
 
 
-_ARGUMENTS = (
-    "Tensor x, Tensor U, Tensor? c, Tensor S, Tensor? delta, Tensor dt, Tensor h0, Tensor? beta, "
-    "str activation, int substeps"
+def _variations(n: int, dtypes: Sequence[torch.dtype]) -> Iterator[dict[str, Any]]:
+    for divergence in (False, True):
+        yield {"B": 1, "divergence": divergence}
+
+
+OP = declare(
+    Op(
+        "spectral_recurrence",
+        inputs=(
+            T("x", "T B i"),
+            T("U", "n i"),
+            T("c", "n", optional=True),
+            T("S", "n n", at_least_one="row"),
+            T("delta", "n", optional=True),
+            T("dt", "T B", given="T | T B"),
+            T("h0", "B n"),
+            T("beta", "n", optional=True),
+        ),
+        constants=(Constant("activation", "str"), Constant("substeps", "int")),
+        outputs=(T("hs", "T B n"),),
+        kept=Kept((T("basis", "2 planes n"), T("omega", "planes")), lambda sizes, _: {"planes": (sizes["n"] + 1) // 2}),
+        reference=spectral_recurrence_reference,
+        reference_backward=spectral_recurrence_backward_reference,
+        serves={"cpu": REAL, "cuda": REAL, "triton": (torch.float32,)},
+        sample=_sample,
+        variations=_variations,
+        route_sizes=(17, 250),
+        composed=chains,
+        timed=("x", "dt"),
+        state="h0",
+        capturable=False,  # the planes of a generator are found with the host's help
+    )
 )
-_functions = differentiable(
-    "spectral_recurrence",
-    arguments=_ARGUMENTS,
-    reference=spectral_recurrence_reference,
-    reference_backward=spectral_recurrence_backward_reference,
-    fake=_fake,
-    inputs=8,
-    outputs=1,
-    saved=2,
-    triton_saved=2,
-    composition=composition,
-)
-_final_functions = final_state(
-    Recurrent("spectral_recurrence", inputs=8, timed=(0, 5), state=6),
-    arguments=_ARGUMENTS,
-    reference=spectral_recurrence_reference,
-    reference_backward=spectral_recurrence_backward_reference,
-)
+_functions = differentiable(OP)
+_final_functions = final_state(OP)

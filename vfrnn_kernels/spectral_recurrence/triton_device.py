@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vfrnn_kernels.recurrence.triton_device import _activate, _activate_vjp
+from vfrnn_kernels.triton_activations import activate, grad_z_of
 
 
 @triton.jit
@@ -91,18 +91,18 @@ def spectral_fwd_kernel(
         dt = tl.load(dt_ptr + rows * dt_row, mask=rows < B, other=0.0)[:, None]
         cosine, sine = _cos_sin(dt * quarters)
         h = z + _move(h, tl.exp(dt * growth), cosine, sine, C, S, substeps, DIVERGES, PRECISION)
-        h = _activate(h, beta, activation)
+        h = activate(h, beta, activation)
         tl.store(hs_ptr + tile, h, mask=inside)
         hs_ptr += B * n
         dt_ptr += dt_step
 
 
-# (4): delta_t = act'(h_t) (g_t + carried), carried = the transposed step of delta_t; at the end grad_h0 = carried.
+# (4): grad_z_t = act'(h_t) (g_t + carried), carried = the transposed step of grad_z_t; at the end grad_h0 = carried.
 @triton.jit(do_not_specialize=["T", "B", "p", "substeps", "dt_step", "dt_row", "grad_step", "grad_row", "activation"])
 def spectral_bwd_kernel(
     grad_ptr,  # g (T, B, n), strides grad_step, grad_row, 1
     hs_ptr,  # (T, B, n)
-    delta_ptr,  # (T, B, n)
+    grad_z_ptr,  # (T, B, n)
     dt_ptr,
     basis_ptr,
     quarters_ptr,
@@ -137,19 +137,19 @@ def spectral_bwd_kernel(
     last = (T - 1).to(tl.int64)
     grad_ptr += last * grad_step
     hs_ptr += last * B * n
-    delta_ptr += last * B * n
+    grad_z_ptr += last * B * n
     dt_ptr += last * dt_step
     carried = tl.zeros((BB, N), tl.float32)
     for _ in range(T):
         g = tl.load(grad_ptr + rows[:, None] * grad_row + units[None, :], mask=inside, other=0.0)
         h = tl.load(hs_ptr + tile, mask=inside, other=0.0)
         dt = tl.load(dt_ptr + rows * dt_row, mask=rows < B, other=0.0)[:, None]
-        delta = _activate_vjp(g + carried, h, activation)
-        tl.store(delta_ptr + tile, delta, mask=inside)
+        grad_z = grad_z_of(g + carried, h, activation)
+        tl.store(grad_z_ptr + tile, grad_z, mask=inside)
         cosine, sine = _cos_sin(dt * quarters)
-        carried = _move(delta, tl.exp(dt * growth), cosine, -sine, C, S, substeps, DIVERGES, PRECISION)
+        carried = _move(grad_z, tl.exp(dt * growth), cosine, -sine, C, S, substeps, DIVERGES, PRECISION)
         grad_ptr -= grad_step
         hs_ptr -= B * n
-        delta_ptr -= B * n
+        grad_z_ptr -= B * n
         dt_ptr -= dt_step
     tl.store(grad_h0_ptr + tile, carried, mask=inside)

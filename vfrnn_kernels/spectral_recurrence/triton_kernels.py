@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from vfrnn_kernels.recurrence.reference import activate, multiply_by_derivative
+from vfrnn_kernels.activations import activate, grad_z_of, number
 from vfrnn_kernels.recurrence.triton_graphs import run_steps
-from vfrnn_kernels.recurrence.triton_kernels import ACTIVATIONS, with_adjacent_entries
-from vfrnn_kernels.spectral_recurrence import composition
+from vfrnn_kernels.recurrence.triton_kernels import with_adjacent_entries
+from vfrnn_kernels.spectral_recurrence import chains
 from vfrnn_kernels.spectral_recurrence.triton_device import spectral_bwd_kernel, spectral_fwd_kernel
 from vfrnn_kernels.triton_runtime import KernelSpec, cdiv, next_power_of_2, pointer
 
@@ -35,7 +35,7 @@ def resident_limit() -> int:
 def chain_spec(n: int, backward: bool, diverges: bool) -> KernelSpec:
     """The resident kernel of an n up to the limit."""
     N = max(SMALLEST_N, next_power_of_2(n))
-    names = "grad hs delta dt basis quarters growth grad_h0" if backward else "hs dt basis quarters growth h0 beta"
+    names = "grad hs grad_z dt basis quarters growth grad_h0" if backward else "hs dt basis quarters growth h0 beta"
     signature = {f"{name}_ptr": pointer(torch.float32) for name in names.split()}
     strides = ("dt_step", "dt_row", *(("grad_step", "grad_row") if backward else ()))
     signature |= dict.fromkeys(("T", "B", "n", "p", "substeps", *strides, "activation"), "i32")
@@ -98,7 +98,7 @@ def states(
     shift = h0 if beta is None else beta.contiguous()  # stands for a tensor that is not read
     if _is_resident(hs):
         spec = chain_spec(n, False, delta is not None)
-        sizes = (T, B, n, len(omega), substeps, dt.stride(0), dt.stride(1), ACTIVATIONS[activation])
+        sizes = (T, B, n, len(omega), substeps, dt.stride(0), dt.stride(1), number(activation))
         spec.launch((cdiv(B, BB),), hs, dt, basis, quarters, growth, h0, shift, *sizes)
         return
 
@@ -111,7 +111,7 @@ def states(
     run_steps(("spectral", activation, substeps), step, h0, weights, (dt.contiguous(), hs), reverse=False)
 
 
-def deltas(
+def grad_z_of_all(
     grad_hs: Tensor,
     delta: Tensor | None,
     dt: Tensor,
@@ -132,14 +132,14 @@ def deltas(
         spec = chain_spec(n, True, delta is not None)
         sizes = (T, B, n, len(omega), substeps, dt.stride(0), dt.stride(1), grad_hs.stride(0), grad_hs.stride(1))
         pointers = (grad_hs, hs, found, dt, basis, quarters, growth, grad_h0)
-        spec.launch((cdiv(B, BB),), *pointers, *sizes, ACTIVATIONS[activation])
+        spec.launch((cdiv(B, BB),), *pointers, *sizes, number(activation))
         return found, grad_h0
 
     def step(carried: Tensor, weights: Sequence[Tensor], operands: Sequence[Tensor]) -> None:
-        # what is carried is the transposed step of the delta after this one, of that one's time
-        (vectors, quarters, growth), (times, grad, h, delta_t) = weights, operands
+        # what is carried is the transposed step of the grad_z after this one, of that one's time
+        (vectors, quarters, growth), (times, grad, h, grad_z_t) = weights, operands
         moved = _move(carried, times, vectors, -quarters, growth, substeps)
-        delta_t.copy_(multiply_by_derivative(grad + moved, h, activation))
+        grad_z_t.copy_(grad_z_of(grad + moved, h, activation))
 
     weights = (basis.flatten(0, 1), quarters, growth)
     after = torch.cat([dt[1:], dt.new_zeros(1, B)])
@@ -148,5 +148,5 @@ def deltas(
     return found, _move(found[0], dt[0], weights[0], -quarters, growth, substeps)
 
 
-spectral_recurrence = functools.partial(composition.forward, states)
-spectral_recurrence_backward = functools.partial(composition.backward, deltas)
+spectral_recurrence = functools.partial(chains.forward, states)
+spectral_recurrence_backward = functools.partial(chains.backward, grad_z_of_all)

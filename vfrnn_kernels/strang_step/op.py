@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import as_batch, check_positive_int, check_rank, check_tensor, from_batch
+from vfrnn_kernels.checks import as_batch, check_positive_int, from_batch
+from vfrnn_kernels.declaration import REAL, Constant, Kept, Op, Sample, T, declare
 from vfrnn_kernels.dispatch import select_backend
-from vfrnn_kernels.skew_expm.op import as_times, check_broadcast, check_generator_argument, saved_matrices
+from vfrnn_kernels.skew_expm.op import (
+    KEPT_BY_TRITON,
+    as_times,
+    check_broadcast,
+    generators,
+    kept_sizes,
+    kept_sizes_of_triton,
+)
 from vfrnn_kernels.strang_step.reference import strang_step_backward_reference, strang_step_reference
 
 
@@ -48,12 +59,7 @@ def strang_step(
         [-1.0, 1.0]
     """
     S, delta, dt = in_float32(S, delta, dt)
-    check_generator_argument(S)
-    check_tensor("delta", delta, S, "S")
-    n = S.shape[-1]
-    check_rank("delta", delta, "(..., n)", 1, batched=True)
-    if delta.shape[-1] != n:
-        raise ValueError(f"delta must have shape (..., n) with n = {n}, got {tuple(delta.shape)}")
+    n = OP.check(S=S, delta=delta)["n"]
     check_broadcast("delta", delta.shape[:-1], S)
     dt = as_times("dt", dt, S)
     check_positive_int("substeps", substeps)
@@ -68,28 +74,34 @@ def strang_step(
     return from_batch(M, batch)
 
 
-def _fake(S: Tensor, delta: Tensor, dt: Tensor, substeps: int) -> tuple[Tensor, Tensor, Tensor]:
-    K, n, _ = S.shape
-    return S.new_empty(K, n, n), S.new_empty(K, n, n), S.new_empty(K, saved_matrices(S), n, n)
+def _sample(n: int, K: int = 2, norm: float = 1.0, substeps: int = 2) -> Sample:
+    S, dt, delta = generators(n, K, norm), torch.linspace(0.5, 1, K), 0.3 * torch.randn(K, n)
+    return Sample({"S": S, "delta": delta, "dt": dt, "substeps": substeps})
 
 
-def _triton_fake(S: Tensor, delta: Tensor, dt: Tensor, substeps: int) -> tuple[Tensor, ...]:
-    from vfrnn_kernels.skew_expm.triton_kernels import saved_shapes
-
-    K, n, _ = S.shape
-    matrices, squarings = saved_shapes(K, n, S.dtype)
-    return S.new_empty(K, n, n), S.new_empty(K, n, n), S.new_empty(matrices), S.new_empty(squarings, dtype=torch.int32)
+def _variations(n: int, dtypes: Sequence[torch.dtype]) -> Iterator[dict[str, Any]]:
+    for substeps in (1, 2):
+        yield {"K": 1, "substeps": substeps}
 
 
-_functions = differentiable(
-    "strang_step",
-    arguments="Tensor S, Tensor delta, Tensor dt, int substeps",
-    reference=strang_step_reference,
-    reference_backward=strang_step_backward_reference,
-    fake=_fake,
-    inputs=3,
-    outputs=1,
-    saved=2,
-    triton_saved=3,
-    triton_fake=_triton_fake,
+OP = declare(
+    Op(
+        "strang_step",
+        inputs=(
+            T("S", "K n n", given="... n n", at_least_one="row"),
+            T("delta", "K n", given="... n"),
+            T("dt", "K"),
+        ),
+        constants=(Constant("substeps", "int"),),
+        outputs=(T("M", "K n n"),),
+        kept=Kept((T("Q", "K n n"), T("saved", "K L n n")), kept_sizes),
+        kept_by_triton=Kept((T("Q", "K n n"), *KEPT_BY_TRITON), kept_sizes_of_triton),
+        reference=strang_step_reference,
+        reference_backward=strang_step_backward_reference,
+        serves={"cpu": REAL, "cuda": (torch.float32,), "triton": (torch.float32,)},
+        sample=_sample,
+        variations=_variations,
+        route_sizes=(17, 150),
+    )
 )
+_functions = differentiable(OP)

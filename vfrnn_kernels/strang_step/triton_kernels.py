@@ -104,16 +104,15 @@ def strang_step_backward(
     matrices: Tensor,
     squarings: Tensor,
     substeps: int,
-    needs: int,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of S, delta and dt; bits 0 to 2 of `needs` ask for them."""
+    wanted: frozenset[str],
+) -> dict[str, Tensor]:
+    """The gradients that are wanted of S, delta and dt."""
     if S.dtype != torch.float32:
         wide = S.float(), delta.float(), dt.float()
         _, Q, matrices, squarings = strang_step(*wide, substeps)
-        grads = _backward(grad_M.float(), *wide, Q, matrices, squarings, substeps, needs, plan(S.shape[-1]))
-        grad_S, grad_delta, grad_dt = (None if grad is None else grad.to(S.dtype) for grad in grads)
-        return grad_S, grad_delta, grad_dt
-    return _backward(grad_M, S, delta, dt, Q, matrices, squarings, substeps, needs, plan(S.shape[-1]))
+        found = _backward(grad_M.float(), *wide, Q, matrices, squarings, substeps, wanted, plan(S.shape[-1]))
+        return {name: gradient.to(S.dtype) for name, gradient in found.items()}
+    return _backward(grad_M, S, delta, dt, Q, matrices, squarings, substeps, wanted, plan(S.shape[-1]))
 
 
 def _forward(
@@ -138,26 +137,25 @@ def _backward(
     matrices: Tensor,
     squarings: Tensor,
     substeps: int,
-    needs: int,
+    wanted: frozenset[str],
     chosen: Plan,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+) -> dict[str, Tensor]:
     step, delta = (dt / substeps if substeps > 1 else dt).contiguous(), delta.contiguous()
     grad_M1 = (_power_gradient(grad_M, delta, step, Q, substeps, chosen) if substeps > 1 else grad_M).contiguous()
     K, n = delta.shape
-    grad_S = grad_delta = grad_step = None
-    if needs & 5:
-        grad_S, grad_step = exponential.backward(
-            grad_M1, S, delta, step, Q, matrices, squarings, needs & 1 | (needs & 4) >> 1, chosen
-        )
-    if needs & 6:
+    found: dict[str, Tensor] = {}
+    if wanted & {"S", "dt"}:
+        found |= exponential.backward(grad_M1, S, delta, step, Q, matrices, squarings, wanted, chosen)
+    if wanted & {"delta", "dt"}:
         blocks = cdiv(n, 32)
         grad_delta, pairings = torch.empty_like(delta), S.new_empty(K, blocks)
         if K:
             with on_device_of(S):
                 _scaling(n % 16 == 0).launch((K, blocks), grad_M1, delta, step, Q, grad_delta, pairings, n)
-        if grad_step is not None:
-            grad_step = (grad_step + pairings.sum(-1)) / substeps
-    return grad_S, grad_delta, grad_step
+        found["delta"] = grad_delta
+        if "dt" in wanted:
+            found["dt"] = (found["dt"] + pairings.sum(-1)) / substeps
+    return found
 
 
 def _power_gradient(G: Tensor, delta: Tensor, step: Tensor, Q: Tensor, k: int, chosen: Plan) -> Tensor:

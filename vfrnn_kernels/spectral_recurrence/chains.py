@@ -2,23 +2,25 @@
 
 A backend brings
     states(hs, delta, dt, h0, beta, basis, omega, activation, substeps)   hs: U x_t + c, replaced by h_t
-    deltas(grad_hs, delta, dt, basis, omega, hs, activation, substeps)    -> grad_z (T, B, n) and grad_h0
+    grad_z(grad_hs, delta, dt, basis, omega, hs, activation, substeps)    -> grad_z (T, B, n) and grad_h0
 (csrc/ops.cpp). Here are those of the library, for the CPU and CUDA.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vfrnn_kernels.spectral_recurrence.form import spectral_form
 from vfrnn_kernels.spectral_recurrence.gradients import gradients
+from vfrnn_kernels.spectral_recurrence.planes import planes_of
 
 
 def forward(
     states: Callable[..., None],
+    *,
     x: Tensor,
     U: Tensor,
     c: Tensor | None,
@@ -30,8 +32,8 @@ def forward(
     activation: str,
     substeps: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """hs (T, B, n), and for the backward the spectral form of S."""
-    basis, omega = spectral_form(S, x.dtype)
+    """hs (T, B, n), and for the backward the planes of S."""
+    basis, omega = planes_of(S, x.dtype)
     rows = x.flatten(0, 1)
     hs = rows @ U.mT if c is None else torch.addmm(c, rows, U.mT)
     hs = hs.unflatten(0, x.shape[:2])
@@ -40,33 +42,30 @@ def forward(
 
 
 def backward(
-    deltas: Callable[..., tuple[Tensor, Tensor]],
+    chain: Callable[..., tuple[Tensor, Tensor]],
+    *,
     grad_hs: Tensor,
-    x: Tensor,
-    U: Tensor,
-    c: Tensor | None,
-    S: Tensor,
     delta: Tensor | None,
     dt: Tensor,
-    h0: Tensor,
-    beta: Tensor | None,
     hs: Tensor,
     basis: Tensor,
     omega: Tensor,
     activation: str,
     substeps: int,
-    needs: int,
-) -> tuple[Tensor | None, ...]:
-    """Gradients of x, U, c, S, delta, dt, h0, beta; those that `needs` does not ask for may be None."""
-    found = deltas(grad_hs, delta, dt, basis, omega, hs, activation, substeps)
-    return gradients(*found, x, U, c, S, delta, dt, h0, beta, hs, basis, omega, substeps, needs)
+    wanted: frozenset[str],
+    **tensors: Any,
+) -> dict[str, Tensor]:
+    """The gradients that are wanted, by name."""
+    grad_z, grad_h0 = chain(grad_hs, delta, dt, basis, omega, hs, activation, substeps)
+    flow: dict[str, Any] = {"delta": delta, "dt": dt, "hs": hs, "basis": basis, "omega": omega, "substeps": substeps}
+    return gradients(grad_z, grad_h0, wanted=wanted, **flow, **tensors)
 
 
-def spectral_recurrence(*args: object) -> tuple[Tensor, Tensor, Tensor]:
+def spectral_recurrence(**named: Any) -> tuple[Tensor, Tensor, Tensor]:
     """The op on the library's chains."""
-    return forward(torch.ops.vfrnn_kernels.spectral_recurrence_states, *args)  # type: ignore[arg-type]
+    return forward(torch.ops.vfrnn_kernels.spectral_recurrence_states, **named)
 
 
-def spectral_recurrence_backward(*args: object) -> tuple[Tensor | None, ...]:
+def spectral_recurrence_backward(**named: Any) -> dict[str, Tensor]:
     """Its backward on the library's chains."""
-    return backward(torch.ops.vfrnn_kernels.spectral_recurrence_deltas, *args)  # type: ignore[arg-type]
+    return backward(torch.ops.vfrnn_kernels.spectral_recurrence_grad_z, **named)

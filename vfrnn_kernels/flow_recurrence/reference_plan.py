@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vfrnn_kernels.field_flow.plan import check_plannable, substeps_within
+from vfrnn_kernels.field_flow.reference_plan import check_plannable, substeps_within
 
 
 def planned_substeps(

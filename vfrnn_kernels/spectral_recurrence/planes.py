@@ -7,14 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-from vfrnn_kernels.skew_expm.reference import check_generator, skew
+from vfrnn_kernels.checks import check_skew
 
 #: Frequencies below this part of the largest are found again, in the space that the others leave: the vectors of a
 #: plane are orthogonal to roundings over the part that its frequency is of the largest.
 RESOLVED = 1e-3
 
 
-def spectral_form(S: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def planes_of(S: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The planes of S (n, n), found in float64: S = sum_j omega_j (s_j c_j^T - c_j s_j^T).
 
     Returns:
@@ -24,8 +24,9 @@ def spectral_form(S: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     Raises:
         RuntimeError: S is not finite or not skew-symmetric.
     """
-    check_generator(S.unsqueeze(0))
-    A = skew(S.to(torch.float64))
+    check_skew(S.unsqueeze(0))
+    A = S.to(torch.float64)
+    A = (A - A.mT) / 2
     n = S.shape[0]
     space = torch.eye(n, dtype=A.dtype, device=A.device)  # its columns span what is left to resolve
     cosines, sines, omegas = [], [], []

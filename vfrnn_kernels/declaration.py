@@ -1,0 +1,294 @@
+"""The declaration of an op: the one place where its tensors, constants, dtypes and sizes are written down.
+
+`vfrnn_kernels/<op>/op.py` makes one `Op`. From it come the schemas of the library ops, the checks of arguments, the
+fake kernels, what each backend serves, the small inputs that `vfrnn doctor`, `vfrnn warmup` and the tests on a GPU run,
+and the README's table of what runs where. `OPS` has every one of them, in the order in which the package imports them.
+
+A shape is written in letters, "T B i": every letter is a size, the same wherever it stands. What a user gives may have
+other shapes than what the kernels get: `given` lists them, "m d | B m d"; "... n n" has any leading dimensions.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from vfrnn_kernels.checks import check_rank, check_shape, check_tensor
+
+Tensors = tuple[Tensor, ...]
+Gradients = tuple[Tensor | None, ...]
+Sizes = dict[str, int]
+
+#: What is compiled for the CPU computes in these.
+REAL = (torch.float32, torch.float64)
+
+
+@dataclass(frozen=True)
+class T:
+    """A tensor of an op.
+
+    Attributes:
+        name: of the argument or result.
+        shape: in letters and numbers, as the kernels get it; "" has no dimension.
+        optional: it may be None.
+        given: the shapes that a user may give, where they differ from `shape`.
+        like: the tensor whose dtype it has, or a torch.dtype; None is the op's first.
+        at_least_one: what its first letter counts, as in "M must have at least one row".
+    """
+
+    name: str
+    shape: str
+    optional: bool = False
+    given: str | None = None
+    like: str | torch.dtype | None = None
+    at_least_one: str | None = None
+    shapes: tuple[tuple[str, ...], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shapes", tuple(tuple(s.split()) for s in (self.given or self.shape).split(" | ")))
+
+    @property
+    def schema(self) -> str:
+        return f"Tensor{'?' if self.optional else ''} {self.name}"
+
+    def check(self, tensor: Tensor, sizes: Sizes) -> None:
+        """`tensor` has one of the shapes that a user may give; letters that are new get their sizes.
+
+        Raises:
+            ValueError: it has not.
+        """
+        letters = next((shape for shape in self.shapes if len(shape) == tensor.dim()), self.shapes[-1])
+        batched = letters[:1] == ("...",)
+        if batched:
+            letters = letters[1:]
+        actual = tensor.shape[tensor.dim() - len(letters) :] if batched else tensor.shape
+        known = len(sizes)
+        if len(actual) == len(letters):
+            for letter, size in zip(letters, actual, strict=True):
+                if sizes.setdefault(letter, size) != size:
+                    break
+            else:
+                if self.at_least_one is None or actual[0] > 0:
+                    return
+        self._refuse(tensor, letters, batched, dict(list(sizes.items())[:known]))
+
+    def _refuse(self, tensor: Tensor, letters: tuple[str, ...], batched: bool, known: Sizes) -> None:
+        spelled = " or ".join(f"({s[0]},)" if len(s) == 1 else f"({', '.join(s)})" for s in self.shapes)
+        every = [letter for shape in reversed(self.shapes) for letter in shape if letter != "..."]
+        if not all(letter in known for letter in letters) or batched:
+            check_rank(self.name, tensor, spelled, len(letters), batched=batched)
+            actual = tensor.shape[tensor.dim() - len(letters) :]
+            if self.at_least_one is not None and actual[0] == 0:
+                problem = f"must have at least one {self.at_least_one}, got shape {tuple(tensor.shape)}"
+                raise ValueError(f"{self.name} {problem}")
+            # what the tensor itself says of a letter that stands twice, as n in (n, n), and of those that are free
+            free = dict(reversed(list(zip(letters, actual, strict=True)))) | known
+            known |= {letter: free[letter] for letter in letters if letters.count(letter) > 1}
+            leading = tensor.shape[: tensor.dim() - len(letters)]
+        else:
+            free, leading = {}, tensor.shape[:0]
+        told = {letter: known[letter] for letter in every if letter in known}
+        check_shape(self.name, tensor, spelled, (*leading, *((free | known)[letter] for letter in letters)), **told)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """An argument of an op that is no tensor."""
+
+    name: str
+    kind: Literal["str", "bool", "int"]
+
+    @property
+    def schema(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Small arguments of an op's Python function, by name, and which of them are learned (None: all tensors)."""
+
+    arguments: dict[str, Any]
+    learned: tuple[str, ...] | None = None
+
+    @property
+    def leaves(self) -> dict[str, Tensor]:
+        """The tensors that are learned."""
+        tensors = {name: value for name, value in self.arguments.items() if isinstance(value, Tensor)}
+        return tensors if self.learned is None else {name: tensors[name] for name in self.learned}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a forward returns beside its results, for its backward.
+
+    `sizes` gives the letters that no input has, from the sizes of the inputs and all arguments.
+    """
+
+    tensors: tuple[T, ...] = ()
+    sizes: Callable[[Sizes, Sequence[Any]], Sizes] = lambda sizes, arguments: {}
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """A differentiable op.
+
+    Attributes:
+        name: of the op; its backward is `<name>_backward` (the convention of csrc/ops.cpp).
+        inputs, constants, outputs: its arguments and results, in the order of the schema.
+        reference: the op in plain differentiable PyTorch, `(*inputs, *constants) -> outputs`.
+        reference_backward: `(*grad_outputs, *inputs, *outputs, *constants) -> one gradient per input`.
+        kept: what the library op keeps for its backward; `kept_by_triton`, where the Triton kernels keep other things.
+        serves: what each compiled backend computes in.
+        largest_n: of each backend that has one.
+        sample: `(n, **variation) -> Sample`: small arguments of the op's Python function.
+        variations: `(n, dtypes) -> variations of sample`, one for every kernel of the Triton backend that an n needs.
+        route_sizes: one n for every route that the CUDA kernels of the op take.
+        composed: what has the functions `<name>` and `<name>_backward`, by keyword, where the library op is put
+            together in Python; None: csrc/ops.cpp has it.
+        composed_on_cuda: the same, for the CUDA kernels of an op whose CPU kernels are in C++.
+        triton: the same, of the Triton kernels; None: the module `<name>/triton_kernels.py`.
+        timed: of a recurrent op, the inputs that begin with the time, x first; `state` is its first state, `into` the
+            library op that computes the states into its first argument, and `reverse` finds a chunk of steps from its
+            last state (final_state.py).
+        capturable: whether its CUDA launches can be recorded in a CUDA graph.
+    """
+
+    name: str
+    inputs: tuple[T, ...]
+    constants: tuple[Constant, ...]
+    outputs: tuple[T, ...]
+    reference: Callable[..., Tensors]
+    reference_backward: Callable[..., Gradients]
+    serves: Mapping[str, tuple[torch.dtype, ...]]
+    sample: Callable[..., Sample]
+    variations: Callable[[int, Sequence[torch.dtype]], Iterator[dict[str, Any]]] = lambda n, dtypes: iter([{}])
+    kept: Kept = Kept()
+    kept_by_triton: Kept | None = None
+    largest_n: Mapping[str, int] = field(default_factory=dict)
+    route_sizes: tuple[int, ...] = (17,)
+    composed: Any = None
+    composed_on_cuda: Any = None
+    triton: Any = None
+    timed: tuple[str, ...] = ()
+    state: str | None = None
+    into: str | None = None
+    reverse: Callable[..., Tensor] | None = None
+    capturable: bool = True
+    input_names: tuple[str, ...] = field(init=False)
+    by_name: dict[str, T] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input_names", tuple(t.name for t in self.inputs))
+        object.__setattr__(self, "by_name", {t.name: t for t in self.inputs})
+
+    def kept_on(self, backend: str) -> Kept:
+        """What the forward of a backend keeps for its backward; the reference keeps nothing."""
+        if backend == "reference":
+            return Kept()
+        return self.kept_by_triton or self.kept if backend == "triton" else self.kept
+
+    def index(self, name: str) -> int:
+        """The place of an input."""
+        return self.input_names.index(name)
+
+    def schemas(self, library_name: str, kept: Kept) -> tuple[str, str]:
+        """The schemas of the library op and of its backward."""
+        inputs, constants = [t.schema for t in self.inputs], [c.schema for c in self.constants]
+        results = [t.schema for t in (*self.outputs, *kept.tensors)]
+        one = results[0].split()[0] if len(results) == 1 else f"({', '.join(results)})"
+        grads = [f"Tensor grad_{t.name}" for t in self.outputs]
+        backward = [*grads, *inputs, *results, *constants, "int needs"]
+        found = ", ".join(f"Tensor grad_{t.name}" for t in self.inputs)
+        return (
+            f"{library_name}({', '.join([*inputs, *constants])}) -> {one}",
+            f"{library_name}_backward({', '.join(backward)}) -> ({found})",
+        )
+
+    def check(self, known: Sizes | None = None, *, like: str | None = None, **values: Any) -> Sizes:
+        """The sizes of the letters, from tensors in the order given, which is that in which letters get their sizes.
+
+        Args:
+            known: sizes of letters that are known already.
+            like: name of the tensor whose dtype and device the others have; None is the first one given.
+            values: what the caller gave for the inputs, by name.
+
+        Raises:
+            TypeError, ValueError: a tensor has the wrong type, dtype, device or shape.
+        """
+        sizes: Sizes = {} if known is None else dict(known)
+        like = like or next(iter(values))
+        check_tensor(like, values[like])
+        for name, value in values.items():
+            declared = self.by_name[name]
+            if value is None and declared.optional:
+                continue
+            if name != like:
+                check_tensor(name, value, values[like], like)
+            declared.check(value, sizes)
+        return sizes
+
+    def sizes(self, arguments: Sequence[Any]) -> Sizes:
+        """The sizes of the letters, from tensors as the kernels get them."""
+        found: Sizes = {}
+        for declared, tensor in zip(self.inputs, arguments, strict=False):
+            if tensor is not None:
+                found.update(zip(declared.shape.split(), tensor.shape, strict=True))
+        return found
+
+    def empty_results(self, kept: Kept, *arguments: Any) -> Tensors:
+        """Results of the right shapes and dtypes, unwritten: what a fake kernel returns."""
+        tensors = dict(zip(self.input_names, arguments, strict=False))
+        sizes = self.sizes(arguments)
+        sizes |= kept.sizes(sizes, arguments)
+
+        def empty(t: T) -> Tensor:
+            shape = [int(letter) if letter.isdigit() else sizes[letter] for letter in t.shape.split()]
+            if isinstance(t.like, torch.dtype):
+                return arguments[0].new_empty(shape, dtype=t.like)
+            return (arguments[0] if t.like is None else tensors[t.like]).new_empty(shape)
+
+        return tuple(empty(t) for t in (*self.outputs, *kept.tensors))
+
+    def places(self, needs: int) -> list[int]:
+        """The places of the inputs whose gradients are asked for: bit k of `needs` is the k-th."""
+        return [k for k in range(len(self.inputs)) if needs >> k & 1]
+
+    def wanted(self, needs: int) -> frozenset[str]:
+        """The names of the inputs whose gradients are asked for."""
+        return frozenset(self.input_names[k] for k in self.places(needs))
+
+    def needs(self, wanted: Sequence[bool]) -> int:
+        """The number whose bit k says whether the k-th gradient is asked for."""
+        return sum(1 << k for k, asked in enumerate(wanted) if asked)
+
+    def refuses(self, backend: str, dtype: torch.dtype, n: int | None) -> str | None:
+        """Why the kernels of a backend cannot compute the op in this dtype for n nodes, or None."""
+        served = self.serves[backend]
+        if dtype not in served:
+            names = [str(d).removeprefix("torch.") for d in served]
+            words = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+            return f"it computes {self.name} in {words}, got {dtype}"
+        largest = self.largest_n.get(backend)
+        if n is not None and largest is not None and n > largest:
+            return f"it computes {self.name} up to n = {largest}, got n = {n}"
+        return None
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What users call."""
+        return getattr(importlib.import_module(f"vfrnn_kernels.{self.name}"), self.name)
+
+
+#: Every op, by name.
+OPS: dict[str, Op] = {}
+
+
+def declare(op: Op) -> Op:
+    """Adds the op to OPS."""
+    OPS[op.name] = op
+    return op
