@@ -303,7 +303,7 @@ __global__ void __launch_bounds__(S::most_threads, 1)
   float* z = mesh.shared() + layout.z;
   Times* times = reinterpret_cast<Times*>(z + p.n);
   Adjoint<S> adjoint = {p, g, layout, mesh, nodes, times};
-  for_nodes(p.n, [&](int j) { nodes[j].r = inverse_root(p.b[j]); });
+  for_nodes(p.n, [&](int j) { nodes[j].r = gpu::inverse_root(p.b[j]); });
   if (threadIdx.x == 0) {
     const TimeStep step = time_step(*g.taken, *p.dt);
     *times = {step.tau, 0.f, slot, step.count, (step.count + g.state_count - 1) / g.state_count};

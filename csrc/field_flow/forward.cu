@@ -13,7 +13,7 @@ __global__ void __launch_bounds__(S::most_threads, 1)
   Mesh<S> mesh(p, layout, of_slot(f.C, p.one_field ? 0 : int64_t(p.m) * p.n));
   Node* nodes = reinterpret_cast<Node*>(mesh.shared() + layout.nodes);
   float* z = mesh.shared() + layout.z;
-  for_nodes(p.n, [&](int j) { nodes[j].r = inverse_root(p.b[j]); });
+  for_nodes(p.n, [&](int j) { nodes[j].r = gpu::inverse_root(p.b[j]); });
   uint32_t round = 0;
   if (p.one_field) contract_for_all(mesh, f.C);
   float taken = f.read ? *f.read : float(f.substeps);

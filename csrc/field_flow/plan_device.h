@@ -140,7 +140,7 @@ VFRNN_DEVICE float planned_substeps(const Mesh<S>& mesh, const Node* nodes, floa
     sharper = found < 1.f ? found : 1.f;
   }
   const float needed = bound * sharper / limit;
-  if (!(needed <= most_substeps)) return not_a_number();
+  if (!(needed <= most_substeps)) return gpu::not_a_number();
   return needed > 1.f ? ceilf(needed) : 1.f;
 }
 
