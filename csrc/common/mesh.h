@@ -9,16 +9,6 @@
 
 namespace vfrnn {
 
-// The kernels of the active instruction set
-template <class T>
-const MeshKernels<T>& mesh_kernels() {
-  if constexpr (sizeof(T) == 4) {
-    return select_isa(baseline::mesh_float, avx2::mesh_float, avx512::mesh_float);
-  } else {
-    return select_isa(baseline::mesh_double, avx2::mesh_double, avx512::mesh_double);
-  }
-}
-
 template <class T>
 void check_positive(const char* name, const Tensor& t) {
   const T* x = t.const_data_ptr<T>();

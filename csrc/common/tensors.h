@@ -46,6 +46,11 @@ void require(bool holds, const Parts&... parts) {
   throw std::runtime_error(message.str());
 }
 
+// Whether the mask `needs` of a backward asks for the gradient number `gradient` (ops.cpp).
+inline bool wanted(int64_t needs, int gradient) {
+  return (needs >> gradient & 1) != 0;
+}
+
 // x - x is 0 exactly for the finite numbers
 template <class T>
 bool all_finite(const T* x, int64_t count) {

@@ -105,7 +105,7 @@ struct Backward {
   // Of every sample: (B, n), (B, m), (B,), (B,)
   std::vector<T> rows_b = {}, rows_w = {}, tau_parts = {}, scale_parts = {};
 
-  bool needed(int bit) const { return (needs >> bit & 1) != 0; }
+  bool needed(int bit) const { return wanted(needs, bit); }
   bool needs_C() const { return needed(v_bit) || needed(w_bit) || needed(G_bit); }
   int64_t place(int64_t i, int64_t first) const { return (i - first) * problem.m * problem.n; }
 
@@ -216,7 +216,7 @@ Gradients field_flow_backward(const Tensor& grad_, const Tensor& h_, const Tenso
                               const Tensor& taken, bool volume_preserving, int64_t order, int64_t, int64_t needs) {
   const Tensor h = packed(h_), grad = packed(grad_);
   const int64_t n = h.size(1), m = N.size(0), d = G.size(1);
-  const auto needed = [&](int bit) { return (needs >> bit & 1) != 0; };
+  const auto needed = [&](int bit) { return wanted(needs, bit); };
   const auto absent = [&]() { return empty_tensor(h, {0}); };
   Tensor grad_h = needed(h_bit) ? empty_tensor(h, {h.size(0), n}) : absent();
   Tensor grad_v = needed(v_bit) ? zeros_tensor(h, {v.size(0), m, d}) : absent();

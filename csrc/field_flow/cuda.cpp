@@ -108,7 +108,7 @@ Gradients field_flow_backward(const Tensor& grad_, const Tensor& h, const Tensor
   const Tensor grad = packed(grad_);
   const int64_t B = p.B, n = p.n, m = p.m, d = p.d;
   const bool runs = h.numel() > 0 && needs != 0;
-  const auto needed = [&](int bit) { return (needs >> bit & 1) != 0; };
+  const auto needed = [&](int bit) { return wanted(needs, bit); };
   const auto gradient = [&](int bit, std::initializer_list<int64_t> sizes) {
     return !needed(bit) ? empty_tensor(h, {0}) : runs ? empty_tensor(h, sizes) : zeros_tensor(h, sizes);
   };

@@ -18,15 +18,6 @@
 
 namespace vfrnn {
 
-template <class T>
-const FieldFlowKernels<T>& field_flow_kernels() {
-  if constexpr (sizeof(T) == 4) {
-    return select_isa(baseline::field_flow_float, avx2::field_flow_float, avx512::field_flow_float);
-  } else {
-    return select_isa(baseline::field_flow_double, avx2::field_flow_double, avx512::field_flow_double);
-  }
-}
-
 // Pieces of one Scratch, each starting on a cache line.
 template <class T>
 class Pieces {
@@ -53,8 +44,8 @@ class Pieces {
 // One call: its sizes and its scaled mesh.
 template <class T>
 struct FlowProblem {
-  const FieldFlowKernels<T>& kernel = field_flow_kernels<T>();
-  const MeshKernels<T>& rows = mesh_kernels<T>();
+  const FieldFlowKernels<T>& kernel = IsaTable<FieldFlowKernels<T>>::active();
+  const MeshKernels<T>& rows = IsaTable<MeshKernels<T>>::active();
   int64_t B, n, m, d, order, k;
   bool shared, volume_preserving;  // shared: one field for all samples
   Tensor v_, b_, w_, G_;

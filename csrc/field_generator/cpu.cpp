@@ -36,7 +36,7 @@ inline int64_t cells_per_task(int64_t d, int64_t n) {
 template <class T>
 void contract_cell(const T* G, const T* v, T w, int64_t d, int64_t n, T* scaled, T* out) {
   for (int64_t k = 0; k < d; ++k) scaled[k] = w * v[k];
-  mesh_kernels<T>().contract(G, scaled, 0, nullptr, d, n, 1, out, 0);
+  IsaTable<MeshKernels<T>>::active().contract(G, scaled, 0, nullptr, d, n, 1, out, 0);
 }
 
 // The lower triangle and the diagonal of a skew-symmetric matrix from its upper triangle, tile by tile: a column of
@@ -63,7 +63,8 @@ void negative_column_sums(const T* X, int64_t m, int64_t n, T* out) {
   ts::parallel_for(0, (n + columns - 1) / columns, 1 + 65536 / (columns * m + 1), [&](int64_t begin, int64_t end) {
     const int64_t first = begin * columns, width = std::min(n, end * columns) - first;
     std::fill(out + first, out + first + width, T(0));
-    for (int64_t c = 0; c < m; ++c) mesh_kernels<T>().add(out + first, T(-1), X + c * n + first, width);
+    for (int64_t c = 0; c < m; ++c)
+      IsaTable<MeshKernels<T>>::active().add(out + first, T(-1), X + c * n + first, width);
   });
 }
 
@@ -99,7 +100,7 @@ void complete_forward(const T* b, const T* w, const T* v, int64_t n, T* S, T* de
       row[c] = flux * (half * rj[c]);
       others[c] -= flux;
     }
-    delta[i] += mesh_kernels<T>().dot(w, v, cells);
+    delta[i] += IsaTable<MeshKernels<T>>::active().dot(w, v, cells);
     w += cells, v += cells;
   }
   for (int64_t j = 0; j < n; ++j) delta[j] /= b[j];
@@ -145,7 +146,7 @@ void add_grad_b(const T* R, const T* r, const T* grad_delta, const T* S, const T
   for (int64_t j = 0; j < n; ++j) root[j] = T(1) / r[j];
   for (int64_t i = 0; i < n; ++i) {
     for (int64_t j = 0; j < n; ++j) product[j] = R[i * n + j] * S[i * n + j];
-    const T sum = mesh_kernels<T>().dot(product.data(), root.data(), n) * root[i];
+    const T sum = IsaTable<MeshKernels<T>>::active().dot(product.data(), root.data(), n) * root[i];
     grad_b[i] -= (sum + grad_delta[i] * delta[i]) / b[i];
   }
 }
@@ -156,7 +157,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> field_generator_backward(
   const Tensor grad_S = packed(grad_S_), grad_delta = packed(grad_delta_), b = packed(b_), w = packed(w_),
                v = packed(v_), Sc = packed(S), deltac = packed(delta);
   const int64_t K = v.size(0), n = b.size(0), m = w.size(0), d = v.size(2);
-  const auto needed = [&](int bit) { return (needs >> bit & 1) != 0; };
+  const auto needed = [&](int bit) { return wanted(needs, bit); };
   const bool general = N_.has_value();
   Tensor grad_b = zeros_tensor(v, {needed(grad_b_bit) ? n : 0}), grad_w = zeros_tensor(v, {needed(grad_w_bit) ? m : 0});
   // The first field writes grad_N and grad_G, the others add to them.
@@ -175,7 +176,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> field_generator_backward(
     T* Rp = R.get();
     Tensor N, G;
     if (general) N = packed(*N_), G = packed(*G_);
-    const MeshKernels<T>& rows = mesh_kernels<T>();
+    const MeshKernels<T>& rows = IsaTable<MeshKernels<T>>::active();
     for (int64_t k = 0; k < K; ++k) {
       const T *gS = grad_S.const_data_ptr<T>() + k * n * n, *gd = grad_delta.const_data_ptr<T>() + k * n;
       const T* vp = v.const_data_ptr<T>() + k * m * d;

@@ -57,7 +57,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> field_generator_backward(
   const Tensor grad_S = packed(grad_S_), grad_delta = packed(grad_delta_), S = packed(S_), delta = packed(delta_);
   const int64_t K = v.size(0), n = b.size(0), m = w.size(0), d = v.size(2);
   const bool general = N.has_value();
-  const auto needed = [&](int bit) { return (needs >> bit & 1) != 0 && (general || (bit != N_bit && bit != G_bit)); };
+  const auto needed = [&](int bit) { return wanted(needs, bit) && (general || (bit != N_bit && bit != G_bit)); };
   const bool runs = K * n > 0;
   const auto gradient = [&](int bit, std::initializer_list<int64_t> sizes) {
     return !needed(bit) ? empty_tensor(v, {0}) : runs ? empty_tensor(v, sizes) : zeros_tensor(v, sizes);

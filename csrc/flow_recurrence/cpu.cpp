@@ -13,6 +13,7 @@
 #include <tuple>
 #include <vector>
 
+#include "common/isa.h"
 #include "common/matmul.h"
 #include "common/scratch.h"
 #include "common/tensors.h"
@@ -39,20 +40,11 @@ enum Gradient {
   scale_bit
 };
 
-template <class T>
-const FlowRecurrenceKernels<T>& row_kernels() {
-  if constexpr (sizeof(T) == 4) {
-    return select_isa(baseline::flow_recurrence_float, avx2::flow_recurrence_float, avx512::flow_recurrence_float);
-  } else {
-    return select_isa(baseline::flow_recurrence_double, avx2::flow_recurrence_double, avx512::flow_recurrence_double);
-  }
-}
-
 // The inputs of a layer and what it makes of them.
 template <class T>
 struct Layer {
-  const MeshKernels<T>& rows = mesh_kernels<T>();
-  const FlowRecurrenceKernels<T>& kernel = row_kernels<T>();
+  const MeshKernels<T>& rows = IsaTable<MeshKernels<T>>::active();
+  const FlowRecurrenceKernels<T>& kernel = IsaTable<FlowRecurrenceKernels<T>>::active();
   Activation activation;
   int64_t steps, B, i, n, cells;  // cells: m d, the length of a field
   Tensor x_, U_, v_, V_, h0_;
@@ -341,7 +333,7 @@ Results flow_recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const 
                                  const Tensor& scale, const Tensor& hs_, const Tensor& taken, std::string activation,
                                  bool volume_preserving, int64_t order, int64_t, int64_t needs) {
   const int64_t T_ = x.size(0), B = x.size(1), i = x.size(2), n = U.size(0), m = G.size(0), d = G.size(1);
-  const auto needed = [&](int bit) { return (needs >> bit & 1) != 0; };
+  const auto needed = [&](int bit) { return wanted(needs, bit); };
   const auto zeros = [&](int bit, std::initializer_list<int64_t> sizes, bool present = true) {
     return needed(bit) && present ? zeros_tensor(x, sizes) : empty_tensor(x, {0});
   };

@@ -1,6 +1,7 @@
 // flow_recurrence, one row at a time: the activations of the recurrence.
 #include "flow_recurrence/kernels.h"
 
+#include "common/isa.h"
 #include "common/simd.h"
 #include "recurrence/activations.h"
 
@@ -66,8 +67,11 @@ constexpr FlowRecurrenceKernels<T> table{activate_row<T>, derivative_row<T>};
 
 }  // namespace
 
-extern const FlowRecurrenceKernels<float> flow_recurrence_float = table<float>;
-extern const FlowRecurrenceKernels<double> flow_recurrence_double = table<double>;
-
 }  // namespace VFRNN_ISA
+
+template <>
+const FlowRecurrenceKernels<float> IsaTable<FlowRecurrenceKernels<float>>::VFRNN_ISA = VFRNN_ISA::table<float>;
+template <>
+const FlowRecurrenceKernels<double> IsaTable<FlowRecurrenceKernels<double>>::VFRNN_ISA = VFRNN_ISA::table<double>;
+
 }  // namespace vfrnn

@@ -8,7 +8,6 @@
 #include <optional>
 #include <string>
 #include <tuple>
-#include <type_traits>
 
 #include "common/barrier.h"
 #include "common/isa.h"
@@ -27,17 +26,6 @@ constexpr int64_t block_rows = 128;
 // Multiply-adds below which another thread costs more than it takes over: of a call, and of a step where threads meet
 // after every step.
 constexpr int64_t work_per_thread = 200000, work_per_share = 24000;
-
-template <class T>
-const RecurrenceKernelsOf<T>& kernels() {
-  const RecurrenceKernels& table =
-      select_isa(baseline::recurrence_kernels, avx2::recurrence_kernels, avx512::recurrence_kernels);
-  if constexpr (std::is_same_v<T, double>) {
-    return table.of_double;
-  } else {
-    return table.of_float;
-  }
-}
 
 // t itself when the entries of its rows are adjacent, else a contiguous copy.
 Tensor with_adjacent_entries(const Tensor& t) {
@@ -167,7 +155,7 @@ struct Split {
 template <class T>
 void forward(Tensor& hs, const Tensor& x_, const Tensor& U_, const std::optional<Tensor>& c, const Tensor& M_,
              const Tensor& h0_, const std::optional<Tensor>& beta, Activation activation) {
-  const RecurrenceKernelsOf<T>& kernel = kernels<T>();
+  const RecurrenceKernels<T>& kernel = IsaTable<RecurrenceKernels<T>>::active();
   const int64_t W = kernel.panel_width;
   const Tensor x = with_adjacent_entries(x_), h0 = with_adjacent_entries(h0_), U = packed(U_), M = packed(M_);
   const int64_t steps = x.size(0), samples = x.size(1), i = x.size(2), n = M.size(0);
@@ -239,12 +227,12 @@ using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 template <class T>
 Gradients backward(const Tensor& grad_hs_, const Tensor& x_, const Tensor& U_, bool has_c, const Tensor& M_,
                    const Tensor& h0_, bool has_beta, const Tensor& hs_, Activation activation, int64_t needs) {
-  const RecurrenceKernelsOf<T>& kernel = kernels<T>();
+  const RecurrenceKernels<T>& kernel = IsaTable<RecurrenceKernels<T>>::active();
   const int64_t W = kernel.panel_width;
   const Tensor grad_hs = with_adjacent_entries(grad_hs_), x = with_adjacent_entries(x_),
                h0 = with_adjacent_entries(h0_), hs = packed(hs_), U = packed(U_), M = packed(M_);
   const int64_t steps = x.size(0), samples = x.size(1), i = x.size(2), n = M.size(0), panels = panels_of(n, W);
-  const auto needed = [&](int bit) { return (needs >> bit & 1) != 0; };
+  const auto needed = [&](int bit) { return wanted(needs, bit); };
   const bool needs_x = needed(grad_x_bit), needs_U = needed(grad_U_bit), needs_c = has_c && needed(grad_c_bit),
              needs_M = needed(grad_M_bit), needs_h0 = needed(grad_h0_bit),
              needs_beta = has_beta && needed(grad_beta_bit);

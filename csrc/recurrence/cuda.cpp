@@ -154,8 +154,7 @@ Gradients recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const Ten
   const int64_t T = x.size(0), B = x.size(1), i = x.size(2);
   const int n = width_of(M_);
   const auto needed = [&](int bit) {
-    return (needs >> bit & 1) != 0 && (bit != grad_c_bit || c.has_value()) &&
-           (bit != grad_beta_bit || beta.has_value());
+    return wanted(needs, bit) && (bit != grad_c_bit || c.has_value()) && (bit != grad_beta_bit || beta.has_value());
   };
   const bool runs = T * B > 0;
   const auto result = [&](int bit, const Tensor& like, std::initializer_list<int64_t> sizes) {

@@ -4,6 +4,7 @@
 // Beside what the caller sees there are only buffers of a few steps, sized for the second cache: the current state in
 // panels (forward), the gradients of the pre-activations of one chunk of steps and the matching [h_{t-1}, x_t, 1]
 // (backward), from which the weight gradients take one rank-K update per chunk.
+#include "common/isa.h"
 #include "recurrence/state_panels.h"
 
 namespace vfrnn {
@@ -211,14 +212,17 @@ void backward(const BackwardProblem<T>& b, int64_t begin, int64_t end, const Sha
   }
 }
 
+template <class T>
+constexpr RecurrenceKernels<T> table{panel_width<T>,        forward_state<T>, forward_workspace<T>, backward_state<T>,
+                                     backward_workspace<T>, sums_size<T>,     forward<T>,           backward<T>};
+
 }  // namespace
 
-const RecurrenceKernels recurrence_kernels{
-    {panel_width<float>, forward_state<float>, forward_workspace<float>, backward_state<float>,
-     backward_workspace<float>, sums_size<float>, forward<float>, backward<float>},
-    {panel_width<double>, forward_state<double>, forward_workspace<double>, backward_state<double>,
-     backward_workspace<double>, sums_size<double>, forward<double>, backward<double>},
-};
-
 }  // namespace VFRNN_ISA
+
+template <>
+const RecurrenceKernels<float> IsaTable<RecurrenceKernels<float>>::VFRNN_ISA = VFRNN_ISA::table<float>;
+template <>
+const RecurrenceKernels<double> IsaTable<RecurrenceKernels<double>>::VFRNN_ISA = VFRNN_ISA::table<double>;
+
 }  // namespace vfrnn

@@ -67,7 +67,7 @@ struct BackwardSums {
 };
 
 template <class T>
-struct RecurrenceKernelsOf {
+struct RecurrenceKernels {
   int64_t panel_width;
   // Entries of the workspaces for blocks of up to `rows` samples: one for all shares of a block, one for each share.
   int64_t (*forward_state)(const ForwardProblem<T>&, int64_t rows);
@@ -80,20 +80,5 @@ struct RecurrenceKernelsOf {
   void (*backward)(const BackwardProblem<T>&, int64_t begin, int64_t end, const Share&, T* state, T* workspace,
                    const BackwardSums<T>&);
 };
-
-struct RecurrenceKernels {
-  RecurrenceKernelsOf<float> of_float;
-  RecurrenceKernelsOf<double> of_double;
-};
-
-namespace baseline {
-extern const RecurrenceKernels recurrence_kernels;
-}
-namespace avx2 {
-extern const RecurrenceKernels recurrence_kernels;
-}
-namespace avx512 {
-extern const RecurrenceKernels recurrence_kernels;
-}
 
 }  // namespace vfrnn

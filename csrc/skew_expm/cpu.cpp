@@ -14,28 +14,6 @@
 
 namespace vfrnn {
 
-namespace baseline {
-extern const SkewExpmKernels<float> skew_expm_float;
-extern const SkewExpmKernels<double> skew_expm_double;
-}  // namespace baseline
-namespace avx2 {
-extern const SkewExpmKernels<float> skew_expm_float;
-extern const SkewExpmKernels<double> skew_expm_double;
-}  // namespace avx2
-namespace avx512 {
-extern const SkewExpmKernels<float> skew_expm_float;
-extern const SkewExpmKernels<double> skew_expm_double;
-}  // namespace avx512
-
-template <>
-const SkewExpmKernels<float>& skew_expm_kernels() {
-  return select_isa(baseline::skew_expm_float, avx2::skew_expm_float, avx512::skew_expm_float);
-}
-template <>
-const SkewExpmKernels<double>& skew_expm_kernels() {
-  return select_isa(baseline::skew_expm_double, avx2::skew_expm_double, avx512::skew_expm_double);
-}
-
 namespace {
 
 // What the forward finds wrong with a matrix; raised after the parallel region.
@@ -73,7 +51,12 @@ template <class T>
 class SkewExpm {
  public:
   SkewExpm(const Team& team, int64_t n, T* scratch)
-      : n_(n), nn_(n * n), kernels_(skew_expm_kernels<T>()), team_(team), mm_(team, n), scratch_(scratch) {}
+      : n_(n),
+        nn_(n * n),
+        kernels_(IsaTable<SkewExpmKernels<T>>::active()),
+        team_(team),
+        mm_(team, n),
+        scratch_(scratch) {}
 
   static int64_t forward_scratch(int64_t n) { return 3 * n * n + std::max(6 * n, 3 * pair_tiles(n)); }
   // The squared matrices that are not saved are made again.
@@ -404,7 +387,7 @@ std::tuple<Tensor, Tensor> skew_expm_backward(const Tensor& grad_Q_, const Tenso
                                               const Tensor& Q, const Tensor& saved_, int64_t needs) {
   const Tensor grad_Q = packed(grad_Q_), S = packed(S_), dt = packed(dt_), saved = packed(saved_);
   const int64_t K = S.size(0), n = S.size(1);
-  const bool needs_S = needs >> grad_S_bit & 1, needs_dt = needs >> grad_dt_bit & 1;
+  const bool needs_S = wanted(needs, grad_S_bit), needs_dt = wanted(needs, grad_dt_bit);
   Tensor grad_S = empty_tensor(Q, {K, n, n}), grad_dt = empty_tensor(Q, {needs_dt ? K : 0});
   dispatch_real(S, [&](auto zero) {
     using T = decltype(zero);

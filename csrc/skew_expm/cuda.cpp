@@ -42,7 +42,7 @@ std::tuple<Tensor, Tensor> skew_expm_backward(const Tensor& grad_Q_, const Tenso
                      device.stream),
                  "skew_expm_backward");
   }
-  const auto asked = [&](int bit, const Tensor& t) { return needs >> bit & 1 ? t : empty_tensor(S, {0}); };
+  const auto asked = [&](int bit, const Tensor& t) { return wanted(needs, bit) ? t : empty_tensor(S, {0}); };
   return {asked(grad_S_bit, grad_S), asked(grad_dt_bit, grad_dt)};
 }
 

@@ -1,6 +1,7 @@
 // Elementwise passes of skew_expm, one copy per instruction set (common/simd.h).
 #include "skew_expm/kernels.h"
 
+#include "common/isa.h"
 #include "common/simd.h"
 
 namespace vfrnn {
@@ -177,10 +178,11 @@ constexpr SkewExpmKernels<T> table = {combine<T>, project<T>, generator<T>, row_
 
 }  // namespace
 
-extern const SkewExpmKernels<float> skew_expm_float;
-extern const SkewExpmKernels<double> skew_expm_double;
-const SkewExpmKernels<float> skew_expm_float = table<float>;
-const SkewExpmKernels<double> skew_expm_double = table<double>;
-
 }  // namespace VFRNN_ISA
+
+template <>
+const SkewExpmKernels<float> IsaTable<SkewExpmKernels<float>>::VFRNN_ISA = VFRNN_ISA::table<float>;
+template <>
+const SkewExpmKernels<double> IsaTable<SkewExpmKernels<double>>::VFRNN_ISA = VFRNN_ISA::table<double>;
+
 }  // namespace vfrnn

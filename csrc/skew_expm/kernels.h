@@ -28,7 +28,4 @@ struct SkewExpmKernels {
   void (*row_norms)(const T* x, int64_t n, int64_t begin, int64_t end, T* magnitudes, T* squares);
 };
 
-template <class T>
-const SkewExpmKernels<T>& skew_expm_kernels();
-
 }  // namespace vfrnn

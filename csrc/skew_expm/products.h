@@ -52,8 +52,9 @@ void for_batch(int64_t K, int64_t n, int64_t count, const F& f) {
 // out = c R (x + sign x^T) R with R = diag(r), the identity where r is null; out may be x.
 template <class T>
 void project(const Team& team, T* out, const T* x, const T* r, T c, T sign, int64_t n) {
-  team.split(pair_tiles(n),
-             [&](int64_t begin, int64_t end) { skew_expm_kernels<T>().project(out, x, r, c, sign, n, begin, end); });
+  team.split(pair_tiles(n), [&](int64_t begin, int64_t end) {
+    IsaTable<SkewExpmKernels<T>>::active().project(out, x, r, c, sign, n, begin, end);
+  });
 }
 
 // How many matrices of size n the forward keeps per matrix of the batch: the plan (its first entry is s), the powers

@@ -6,7 +6,6 @@
 #include <optional>
 #include <string>
 #include <tuple>
-#include <type_traits>
 #include <vector>
 
 #include "common/isa.h"
@@ -24,17 +23,6 @@ constexpr int64_t block_rows = 64, work_per_thread = 200000;
 constexpr double two_over_pi = 0.63661977236758134308;
 
 template <class T>
-const SpectralKernelsOf<T>& kernels() {
-  const SpectralKernels& table =
-      select_isa(baseline::spectral_kernels, avx2::spectral_kernels, avx512::spectral_kernels);
-  if constexpr (std::is_same_v<T, double>) {
-    return table.of_double;
-  } else {
-    return table.of_float;
-  }
-}
-
-template <class T>
 std::vector<T> padded(const Tensor& v, int64_t W, double factor) {
   const Tensor values = packed(v);
   const int64_t count = v.numel();
@@ -46,7 +34,7 @@ std::vector<T> padded(const Tensor& v, int64_t W, double factor) {
 // What both chains read; the tensors and vectors live as long as it.
 template <class T>
 struct Chain {
-  const SpectralKernelsOf<T>& kernel = kernels<T>();
+  const SpectralKernels<T>& kernel = IsaTable<SpectralKernels<T>>::active();
   SpectralProblem<T> problem{};
   int64_t samples;
   Tensor dt;

@@ -2,6 +2,7 @@
 // names: spectral_recurrence.h; products: panels.h; derivation: vfrnn_kernels/spectral_recurrence/README.md.
 #include "spectral_recurrence/kernels.h"
 
+#include "common/isa.h"
 #include "recurrence/state_panels.h"
 #include "spectral_recurrence/elementary.h"
 
@@ -180,12 +181,16 @@ void backward(const SpectralProblem<T>& s, int64_t begin, int64_t end, T* memory
   }
 }
 
+template <class T>
+constexpr SpectralKernels<T> table{panel_width<T>, workspace<T>, forward<T>, backward<T>};
+
 }  // namespace
 
-const SpectralKernels spectral_kernels{
-    {panel_width<float>, workspace<float>, forward<float>, backward<float>},
-    {panel_width<double>, workspace<double>, forward<double>, backward<double>},
-};
-
 }  // namespace VFRNN_ISA
+
+template <>
+const SpectralKernels<float> IsaTable<SpectralKernels<float>>::VFRNN_ISA = VFRNN_ISA::table<float>;
+template <>
+const SpectralKernels<double> IsaTable<SpectralKernels<double>>::VFRNN_ISA = VFRNN_ISA::table<double>;
+
 }  // namespace vfrnn

@@ -32,27 +32,12 @@ struct SpectralProblem {
 };
 
 template <class T>
-struct SpectralKernelsOf {
+struct SpectralKernels {
   int64_t panel_width;
   int64_t (*workspace)(const SpectralProblem<T>&, int64_t rows);  // entries, for a block of up to `rows` samples
   // Samples begin..end, for all steps.
   void (*forward)(const SpectralProblem<T>&, int64_t begin, int64_t end, T* workspace);
   void (*backward)(const SpectralProblem<T>&, int64_t begin, int64_t end, T* workspace);
 };
-
-struct SpectralKernels {
-  SpectralKernelsOf<float> of_float;
-  SpectralKernelsOf<double> of_double;
-};
-
-namespace baseline {
-extern const SpectralKernels spectral_kernels;
-}
-namespace avx2 {
-extern const SpectralKernels spectral_kernels;
-}
-namespace avx512 {
-extern const SpectralKernels spectral_kernels;
-}
 
 }  // namespace vfrnn

@@ -13,15 +13,6 @@
 namespace vfrnn {
 namespace {
 
-template <class T>
-const StrangStepKernels<T>& kernels() {
-  if constexpr (sizeof(T) == 4) {
-    return select_isa(baseline::strang_step_float, avx2::strang_step_float, avx512::strang_step_float);
-  } else {
-    return select_isa(baseline::strang_step_double, avx2::strang_step_double, avx512::strang_step_double);
-  }
-}
-
 enum Gradient { grad_S_bit = 0, grad_delta_bit, grad_dt_bit };
 
 // M1^k by the binary digits of k after the first: a squaring each, and a factor M1 where the digit is 1.
@@ -139,7 +130,7 @@ class StrangStep {
   int64_t n_, nn_, substeps_;
   std::vector<bool> digits_;
   std::vector<T> e_;
-  const StrangStepKernels<T>& kernels_ = kernels<T>();
+  const StrangStepKernels<T>& kernels_ = IsaTable<StrangStepKernels<T>>::active();
   const Team& team_;
   Products<T> mm_;
   T* scratch_;
@@ -181,7 +172,7 @@ std::tuple<Tensor, Tensor, Tensor> strang_step_backward(const Tensor& grad_M_, c
   const Tensor grad_M = packed(grad_M_), S = packed(S_), delta = packed(delta_), dt = packed(dt_), Q = packed(Q_),
                M = packed(M_), saved = packed(saved_);
   const int64_t K = S.size(0), n = S.size(1);
-  const auto needed = [&](int bit) { return (needs >> bit & 1) != 0; };
+  const auto needed = [&](int bit) { return wanted(needs, bit); };
   Tensor grad_S = empty_tensor(M, {K, n, n}), grad_delta = empty_tensor(M, {K, n});
   Tensor grad_dt = empty_tensor(M, {needed(grad_dt_bit) ? K : 0});
   dispatch_real(S, [&](auto zero) {

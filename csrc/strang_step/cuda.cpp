@@ -46,7 +46,7 @@ std::tuple<Tensor, Tensor, Tensor> strang_step_backward(const Tensor& grad_M_, c
                      device.stream),
                  "strang_step_backward");
   }
-  const auto asked = [&](int bit, const Tensor& t) { return needs >> bit & 1 ? t : empty_tensor(S, {0}); };
+  const auto asked = [&](int bit, const Tensor& t) { return wanted(needs, bit) ? t : empty_tensor(S, {0}); };
   return {asked(grad_S_bit, grad_S), asked(grad_delta_bit, grad_delta), asked(grad_dt_bit, grad_dt)};
 }
 
