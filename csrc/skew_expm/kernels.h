@@ -5,8 +5,6 @@
 
 namespace vfrnn {
 
-// Up to this size a matrix is a thread's alone; beyond it its products and passes are split.
-inline constexpr int64_t small_matrix = 64;
 // Passes over a matrix and its transpose work on pairs of square tiles of this size; `rows` of them count tiles.
 inline constexpr int64_t pair_tile = 32;
 

@@ -6,8 +6,9 @@
 #include <tuple>
 #include <vector>
 
+#include "common/square_matrices.h"
 #include "common/tensors.h"
-#include "skew_expm/products.h"
+#include "skew_expm/exponential.h"
 #include "strang_step/kernels.h"
 
 namespace vfrnn {
