@@ -232,6 +232,7 @@ struct Node {
   float r, e;  // b^-1/2, exp(-tau delta / 4)
   float div, h, u;
 };
+static_assert(sizeof(Node) == field_flow_forward_values * sizeof(float));
 // f(j) for the nodes that this thread owns
 template <class F>
 VFRNN_DEVICE void for_nodes(int n, const F& f) {

@@ -8,7 +8,8 @@ namespace vfrnn {
 namespace {
 
 constexpr float most_substeps = 10000.f;
-constexpr int norms = 5;  // largest sums of rows and columns of W^1/2 N B^-1/2, of W^1/2 G B^-1/2, and |v_c|^2
+constexpr int norms =
+    field_flow_norms;  // largest sums of rows and columns of W^1/2 N B^-1/2, of W^1/2 G B^-1/2, and |v_c|^2
 
 VFRNN_DEVICE float larger(float a, float b) {  // NaN if one is
   return b > a || b != b ? b : a;

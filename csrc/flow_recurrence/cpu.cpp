@@ -151,7 +151,7 @@ std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std
   dispatch_real(x, [&](auto zero) {
     using T = decltype(zero);
     const Layer<T> layer(x, U, c, v, V, h0, beta, activation);
-    FlowProblem<T> problem(h0, v, b, w, N, G, dt, scale, volume_preserving, order, substeps, false);
+    FlowProblem<T> problem({h0, v, b, w, N, G, dt, scale, volume_preserving, order, substeps}, false);
     if (substeps == 0) {
       const double bound = generators_bound(problem, layer.v, 1),
                    slope = generators_bound(problem, layer.V, layer.i) * layer.largest_input();
@@ -264,7 +264,7 @@ class Backward {
         layer_.field(at, v_t);
         field.load(v_t, 1);
         const auto [tau, scale] =
-            sample_gradients(problem_, field, 0, previous, grad_z, tape, carried, grad_e, grad_b, row);
+            sample_gradients<T>(problem_, field, 0, previous, grad_z, tape, {carried, grad_b, row, grad_e});
         sums_tau_[g] += tau, sums_scale_[g] += scale;
         problem_.rows.add(sums_b_.data() + g * n, T(1), grad_b, n);
         if (X) {
@@ -357,7 +357,7 @@ Results flow_recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const 
     const Layer<T> layer(x, U, c, v, V, h0, beta, activation);
     const int64_t substeps = int64_t(*taken.const_data_ptr<T>());
     require(substeps >= 1, "taken must be what flow_recurrence returned, got ", substeps);
-    const FlowProblem<T> problem(h0, v, b, w, N, G, dt, scale, volume_preserving, order, substeps);
+    const FlowProblem<T> problem({h0, v, b, w, N, G, dt, scale, volume_preserving, order, substeps});
     int bit = 0;
     const auto data = [&](Tensor& t, bool present = true) {
       return needed(bit++) && present ? t.mutable_data_ptr<T>() : nullptr;

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <tuple>
 
+#include "common/gradients.h"
 #include "common/tensors.h"
 #include "skew_expm/exponential.h"
 
@@ -26,18 +27,18 @@ std::tuple<Tensor, Tensor> skew_expm_backward(const Tensor& grad_Q_, const Tenso
                                               const Tensor& Q, const Tensor& saved_, int64_t needs) {
   const Tensor grad_Q = packed(grad_Q_), S = packed(S_), dt = packed(dt_), saved = packed(saved_);
   const int64_t K = S.size(0), n = S.size(1);
-  const bool needs_S = wanted(needs, grad_S_bit), needs_dt = wanted(needs, grad_dt_bit);
-  Tensor grad_S = empty_tensor(Q, {K, n, n}), grad_dt = empty_tensor(Q, {needs_dt ? K : 0});
+  const NeededGradients needed(Q, needs);
+  Tensor grad_S = empty_tensor(Q, {K, n, n}), grad_dt = needed.empty(grad_dt_bit, {K});
   dispatch_real(S, [&](auto zero) {
     using T = decltype(zero);
-    if (needs_S || needs_dt) {
+    if (needed(grad_S_bit) || needed(grad_dt_bit)) {
       skew_expm_gradient(grad_Q.const_data_ptr<T>(), S.const_data_ptr<T>(), dt.const_data_ptr<T>(),
                          saved.const_data_ptr<T>(), K, n, grad_S.mutable_data_ptr<T>(),
-                         needs_dt ? grad_dt.mutable_data_ptr<T>() : nullptr);
+                         needed.data<T>(grad_dt_bit, grad_dt));
     }
     return 0;
   });
-  return {needs_S ? grad_S : empty_tensor(Q, {0}), grad_dt};
+  return {needed.of(grad_S_bit, grad_S), grad_dt};
 }
 
 }  // namespace

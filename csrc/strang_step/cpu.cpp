@@ -6,6 +6,7 @@
 #include <tuple>
 #include <vector>
 
+#include "common/gradients.h"
 #include "common/square_matrices.h"
 #include "common/tensors.h"
 #include "skew_expm/exponential.h"
@@ -173,16 +174,16 @@ std::tuple<Tensor, Tensor, Tensor> strang_step_backward(const Tensor& grad_M_, c
   const Tensor grad_M = packed(grad_M_), S = packed(S_), delta = packed(delta_), dt = packed(dt_), Q = packed(Q_),
                M = packed(M_), saved = packed(saved_);
   const int64_t K = S.size(0), n = S.size(1);
-  const auto needed = [&](int bit) { return wanted(needs, bit); };
+  const NeededGradients needed(M, needs);
   Tensor grad_S = empty_tensor(M, {K, n, n}), grad_delta = empty_tensor(M, {K, n});
-  Tensor grad_dt = empty_tensor(M, {needed(grad_dt_bit) ? K : 0});
+  Tensor grad_dt = needed.empty(grad_dt_bit, {K});
   dispatch_real(S, [&](auto zero) {
     using T = decltype(zero);
     const std::vector<T> step = divided(dt.const_data_ptr<T>(), K, substeps);
     const T *G = grad_M.const_data_ptr<T>(), *q = Q.const_data_ptr<T>(), *d = delta.const_data_ptr<T>(),
             *m = M.const_data_ptr<T>();
     T *gS = grad_S.mutable_data_ptr<T>(), *gd = grad_delta.mutable_data_ptr<T>();
-    T* gt = needed(grad_dt_bit) ? grad_dt.mutable_data_ptr<T>() : nullptr;
+    T* gt = needed.data<T>(grad_dt_bit, grad_dt);
     const int64_t count = StrangStep<T>::gradient_scratch(n, substeps);
     for_batch<T>(K, n, count, [&](const Team& team, int64_t begin, int64_t end, T* scratch) {
       StrangStep<T> strang(team, n, substeps, scratch);
@@ -205,8 +206,7 @@ std::tuple<Tensor, Tensor, Tensor> strang_step_backward(const Tensor& grad_M_, c
     }
     return 0;
   });
-  return {needed(grad_S_bit) ? grad_S : empty_tensor(M, {0}),
-          needed(grad_delta_bit) ? grad_delta : empty_tensor(M, {0}), grad_dt};
+  return {needed.of(grad_S_bit, grad_S), needed.of(grad_delta_bit, grad_delta), grad_dt};
 }
 
 }  // namespace
