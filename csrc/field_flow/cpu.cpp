@@ -83,9 +83,7 @@ std::tuple<Tensor, Tensor> field_flow(const Tensor& h_, const Tensor& v, const T
     *taken.mutable_data_ptr<T>() = T(problem.k);
     std::vector<T> growth(problem.B, T(0));
     flow_states(problem, T(1), h.const_data_ptr<T>(), result.mutable_data_ptr<T>(), growth.data());
-    T largest = 0;
-    for (T x : growth) largest = std::max(largest, x);
-    check_substeps<T>(std::abs(double(problem.tau)) * std::sqrt(double(largest)), order, problem.k);
+    problem.check_growth(growth);
     return 0;
   });
   return {result, taken};

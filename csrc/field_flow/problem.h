@@ -93,6 +93,12 @@ struct FlowProblem {
   }
 
   void set_substeps(int64_t substeps) { k = substeps, tau = dt / T(k); }
+  // growth: of every sample, the largest (||S y|| / ||y||)^2 that the kernels met
+  void check_growth(const std::vector<T>& growth) const {
+    T largest = 0;
+    for (T of_sample : growth) largest = std::max(largest, of_sample);
+    check_substeps<T>(std::abs(double(tau)) * std::sqrt(double(largest)), order, k);
+  }
 
   // Samples first..last in parallel, each thread a few at once.
   template <class F>

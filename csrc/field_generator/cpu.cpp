@@ -17,6 +17,7 @@
 #include "common/mesh.h"
 #include "common/scratch.h"
 #include "common/tensors.h"
+#include "field_generator/inputs.h"
 #include "skew_expm/project.h"
 
 namespace vfrnn {
@@ -208,25 +209,24 @@ class Backward {
   Scratch<T> R_, A_, wvG_;
 };
 
-// The tensors of a call, contiguous.
-struct Inputs {
-  Tensor b, w, v;
-  std::optional<Tensor> N, G;
-  Inputs(const Tensor& b, const Tensor& w, const std::optional<Tensor>& N, const std::optional<Tensor>& G,
-         const Tensor& v)
-      : b(packed(b)), w(packed(w)), v(packed(v)) {
-    if (N.has_value()) this->N = packed(*N), this->G = packed(*G);
-  }
-  template <class T>
-  Mesh<T> mesh() const {
-    const T *to_N = N ? N->const_data_ptr<T>() : nullptr, *to_G = G ? G->const_data_ptr<T>() : nullptr;
-    return {b.const_data_ptr<T>(), w.const_data_ptr<T>(), to_N, to_G, w.size(0), v.size(2), b.size(0), !N};
-  }
-};
+template <class T>
+Mesh<T> mesh_of(const GeneratorInputs& inputs) {
+  const bool complete = inputs.complete();
+  const T *N = complete ? nullptr : inputs.N->template const_data_ptr<T>(),
+          *G = complete ? nullptr : inputs.G->template const_data_ptr<T>();
+  return {inputs.b.template const_data_ptr<T>(),
+          inputs.w.template const_data_ptr<T>(),
+          N,
+          G,
+          inputs.w.size(0),
+          inputs.v.size(2),
+          inputs.b.size(0),
+          complete};
+}
 
 std::tuple<Tensor, Tensor> field_generator(const Tensor& b, const Tensor& w, std::optional<Tensor> N,
                                            std::optional<Tensor> G, const Tensor& v) {
-  const Inputs inputs(b, w, N, G, v);
+  const GeneratorInputs inputs(b, w, N, G, v);
   const int64_t K = v.size(0), n = b.size(0);
   Tensor S = empty_tensor(v, {K, n, n}), delta = empty_tensor(v, {K, n});
   dispatch_real(v, [&](auto zero) {
@@ -234,7 +234,7 @@ std::tuple<Tensor, Tensor> field_generator(const Tensor& b, const Tensor& w, std
     check_positive<T>("b", inputs.b);
     check_positive<T>("w", inputs.w);
     check_finite<T>("v", inputs.v);
-    const Mesh<T> mesh = inputs.template mesh<T>();
+    const Mesh<T> mesh = mesh_of<T>(inputs);
     const Scratch<T> wvG(mesh.complete ? 0 : mesh.m * n), H(mesh.complete ? 0 : n * n);
     for (int64_t k = 0; k < K; ++k) {
       const T* field = inputs.v.template const_data_ptr<T>() + k * mesh.m * mesh.d;
@@ -253,10 +253,10 @@ std::tuple<Tensor, Tensor> field_generator(const Tensor& b, const Tensor& w, std
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> field_generator_backward(
     const Tensor& grad_S_, const Tensor& grad_delta_, const Tensor& b, const Tensor& w, std::optional<Tensor> N,
     std::optional<Tensor> G, const Tensor& v, const Tensor& S_, const Tensor& delta_, int64_t needs) {
-  const Inputs inputs(b, w, N, G, v);
+  const GeneratorInputs inputs(b, w, N, G, v);
   const Tensor grad_S = packed(grad_S_), grad_delta = packed(grad_delta_), S = packed(S_), delta = packed(delta_);
   const int64_t K = v.size(0), n = b.size(0), m = w.size(0), d = v.size(2);
-  const NeededGradients needed(v, N.has_value() ? needs : needs & ~(1 << grad_N_bit | 1 << grad_G_bit));
+  const NeededGradients needed(v, !inputs.complete() ? needs : needs & ~(1 << grad_N_bit | 1 << grad_G_bit));
   // The first field writes grad_N and grad_G: there is none to do so where K is 0.
   const auto written = [&](int bit, std::initializer_list<int64_t> sizes) {
     return K == 0 ? needed.zeros(bit, sizes) : needed.empty(bit, sizes);
@@ -266,7 +266,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> field_generator_backward(
   Tensor grad_v = needed.empty(grad_v_bit, {K, m, d});
   dispatch_real(v, [&](auto zero) {
     using T = decltype(zero);
-    const Mesh<T> mesh = inputs.template mesh<T>();
+    const Mesh<T> mesh = mesh_of<T>(inputs);
     Backward<T> backward(mesh, needed(grad_N_bit));
     typename Backward<T>::Gradients to{needed.data<T>(grad_b_bit, grad_b), needed.data<T>(grad_w_bit, grad_w),
                                        needed.data<T>(grad_N_bit, grad_N), needed.data<T>(grad_G_bit, grad_G), nullptr};

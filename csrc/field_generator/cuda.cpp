@@ -7,41 +7,34 @@
 
 #include "common/cuda_tensors.h"
 #include "common/gradients.h"
+#include "field_generator/inputs.h"
 
 namespace vfrnn {
 namespace {
 
 enum Gradient { b_bit = 0, w_bit, N_bit, G_bit, v_bit };
 
-// The tensors of a call, contiguous, for as long as the launchers use their pointers.
-struct Inputs {
-  Tensor b, w, v;
-  std::optional<Tensor> N, G;
-  Inputs(const Tensor& b, const Tensor& w, const std::optional<Tensor>& N, const std::optional<Tensor>& G,
-         const Tensor& v)
-      : b(packed(b)), w(packed(w)), v(packed(v)) {
-    require(v.scalar_type() == ScalarType::Float, "the CUDA kernels of field_generator are float32");
-    if (N.has_value()) this->N = packed(*N), this->G = packed(*G);
-  }
-  FieldGeneratorProblem problem() const {
-    FieldGeneratorProblem p{};
-    p.b = b.const_data_ptr<float>(), p.w = w.const_data_ptr<float>(), p.v = v.const_data_ptr<float>();
-    if (N) p.N = N->const_data_ptr<float>(), p.G = G->const_data_ptr<float>();
-    p.K = v.size(0), p.m = int(w.size(0)), p.n = int(b.size(0)), p.d = int(v.size(2));
-    return p;
-  }
-};
+FieldGeneratorProblem problem_of(const GeneratorInputs& inputs) {
+  const Tensor &b = inputs.b, &w = inputs.w, &v = inputs.v;
+  require(v.scalar_type() == ScalarType::Float, "the CUDA kernels of field_generator are float32");
+  FieldGeneratorProblem p{};
+  p.b = b.const_data_ptr<float>(), p.w = w.const_data_ptr<float>(), p.v = v.const_data_ptr<float>();
+  if (!inputs.complete()) p.N = inputs.N->const_data_ptr<float>(), p.G = inputs.G->const_data_ptr<float>();
+  p.K = v.size(0), p.m = int(w.size(0)), p.n = int(b.size(0)), p.d = int(v.size(2));
+  return p;
+}
 
 std::tuple<Tensor, Tensor> field_generator(const Tensor& b, const Tensor& w, std::optional<Tensor> N,
                                            std::optional<Tensor> G, const Tensor& v) {
   const OnDevice device(v);
-  const Inputs inputs(b, w, N, G, v);
+  const GeneratorInputs inputs(b, w, N, G, v);
+  const FieldGeneratorProblem problem = problem_of(inputs);
   const int64_t K = v.size(0), n = b.size(0);
   Tensor S = empty_tensor(v, {K, n, n}), delta = empty_tensor(v, {K, n});
   if (K * n > 0) {
-    check_launch(launch_field_generator(inputs.problem(), S.mutable_data_ptr<float>(), delta.mutable_data_ptr<float>(),
-                                        device.stream),
-                 "field_generator");
+    check_launch(
+        launch_field_generator(problem, S.mutable_data_ptr<float>(), delta.mutable_data_ptr<float>(), device.stream),
+        "field_generator");
   }
   return {S, delta};
 }
@@ -50,10 +43,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> field_generator_backward(
     const Tensor& grad_S_, const Tensor& grad_delta_, const Tensor& b, const Tensor& w, std::optional<Tensor> N,
     std::optional<Tensor> G, const Tensor& v, const Tensor& S_, const Tensor& delta_, int64_t needs) {
   const OnDevice device(v);
-  const Inputs inputs(b, w, N, G, v);
+  const GeneratorInputs inputs(b, w, N, G, v);
+  const FieldGeneratorProblem problem = problem_of(inputs);
   const Tensor grad_S = packed(grad_S_), grad_delta = packed(grad_delta_), S = packed(S_), delta = packed(delta_);
   const int64_t K = v.size(0), n = b.size(0), m = w.size(0), d = v.size(2);
-  const bool general = N.has_value();
+  const bool general = !inputs.complete();
   const NeededGradients needed(v, general ? needs : needs & ~(1 << N_bit | 1 << G_bit));
   const bool runs = K * n > 0;
   const auto gradient = [&](int bit, std::initializer_list<int64_t> sizes) {
@@ -75,7 +69,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> field_generator_backward(
     g.grad_v = needed.data<float>(v_bit, grad_v);
     g.parts_b = needed.data<float>(b_bit, parts_b), g.parts_N = needed.data<float>(N_bit, parts_N);
     g.A = to_A ? A.mutable_data_ptr<float>() : nullptr;
-    check_launch(launch_field_generator_backward(inputs.problem(), g, device.stream), "field_generator_backward");
+    check_launch(launch_field_generator_backward(problem, g, device.stream), "field_generator_backward");
   }
   return {grad_b, grad_w, grad_N, grad_G, grad_v};
 }

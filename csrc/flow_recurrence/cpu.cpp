@@ -182,9 +182,7 @@ std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std
       }
     });
     for (char all : finite) require(all, "v + V x must be finite, got NaN or infinity");
-    T largest = 0;
-    for (T one : growth) largest = std::max(largest, one);
-    check_substeps<T>(std::abs(double(problem.tau)) * std::sqrt(double(largest)), order, problem.k);
+    problem.check_growth(growth);
     return 0;
   });
   return {hs, taken};

@@ -287,4 +287,15 @@ VFRNN_DEVICE void multiply_into(float* result, const float* a, const float* b, c
   gpu::sync_threads();
 }
 
+// f(tiling, launch) for matrices of size n <= largest_in_block, a block for each of the K.
+template <class F>
+int with_block_per_matrix(int64_t K, int n, void* stream, const F& f) {
+  const auto launched = [&](auto tiling) {
+    using T = decltype(tiling);
+    return int(f(tiling, gpu::Launch{uint32_t(K), 1, 1, T::threads, T::shared_bytes, 1, false,
+                                     static_cast<cudaStream_t>(stream)}));
+  };
+  return n <= 32 ? launched(SmallTiling{}) : n <= 64 ? launched(MiddleTiling{}) : launched(LargeTiling{});
+}
+
 }  // namespace vfrnn

@@ -70,7 +70,7 @@ class SkewExpm {
 
   Verdict<T> forward(const T* S, T dt, T* Q, T* saved) {
     T *A = buffer(0), *left = buffer(1), *right = buffer(2);
-    const Verdict<T> verdict = make_generator(S, dt, A);
+    const Verdict<T> verdict = scaled_skew_part(S, dt, A);
     if (verdict.what != Verdict<T>::fine) return verdict;
     const T* powers[4] = {A, power(saved, 2), power(saved, 3), power(saved, 4)};
     mm_.set(power(saved, 2), {A}, {A});
@@ -184,15 +184,15 @@ class SkewExpm {
     }
   }
 
-  Verdict<T> make_generator(const T* S, T dt, T* A) {
+  Verdict<T> scaled_skew_part(const T* S, T dt, T* A) {
     const int64_t tiles = pair_tiles(n_);
-    T *largest = buffer(3), *defect = largest + tiles, *finite = defect + tiles;
-    team_.split(tiles, [&](int64_t begin, int64_t end) {
-      kernels_.generator(A, S, dt / 2, n_, begin, end, largest, defect, finite);
-    });
+    T* const found = buffer(3);
+    const SkewFindings<T> rows{found, found + tiles, found + 2 * tiles};
+    team_.split(tiles,
+                [&](int64_t begin, int64_t end) { kernels_.checked_skew_part(A, S, dt / 2, n_, begin, end, rows); });
     T large = 0, wrong = 0, nan = 0;
     for (int64_t t = 0; t < tiles; ++t) {
-      large = std::max(large, largest[t]), wrong = std::max(wrong, defect[t]), nan += finite[t];
+      large = std::max(large, rows.largest[t]), wrong = std::max(wrong, rows.defect[t]), nan += rows.finite[t];
     }
     if (!(nan == 0)) return {Verdict<T>::S_not_finite, 0};
     if (wrong > std::sqrt(std::numeric_limits<T>::epsilon()) * large) return {Verdict<T>::not_skew, wrong};
@@ -298,7 +298,8 @@ void skew_expm_gradient(const T* grad_Q, const T* S, const T* dt, const T* saved
     for (int64_t k = begin; k < end; ++k) {
       T* gradient = grad_S + k * nn;
       const T* Sk = S + k * nn;
-      // dt A^-1 of a generator that is zero is no number: <grad_A, S> is taken before grad_S = dt grad_A is scaled.
+      // grad_A is grad_S / dt, which is no number where dt is 0: <grad_A, S> is taken before grad_S = dt grad_A is
+      // scaled.
       expm.gradient(grad_Q + k * nn, Sk, dt[k], saved + k * stride, gradient, grad_dt ? T(1) : dt[k]);
       if (!grad_dt) continue;
       team.alone([&] {

@@ -59,13 +59,6 @@ __global__ void __launch_bounds__(T::threads, 1) exponential_block_fwd_kernel(co
   }
 }
 
-template <class T>
-int launch(const ExponentialForward& problem, void* stream) {
-  const gpu::Launch launch{uint32_t(problem.K), 1, 1,     T::threads,
-                           T::shared_bytes,     1, false, static_cast<cudaStream_t>(stream)};
-  return gpu::launch(launch, exponential_block_fwd_kernel<T>, problem);
-}
-
 }  // namespace
 
 int64_t exponential_forward_scratch(int64_t K, int n) {
@@ -73,9 +66,9 @@ int64_t exponential_forward_scratch(int64_t K, int n) {
 }
 int exponential_forward(const ExponentialForward& problem, void* stream) {
   if (problem.n > largest_in_block) return exponential_forward_tiled(problem, stream);
-  if (problem.n <= 32) return launch<SmallTiling>(problem, stream);
-  if (problem.n <= 64) return launch<MiddleTiling>(problem, stream);
-  return launch<LargeTiling>(problem, stream);
+  return with_block_per_matrix(problem.K, problem.n, stream, [&](auto tiling, const gpu::Launch& launch) {
+    return gpu::launch(launch, exponential_block_fwd_kernel<decltype(tiling)>, problem);
+  });
 }
 
 }  // namespace vfrnn
