@@ -1,5 +1,4 @@
-// What the CUDA kernels of field_generator share: values of the mesh, and the gradient of b. Included by .cu files
-// only.
+// What the CUDA kernels of field_generator share: values of the mesh, and the gradient of b. For .cu files only.
 #pragma once
 
 #include "common/gpu.h"

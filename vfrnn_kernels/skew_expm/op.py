@@ -95,7 +95,7 @@ _KEPT_BY_CUDA = 11
 
 
 def saved_matrices(S: Tensor) -> int:
-    """L, the number of matrices that the kernel of the device keeps for its backward (csrc/skew_expm/skew_expm*.h)."""
+    """L, the number of matrices that the kernel of the device keeps for its backward (csrc/skew_expm/exponential.h)."""
     return _KEPT_BY_CUDA if S.device.type == "cuda" or CUDA_EMULATED is not None else scheme(S.dtype).r + 6
 
 
