@@ -56,7 +56,7 @@ int64_t substeps_within(double bound, int64_t order) {
   return std::max<int64_t>(1, int64_t(std::ceil(bound / limit)));
 }
 
-// A mesh and the fields on it.
+// A mesh and the fields on it, as the plan reads them.
 template <class T>
 struct FieldsOnMesh {
   const T *N, *G, *w;  // (m, n), (m, d, n), (m,)
@@ -65,8 +65,7 @@ struct FieldsOnMesh {
   int64_t fields, m, d, n;
 };
 
-// Substeps that certainly suffice, from ||S|| <= ||W^1/2 N B^-1/2|| max_c |v_c| ||W^1/2 G B^-1/2||. speed = max_c
-// |v_c|.
+// Substeps that certainly suffice, from ||S|| <= ||W^1/2 N B^-1/2|| speed ||W^1/2 G B^-1/2|| with speed = max_c |v_c|.
 template <class T>
 int64_t plan_substeps(const FieldsOnMesh<T>& mesh, double dt, int64_t order) {
   const int64_t m = mesh.m, d = mesh.d, n = mesh.n;
