@@ -19,7 +19,6 @@
 #include "common/tensors.h"
 #include "field_flow/problem.h"
 #include "flow_recurrence/kernels.h"
-#include "recurrence/activation_names.h"
 
 namespace vfrnn {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <stdint.h>
 
-#include "recurrence/kernels.h"
+#include "common/activations.h"
 
 namespace vfrnn {
 

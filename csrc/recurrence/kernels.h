@@ -1,10 +1,7 @@
 // The kernels of one instruction set: forward and backward of h_t = act(M h_{t-1} + U x_t + c) over one block of
 // samples, for all T. cpu.cpp packs, splits the batch or the state over threads and adds the partial sums.
 //
-// Dimensions: T steps, B samples, n hidden size, i input size. W = panel_width, two vectors.
-// Panels: an array with a long row of `count` entries is cut into ceil(count / W) panels of W columns, each stored on
-// its own as (rows, W), padded at the end of the last one. A panel is what a tile of registers reads with constant
-// strides, and what stays in the first cache while the rows pass.
+// Dimensions: T steps, B samples, n hidden size, i input size. W = panel_width. Panels (common/panels.h):
 //   forward weights   panel p: (n + i, W), the columns pW.. of [M^T; U^T]
 //   backward weights  panel p: (n, W), the columns pW.. of M; for grad_x of U (panels over i)
 //   weight gradients  panel (q, p): (W, W), entry (r, s) is the gradient with respect to row pW + s and column qW + r
@@ -13,16 +10,10 @@
 
 #include <stdint.h>
 
+#include "common/activations.h"
+#include "common/panels.h"
+
 namespace vfrnn {
-
-enum class Activation { modrelu, tanh, relu, identity };
-
-// Rows of a user's tensor, T x B of them; entries of a row are adjacent.
-template <class T>
-struct Rows {
-  T* p;
-  int64_t step, sample;  // strides
-};
 
 template <class T>
 struct ForwardProblem {

@@ -69,4 +69,4 @@ def spectral_recurrence(*args: object) -> tuple[Tensor, Tensor, Tensor]:
 
 def spectral_recurrence_backward(*args: object) -> tuple[Tensor | None, ...]:
     """Its backward on the library's chains."""
-    return backward(torch.ops.vfrnn_kernels.spectral_recurrence_deltas, *args)  # type: ignore[arg-type]
+    return backward(torch.ops.vfrnn_kernels.spectral_recurrence_grad_z, *args)  # type: ignore[arg-type]
