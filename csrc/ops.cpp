@@ -5,9 +5,8 @@
 // T time steps, B samples, i input size.
 //
 // One convention for every backward: (gradients of the outputs, the forward's tensors, its results, its constants,
-// needs)
-// -> one gradient per tensor. Bit k of `needs` asks for the k-th gradient; one that is not asked for, or that belongs
-// to an absent tensor, comes back with shape (0,).
+// needs) -> one gradient per tensor. Bit k of `needs` asks for the k-th gradient; one that is not asked for, or that
+// belongs to an absent tensor, comes back with shape (0,).
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(vfrnn_kernels, m) {
@@ -71,7 +70,7 @@ STABLE_TORCH_LIBRARY(vfrnn_kernels, m) {
   m.def(
       "spectral_recurrence_states(Tensor(a!) hs, Tensor? delta, Tensor dt, Tensor h0, Tensor? beta, Tensor basis,"
       " Tensor omega, str activation, int substeps) -> ()");
-  // grad_hs (T, B, n) -> the gradients of the pre-activations (T, B, n), and grad_h0 (B, n)
+  // grad_hs (T, B, n) -> grad_z (T, B, n), of the pre-activations, and grad_h0 (B, n)
   m.def(
       "spectral_recurrence_grad_z(Tensor grad_hs, Tensor? delta, Tensor dt, Tensor basis, Tensor omega, Tensor hs,"
       " str activation, int substeps) -> (Tensor grad_z, Tensor grad_h0)");

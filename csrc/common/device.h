@@ -1,7 +1,17 @@
-// What plans and bindings need to know of a device. No CUDA header.
+// What plans and bindings need to know of a device, and its number types. No CUDA header.
 #pragma once
 
 #include <cstdint>
+
+namespace vfrnn {
+
+// The number types of matrices and of their products.
+enum class CudaType { bf16, f16, f32, f64 };
+constexpr int bytes_of(CudaType type) {
+  return type == CudaType::f64 ? 8 : type == CudaType::f32 ? 4 : 2;
+}
+
+}  // namespace vfrnn
 
 namespace vfrnn::gpu {
 

@@ -14,15 +14,9 @@
 #include "common/emulator.h"
 #endif
 
-namespace vfrnn::gpu {
+#include "common/host_device.h"
 
-#if defined(__CUDACC__)
-#define VFRNN_DEVICE __device__ __forceinline__
-#define VFRNN_HOST_DEVICE __host__ __device__ __forceinline__
-#else
-#define VFRNN_DEVICE inline
-#define VFRNN_HOST_DEVICE inline
-#endif
+namespace vfrnn::gpu {
 
 // How a kernel is launched. `cluster`: blocks (along x) that share a cluster; `cooperative`: all blocks of the grid run
 // at the same time, as grid_sync needs; `shared`: bytes of dynamic shared memory.
@@ -280,6 +274,15 @@ VFRNN_DEVICE float warp_max(float x) {
   }
   return x;
 }
+// What activations.h needs of numbers, float or double.
+template <class T>
+struct Math {
+  using Number = T;
+  static VFRNN_DEVICE T tanh(T x) { return ::tanh(x); }
+  static VFRNN_DEVICE T magnitude(T x) { return ::fabs(x); }
+  // sign(z) relu(x), where sign(0) = 0 and a NaN stays one.
+  static VFRNN_DEVICE T sign_times_relu(T z, T x) { return z == 0 || x <= 0 ? T(0) : ::copysign(x, z); }
+};
 // All blocks of a cooperative launch. `counter` is 0 before the launch; `round` counts the calls, from 1.
 VFRNN_DEVICE void grid_sync(uint32_t* counter, uint32_t round) {
   sync_threads();

@@ -10,17 +10,25 @@ enum class Isa { baseline, avx2, avx512 };
 Isa active_isa();
 const char* isa_name(Isa isa);
 
-// One of three tables of the same kernels, each compiled for its instruction set.
-template <class Table>
-const Table& select_isa(const Table& baseline, const Table& avx2, const Table& avx512) {
-  switch (active_isa()) {
-    case Isa::avx512:
-      return avx512;
-    case Isa::avx2:
-      return avx2;
-    default:
-      return baseline;
+// The kernels K of every instruction set. Each kernel source, compiled once per set, defines its own member at its end:
+//   template <>
+//   const MeshKernels<float> IsaTable<MeshKernels<float>>::VFRNN_ISA = VFRNN_ISA::table<float>;
+template <class K>
+struct IsaTable {
+  static const K baseline, avx2, avx512;
+
+  // Those of the set this process uses.
+  static const K& active() {
+    switch (active_isa()) {
+      case Isa::avx512:
+        return avx512;
+      case Isa::avx2:
+        return avx2;
+      case Isa::baseline:
+        break;
+    }
+    return baseline;
   }
-}
+};
 
 }  // namespace vfrnn

@@ -12,15 +12,6 @@
 
 namespace vfrnn {
 
-template <class T>
-const MatmulKernels<T>& matmul_kernels() {
-  if constexpr (sizeof(T) == 4) {
-    return select_isa(baseline::matmul_float, avx2::matmul_float, avx512::matmul_float);
-  } else {
-    return select_isa(baseline::matmul_double, avx2::matmul_double, avx512::matmul_double);
-  }
-}
-
 // A matrix that has p[i row + j column] at (i, j).
 template <class T>
 struct Operand {
@@ -35,7 +26,7 @@ void matmul(const Team& team, T* out, const Operand<T>& a, const Operand<T>& b, 
             int64_t columns, bool accumulate = false) {
   // Blocks of rows that a thread can take, a few for every thread so that all end together.
   constexpr int64_t blocks_per_thread = 4, least_rows = 24;
-  const MatmulKernels<T>& kernel = matmul_kernels<T>();
+  const MatmulKernels<T>& kernel = IsaTable<MatmulKernels<T>>::active();
   const int64_t W = kernel.panel_width, panels = (columns + W - 1) / W, threads = team.members();
   const int64_t wanted = (blocks_per_thread * threads + panels - 1) / panels;
   const int64_t blocks = threads == 1 ? 1 : std::clamp<int64_t>(wanted, 1, 1 + (rows - 1) / least_rows);

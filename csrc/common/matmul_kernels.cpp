@@ -1,5 +1,6 @@
 #include "common/matmul_kernels.h"
 
+#include "common/isa.h"
 #include "common/simd.h"
 
 namespace vfrnn {
@@ -118,8 +119,11 @@ constexpr MatmulKernels<T> table{W<T>, pack<T>, multiply<T>};
 
 }  // namespace
 
-extern const MatmulKernels<float> matmul_float = table<float>;
-extern const MatmulKernels<double> matmul_double = table<double>;
-
 }  // namespace VFRNN_ISA
+
+template <>
+const MatmulKernels<float> IsaTable<MatmulKernels<float>>::VFRNN_ISA = VFRNN_ISA::table<float>;
+template <>
+const MatmulKernels<double> IsaTable<MatmulKernels<double>>::VFRNN_ISA = VFRNN_ISA::table<double>;
+
 }  // namespace vfrnn

@@ -18,17 +18,4 @@ struct MatmulKernels {
                    const T* panel, int64_t rows, int64_t depth);
 };
 
-namespace baseline {
-extern const MatmulKernels<float> matmul_float;
-extern const MatmulKernels<double> matmul_double;
-}  // namespace baseline
-namespace avx2 {
-extern const MatmulKernels<float> matmul_float;
-extern const MatmulKernels<double> matmul_double;
-}  // namespace avx2
-namespace avx512 {
-extern const MatmulKernels<float> matmul_float;
-extern const MatmulKernels<double> matmul_double;
-}  // namespace avx512
-
 }  // namespace vfrnn

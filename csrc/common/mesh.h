@@ -1,7 +1,10 @@
-// What the ops on a mesh share on the CPU: their row kernels, and the checks that need the values of the arguments.
+// What the ops on a mesh share on the CPU: their row kernels, the checks that need the values of the arguments, and
+// b^-1/2.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
+#include <vector>
 
 #include "common/isa.h"
 #include "common/mesh_kernels.h"
@@ -9,22 +12,20 @@
 
 namespace vfrnn {
 
-// The kernels of the active instruction set
-template <class T>
-const MeshKernels<T>& mesh_kernels() {
-  if constexpr (sizeof(T) == 4) {
-    return select_isa(baseline::mesh_float, avx2::mesh_float, avx512::mesh_float);
-  } else {
-    return select_isa(baseline::mesh_double, avx2::mesh_double, avx512::mesh_double);
-  }
-}
-
 template <class T>
 void check_positive(const char* name, const Tensor& t) {
   const T* x = t.const_data_ptr<T>();
   bool positive = all_finite(x, t.numel());
   for (int64_t j = 0; j < t.numel(); ++j) positive = positive && x[j] > 0;
   require(positive, name, " must be positive and finite");
+}
+
+// b^-1/2 of the n nodes.
+template <class T>
+std::vector<T> inverse_roots(const T* b, int64_t n) {
+  std::vector<T> roots(n);
+  for (int64_t j = 0; j < n; ++j) roots[j] = T(1) / std::sqrt(b[j]);
+  return roots;
 }
 
 }  // namespace vfrnn

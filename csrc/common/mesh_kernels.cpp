@@ -1,5 +1,6 @@
 #include "common/mesh_kernels.h"
 
+#include "common/isa.h"
 #include "common/rows.h"
 #include "common/simd.h"
 
@@ -83,8 +84,11 @@ constexpr MeshKernels<T> table{contract<T>, contract_adjoint<T>, dot<T>, scale<T
 
 }  // namespace
 
-extern const MeshKernels<float> mesh_float = table<float>;
-extern const MeshKernels<double> mesh_double = table<double>;
-
 }  // namespace VFRNN_ISA
+
+template <>
+const MeshKernels<float> IsaTable<MeshKernels<float>>::VFRNN_ISA = VFRNN_ISA::table<float>;
+template <>
+const MeshKernels<double> IsaTable<MeshKernels<double>>::VFRNN_ISA = VFRNN_ISA::table<double>;
+
 }  // namespace vfrnn

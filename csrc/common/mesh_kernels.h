@@ -19,17 +19,4 @@ struct MeshKernels {
   void (*set)(T* x, T a, const T* y, int64_t n);    // x = a y
 };
 
-namespace baseline {
-extern const MeshKernels<float> mesh_float;
-extern const MeshKernels<double> mesh_double;
-}  // namespace baseline
-namespace avx2 {
-extern const MeshKernels<float> mesh_float;
-extern const MeshKernels<double> mesh_double;
-}  // namespace avx2
-namespace avx512 {
-extern const MeshKernels<float> mesh_float;
-extern const MeshKernels<double> mesh_double;
-}  // namespace avx512
-
 }  // namespace vfrnn

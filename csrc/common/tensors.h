@@ -1,5 +1,5 @@
-// What the ops need of the framework beyond torch/csrc/stable: new tensors, errors, checks of values, and a
-// dispatch over float and double.
+// What the ops need of the framework beyond torch/csrc/stable: new tensors, errors, checks of values, a dispatch over
+// float and double, and activations by name.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -14,8 +14,11 @@
 #include <optional>
 #include <sstream>
 #include <stdexcept>
+#include <string>
 #include <tuple>
 #include <vector>
+
+#include "common/activations.h"
 
 namespace vfrnn {
 
@@ -36,6 +39,14 @@ inline Tensor zeros_tensor(const Tensor& like, std::initializer_list<int64_t> si
 inline Tensor packed(const Tensor& t) {
   return t.is_contiguous() ? t : ts::contiguous(t);
 }
+inline std::optional<Tensor> packed(const std::optional<Tensor>& t) {
+  return t.has_value() ? std::optional<Tensor>(packed(*t)) : t;
+}
+// t itself when the entries of its rows are adjacent, else a contiguous copy.
+inline Tensor with_adjacent_entries(const Tensor& t) {
+  const int64_t last = t.dim() - 1;
+  return t.stride(last) == 1 || t.size(last) <= 1 ? t : ts::contiguous(t);
+}
 
 // The op raises RuntimeError with the message in `parts` unless `holds`.
 template <class... Parts>
@@ -44,6 +55,21 @@ void require(bool holds, const Parts&... parts) {
   std::ostringstream message;
   (message << ... << parts);
   throw std::runtime_error(message.str());
+}
+
+// Whether the mask `needs` of a backward asks for the gradient number `gradient` (ops.cpp).
+inline bool wanted(int64_t needs, int gradient) {
+  return (needs >> gradient & 1) != 0;
+}
+
+// The activation of that name.
+inline Activation activation_of(const std::string& name) {
+  std::string names;
+  for (int k = 0; k < activation_count; ++k) {
+    if (name == activation_names[k]) return Activation(k);
+    names += (k > 0 ? ", " : "") + std::string(activation_names[k]);
+  }
+  throw std::runtime_error("activation must be one of " + names + ", got " + name);
 }
 
 // x - x is 0 exactly for the finite numbers
@@ -65,7 +91,7 @@ auto dispatch_real(const Tensor& t, F&& f) {
   if (t.scalar_type() == ScalarType::Double) {
     return f(double{});
   }
-  require(t.scalar_type() == ScalarType::Float, "the CPU kernels are float32 and float64");
+  require(t.scalar_type() == ScalarType::Float, "the kernels of this op are float32 and float64");
   return f(float{});
 }
 

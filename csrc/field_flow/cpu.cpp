@@ -14,6 +14,7 @@
 #include <tuple>
 #include <vector>
 
+#include "common/gradients.h"
 #include "common/scratch.h"
 #include "common/tensors.h"
 #include "field_flow/problem.h"
@@ -78,13 +79,11 @@ std::tuple<Tensor, Tensor> field_flow(const Tensor& h_, const Tensor& v, const T
   Tensor result = empty_tensor(h, {h.size(0), h.size(1)}), taken = empty_tensor(h, {});
   dispatch_real(h, [&](auto zero) {
     using T = decltype(zero);
-    const FlowProblem<T> problem(h, v, b, w, N, G, dt, scale, volume_preserving, order, substeps);
+    const FlowProblem<T> problem({h, v, b, w, N, G, dt, scale, volume_preserving, order, substeps});
     *taken.mutable_data_ptr<T>() = T(problem.k);
     std::vector<T> growth(problem.B, T(0));
     flow_states(problem, T(1), h.const_data_ptr<T>(), result.mutable_data_ptr<T>(), growth.data());
-    T largest = 0;
-    for (T x : growth) largest = std::max(largest, x);
-    check_substeps<T>(std::abs(double(problem.tau)) * std::sqrt(double(largest)), order, problem.k);
+    problem.check_growth(growth);
     return 0;
   });
   return {result, taken};
@@ -97,7 +96,7 @@ std::tuple<Tensor, Tensor> field_flow(const Tensor& h_, const Tensor& v, const T
 template <class T>
 struct Backward {
   FlowProblem<T> problem;
-  int64_t needs;
+  NeededGradients needed;
   T *grad_v, *grad_w, *grad_N, *grad_G;
   // Of the samples of a chunk: X (.., m, n), once scaled the gradient of C B^1/2, and Y (.., m, n).
   int64_t chunk = 0;
@@ -105,7 +104,6 @@ struct Backward {
   // Of every sample: (B, n), (B, m), (B,), (B,)
   std::vector<T> rows_b = {}, rows_w = {}, tau_parts = {}, scale_parts = {};
 
-  bool needed(int bit) const { return (needs >> bit & 1) != 0; }
   bool needs_C() const { return needed(v_bit) || needed(w_bit) || needed(G_bit); }
   int64_t place(int64_t i, int64_t first) const { return (i - first) * problem.m * problem.n; }
 
@@ -141,8 +139,8 @@ struct Backward {
     };
     const auto sample = [&](const FlowFields<T>& fields, int64_t f, int64_t i) {
       std::tie(tau_parts[i], scale_parts[i]) =
-          sample_gradients(problem, fields, f, h + i * n, grad + i * n, tape, grad_h ? grad_h + i * n : own_h, grad_e,
-                           rows_b.data() + i * n, row);
+          sample_gradients<T>(problem, fields, f, h + i * n, grad + i * n, tape,
+                              {grad_h ? grad_h + i * n : own_h, rows_b.data() + i * n, row, grad_e});
       if (tape.coef_C) {
         problem.kernel.outer_products(tape.coef_C, tape.vectors, row, terms, m, n, xs(i, i - f));
       }
@@ -216,33 +214,27 @@ Gradients field_flow_backward(const Tensor& grad_, const Tensor& h_, const Tenso
                               const Tensor& taken, bool volume_preserving, int64_t order, int64_t, int64_t needs) {
   const Tensor h = packed(h_), grad = packed(grad_);
   const int64_t n = h.size(1), m = N.size(0), d = G.size(1);
-  const auto needed = [&](int bit) { return (needs >> bit & 1) != 0; };
-  const auto absent = [&]() { return empty_tensor(h, {0}); };
-  Tensor grad_h = needed(h_bit) ? empty_tensor(h, {h.size(0), n}) : absent();
-  Tensor grad_v = needed(v_bit) ? zeros_tensor(h, {v.size(0), m, d}) : absent();
-  Tensor grad_b = needed(b_bit) ? zeros_tensor(h, {n}) : absent();
-  Tensor grad_w = needed(w_bit) ? zeros_tensor(h, {m}) : absent();
-  Tensor grad_N = needed(N_bit) ? zeros_tensor(h, {m, n}) : absent();
-  Tensor grad_G = needed(G_bit) ? zeros_tensor(h, {m, d, n}) : absent();
-  Tensor grad_dt = needed(dt_bit) ? zeros_tensor(h, {}) : absent();
-  Tensor grad_scale = needed(scale_bit) ? zeros_tensor(h, {}) : absent();
+  const NeededGradients needed(h, needs);
+  Tensor grad_h = needed.empty(h_bit, {h.size(0), n}), grad_v = needed.zeros(v_bit, {v.size(0), m, d});
+  Tensor grad_b = needed.zeros(b_bit, {n}), grad_w = needed.zeros(w_bit, {m}), grad_N = needed.zeros(N_bit, {m, n});
+  Tensor grad_G = needed.zeros(G_bit, {m, d, n});
+  Tensor grad_dt = needed.zeros(dt_bit, {}), grad_scale = needed.zeros(scale_bit, {});
   dispatch_real(h, [&](auto zero) {
     using T = decltype(zero);
-    const auto data = [&](Tensor& t, int bit) { return needed(bit) ? t.mutable_data_ptr<T>() : nullptr; };
     const int64_t substeps = int64_t(*taken.const_data_ptr<T>());
     require(substeps >= 1, "taken must be what field_flow returned, got ", substeps);
-    Backward<T> backward{{h, v, b, w, N, G, dt, scale, volume_preserving, order, substeps},
-                         needs,
-                         data(grad_v, v_bit),
-                         data(grad_w, w_bit),
-                         data(grad_N, N_bit),
-                         data(grad_G, G_bit)};
-    if (needs == 1 << h_bit) {
-      flow_states(backward.problem, T(-1), grad.const_data_ptr<T>(), data(grad_h, h_bit), static_cast<T*>(nullptr));
+    const FlowInputs inputs{h, v, b, w, N, G, dt, scale, volume_preserving, order, substeps};
+    T* const to_h = needed.data<T>(h_bit, grad_h);
+    if (needed.only(h_bit)) {  // the adjoint of the flow of S is the flow of -S
+      flow_states(FlowProblem<T>(inputs), T(-1), grad.const_data_ptr<T>(), to_h, static_cast<T*>(nullptr));
       return 0;
     }
-    backward.run(h.const_data_ptr<T>(), grad.const_data_ptr<T>(), data(grad_h, h_bit));
-    T *to_b = data(grad_b, b_bit), *to_dt = data(grad_dt, dt_bit), *to_scale = data(grad_scale, scale_bit);
+    Backward<T> backward{FlowProblem<T>(inputs),        needed,
+                         needed.data<T>(v_bit, grad_v), needed.data<T>(w_bit, grad_w),
+                         needed.data<T>(N_bit, grad_N), needed.data<T>(G_bit, grad_G)};
+    backward.run(h.const_data_ptr<T>(), grad.const_data_ptr<T>(), to_h);
+    T *to_b = needed.data<T>(b_bit, grad_b), *to_dt = needed.data<T>(dt_bit, grad_dt),
+      *to_scale = needed.data<T>(scale_bit, grad_scale);
     for (int64_t i = 0; i < h.size(0); ++i) {
       if (to_b) backward.problem.rows.add(to_b, T(1), backward.rows_b.data() + i * n, n);
       if (to_dt) *to_dt += backward.tau_parts[i] / T(backward.problem.k);

@@ -2,10 +2,14 @@
 #include "field_flow/cuda.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <tuple>
+#include <vector>
 
 #include "common/cuda_tensors.h"
-#include "field_flow/plan.h"
+#include "common/gradients.h"
+#include "field_flow/inputs.h"
+#include "field_flow/series_limit.h"
 
 namespace vfrnn {
 namespace {
@@ -38,47 +42,41 @@ class Scratches {
 };
 
 // The tensors of a call, contiguous, for as long as the launchers use their pointers.
-struct Inputs {
+struct Packed {
   Tensor h, v, b, w, N, G, dt, scale;
   FieldFlowProblem problem;
-  Inputs(const Tensor& h, const Tensor& v, const Tensor& b, const Tensor& w, const Tensor& N, const Tensor& G,
-         const Tensor& dt, const Tensor& scale, bool volume_preserving, int64_t order)
-      : h(packed(h)), v(packed(v)), b(packed(b)), w(packed(w)), N(packed(N)), G(packed(G)), dt(dt), scale(scale) {
+  explicit Packed(const FlowInputs& inputs)
+      : h(packed(inputs.h)),
+        v(packed(inputs.v)),
+        b(packed(inputs.b)),
+        w(packed(inputs.w)),
+        N(packed(inputs.N)),
+        G(packed(inputs.G)),
+        dt(inputs.dt),
+        scale(inputs.divergence_scale) {
     require(h.scalar_type() == ScalarType::Float, "the CUDA kernels of field_flow are float32");
     require(h.size(0) <= INT32_MAX, "field_flow: too many samples: ", h.size(0));
     require(h.size(1) <= field_flow_largest_n, "the CUDA kernels of field_flow serve n up to ", field_flow_largest_n,
             ", got n = ", h.size(1));
-    problem = {data_of(this->v), data_of(this->b), data_of(this->w), data_of(this->N), data_of(this->G),
-               data_of(dt),      data_of(scale),   int(h.size(0)),   int(N.size(0)),   int(h.size(1)),
-               int(G.size(1)),   int(order),       v.size(0) == 1,   volume_preserving};
+    problem.v = data_of(v), problem.b = data_of(b), problem.w = data_of(w), problem.N = data_of(N);
+    problem.G = data_of(G), problem.dt = data_of(dt), problem.scale = data_of(scale);
+    problem.B = int(h.size(0)), problem.m = int(N.size(0)), problem.n = int(h.size(1)), problem.d = int(G.size(1));
+    problem.order = int(inputs.order);
+    problem.one_field = v.size(0) == 1, problem.volume_preserving = inputs.volume_preserving;
   }
 };
 
-FieldFlowLayout layout_of(const FieldFlowProblem& p, bool backward, bool to_X, bool to_Y) {
-  const gpu::DeviceProperties device = gpu::device_properties();
-  return field_flow_layout(p.B, p.m, p.n, p.order, backward, to_X, to_Y, device.multiprocessors, device.shared_limit);
-}
-
-// The flow of S, or for direction -1 of -S with the number of substeps in `read`.
-void flow(const Inputs& inputs, const Tensor& h, Tensor& out, float direction, int64_t substeps, const float* read,
-          float* taken, void* stream) {
-  const FieldFlowProblem& p = inputs.problem;
-  const FieldFlowLayout layout = layout_of(p, false, false, false);
-  const bool plans = read == nullptr && substeps == 0;
+// Launches `forward`, whose h, out, direction and number of substeps are given.
+void launch(const FieldFlowProblem& p, FieldFlowForward forward, const Tensor& like, void* stream) {
+  const FieldFlowLayout layout =
+      field_flow_layout({p.B, p.m, p.n, p.order, false, false, false}, gpu::device_properties());
+  const bool plans = forward.read == nullptr && forward.substeps == 0;
   const int64_t mesh = int64_t(p.m) * p.n;
-  Scratches scratch(h);
-  float* plan = scratch.take(plans, plans ? field_flow_plan_size(p.n, layout.blocks) : 0);
-  float* C = scratch.take(p.one_field || (!layout.resident && layout.C < 0), p.one_field ? mesh : layout.slots * mesh);
-  const FieldFlowForward forward{data_of(h),
-                                 out.mutable_data_ptr<float>(),
-                                 direction,
-                                 int(substeps),
-                                 read,
-                                 taken,
-                                 float(series_limit<float>(p.order)),
-                                 plan,
-                                 C,
-                                 scratch.counter(plans || p.one_field)};
+  Scratches scratch(like);
+  forward.series_limit = float(series_limit<float>(p.order));
+  forward.plan = scratch.take(plans, plans ? field_flow_plan_size(p.n, layout.blocks) : 0);
+  forward.C = scratch.take(p.one_field || (!layout.resident && layout.C < 0), p.one_field ? mesh : layout.slots * mesh);
+  forward.counter = scratch.counter(plans || p.one_field);
   check_launch(launch_field_flow(p, forward, layout, stream), "field_flow");
 }
 
@@ -86,13 +84,17 @@ std::tuple<Tensor, Tensor> field_flow(const Tensor& h, const Tensor& v, const Te
                                       const Tensor& N, const Tensor& G, const Tensor& dt, const Tensor& scale,
                                       bool volume_preserving, int64_t order, int64_t substeps) {
   const OnDevice device(h);
-  const Inputs inputs(h, v, b, w, N, G, dt, scale, volume_preserving, order);
+  const Packed inputs({h, v, b, w, N, G, dt, scale, volume_preserving, order, substeps});
   Tensor result = empty_tensor(h, {h.size(0), h.size(1)}), taken = empty_tensor(h, {});
   if (h.numel() == 0) {
     ts::fill_(taken, double(std::max<int64_t>(substeps, 1)));
-  } else {
-    flow(inputs, inputs.h, result, 1.f, substeps, nullptr, taken.mutable_data_ptr<float>(), device.stream);
+    return {result, taken};
   }
+  FieldFlowForward forward{};
+  forward.h = data_of(inputs.h), forward.out = result.mutable_data_ptr<float>();
+  forward.direction = 1.f;
+  forward.substeps = int(substeps), forward.taken = taken.mutable_data_ptr<float>();
+  launch(inputs.problem, forward, h, device.stream);
   return {result, taken};
 }
 
@@ -103,34 +105,39 @@ Gradients field_flow_backward(const Tensor& grad_, const Tensor& h, const Tensor
                               const Tensor& taken, bool volume_preserving, int64_t order, int64_t substeps,
                               int64_t needs) {
   const OnDevice device(h);
-  const Inputs inputs(h, v, b, w, N, G, dt, scale, volume_preserving, order);
+  const Packed inputs({h, v, b, w, N, G, dt, scale, volume_preserving, order, substeps});
   const FieldFlowProblem& p = inputs.problem;
   const Tensor grad = packed(grad_);
   const int64_t B = p.B, n = p.n, m = p.m, d = p.d;
   const bool runs = h.numel() > 0 && needs != 0;
-  const auto needed = [&](int bit) { return (needs >> bit & 1) != 0; };
+  const NeededGradients needed(h, needs);
   const auto gradient = [&](int bit, std::initializer_list<int64_t> sizes) {
-    return !needed(bit) ? empty_tensor(h, {0}) : runs ? empty_tensor(h, sizes) : zeros_tensor(h, sizes);
+    return runs ? needed.empty(bit, sizes) : needed.zeros(bit, sizes);
   };
   Tensor grad_h = gradient(h_bit, {B, n}), grad_v = gradient(v_bit, {v.size(0), m, d}), grad_b = gradient(b_bit, {n});
   Tensor grad_w = gradient(w_bit, {m}), grad_N = gradient(N_bit, {m, n}), grad_G = gradient(G_bit, {m, d, n});
   Tensor grad_dt = gradient(dt_bit, {}), grad_scale = gradient(scale_bit, {});
-  if (runs && needs == 1 << h_bit) {  // the adjoint of the flow of S is the flow of -S
-    flow(inputs, grad, grad_h, -1.f, 0, data_of(taken), nullptr, device.stream);
+  if (runs && needed.only(h_bit)) {  // the adjoint of the flow of S is the flow of -S
+    FieldFlowForward forward{};
+    forward.h = data_of(grad), forward.out = grad_h.mutable_data_ptr<float>();
+    forward.direction = -1.f;
+    forward.read = data_of(taken);
+    launch(p, forward, h, device.stream);
   } else if (runs) {
     const bool to_X = needed(v_bit) || needed(w_bit) || needed(G_bit), to_Y = needed(N_bit);
     const bool one_X_each = !p.one_field && needed(G_bit);
-    const FieldFlowLayout layout = layout_of(p, true, to_X, to_Y);
+    const FieldFlowLayout layout =
+        field_flow_layout({B, p.m, p.n, p.order, true, to_X, to_Y}, gpu::device_properties());
     const int64_t slots = layout.slots, mesh = m * n, terms = 2 * order;
     const int states = int(substeps == 0 ? field_flow_states : std::min<int64_t>(substeps, field_flow_states));
-    const auto data = [&](Tensor& t, int bit) { return needed(bit) ? t.mutable_data_ptr<float>() : nullptr; };
     Scratches scratch(h);
     FieldFlowBackward backward{};
     backward.grad = data_of(grad), backward.h = data_of(inputs.h), backward.taken = data_of(taken);
-    backward.grad_h = data(grad_h, h_bit), backward.grad_v = data(grad_v, v_bit);
-    backward.grad_b = data(grad_b, b_bit), backward.grad_w = data(grad_w, w_bit);
-    backward.grad_N = data(grad_N, N_bit), backward.grad_G = data(grad_G, G_bit);
-    backward.grad_dt = data(grad_dt, dt_bit), backward.grad_scale = data(grad_scale, scale_bit);
+    backward.grad_h = needed.data<float>(h_bit, grad_h), backward.grad_v = needed.data<float>(v_bit, grad_v);
+    backward.grad_b = needed.data<float>(b_bit, grad_b), backward.grad_w = needed.data<float>(w_bit, grad_w);
+    backward.grad_N = needed.data<float>(N_bit, grad_N), backward.grad_G = needed.data<float>(G_bit, grad_G);
+    backward.grad_dt = needed.data<float>(dt_bit, grad_dt),
+    backward.grad_scale = needed.data<float>(scale_bit, grad_scale);
     backward.C = scratch.take(p.one_field || layout.C < 0, p.one_field ? mesh : slots * mesh);
     backward.states = scratch.take(true, slots * states * n);
     backward.state_count = states;

@@ -1,8 +1,9 @@
-// Launchers of field_flow's CUDA kernels, float32, and how a call is laid out on the device. All tensors are
-// contiguous; no CUDA type, no torch type.
+// Launchers of field_flow's CUDA kernels, float32. All tensors are contiguous; no CUDA type, no torch type.
 #pragma once
 
 #include <cstdint>
+
+#include "field_flow/layout.h"
 
 namespace vfrnn {
 
@@ -18,26 +19,7 @@ struct FieldFlowProblem {
   bool one_field, volume_preserving;
 };
 
-// A warp holds `rows` cells at a time, a lane of it every 32nd of at most 32 * `columns` nodes. Resident: all cells at
-// once, so that a sample's mesh stays in registers; else its rows are read again for every term. A place in shared
-// memory is in floats, and -1 where the piece lies in global memory.
-struct FieldFlowLayout {
-  int columns, rows, warps;
-  bool resident;
-  int blocks, slots;  // of the grid; of those, how many take samples
-  int64_t shared;     // bytes
-  int nodes, z, C, N, tape, coefficients, X, Y;
-};
-constexpr int field_flow_largest_n = 1024;
-constexpr int field_flow_states = 32;                                           // that the backward keeps of a flow
-constexpr int field_flow_backward_values = 13, field_flow_backward_common = 5;  // of a node, of a block: shared memory
-
-// gradients: X and Y wanted (-1: the forward). shared_limit: bytes of shared memory.
-FieldFlowLayout field_flow_layout(int64_t B, int m, int n, int order, bool backward, bool to_X, bool to_Y,
-                                  int multiprocessors, int shared_limit);
-
-// Entries of the scratch of the plan.
-int64_t field_flow_plan_size(int n, int blocks);
+constexpr int field_flow_states = 32;  // that the backward keeps of a flow
 
 struct FieldFlowForward {
   const float* h;   // (B, n)

@@ -8,22 +8,14 @@
 #pragma once
 
 #include "common/gpu.h"
+#include "common/mesh_device.h"
 #include "field_flow/cuda.h"
 
 namespace vfrnn {
 namespace {
 
-VFRNN_DEVICE float not_a_number() {
-  return gpu::float_of(0x7fc00000u);
-}
-// b^-1/2, NaN where b is not positive
-VFRNN_DEVICE float inverse_root(float b) {
-  return 1.f / sqrtf(b > 0.f ? b : not_a_number());
-}
-// w of a cell, NaN where it is not positive
 VFRNN_DEVICE float weight(const FieldFlowProblem& p, int cell) {
-  const float w = p.w[cell];
-  return w > 0.f ? w : not_a_number();
+  return gpu::positive(p.w[cell]);
 }
 
 // This block's piece of a scratch in global memory, null where there is none.
@@ -56,7 +48,7 @@ struct TimeStep {
 };
 // A plan that found no number of substeps makes everything NaN.
 VFRNN_DEVICE TimeStep time_step(float taken, float dt) {
-  if (!(taken >= 1.f)) return {1, not_a_number()};
+  if (!(taken >= 1.f)) return {1, gpu::not_a_number()};
   return {int(taken), dt / taken};
 }
 
@@ -240,6 +232,7 @@ struct Node {
   float r, e;  // b^-1/2, exp(-tau delta / 4)
   float div, h, u;
 };
+static_assert(sizeof(Node) == field_flow_forward_values * sizeof(float));
 // f(j) for the nodes that this thread owns
 template <class F>
 VFRNN_DEVICE void for_nodes(int n, const F& f) {

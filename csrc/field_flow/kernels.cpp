@@ -4,6 +4,7 @@
 // its two contributions to S y. A few rows share the loads of y and of the sum. Sums run in one fixed order.
 #include "field_flow/kernels.h"
 
+#include "common/isa.h"
 #include "common/rows.h"
 #include "common/simd.h"
 
@@ -222,8 +223,11 @@ constexpr FieldFlowKernels<T> table{divergence<T>, forward<T>, backward<T>, oute
 
 }  // namespace
 
-extern const FieldFlowKernels<float> field_flow_float = table<float>;
-extern const FieldFlowKernels<double> field_flow_double = table<double>;
-
 }  // namespace VFRNN_ISA
+
+template <>
+const FieldFlowKernels<float> IsaTable<FieldFlowKernels<float>>::VFRNN_ISA = VFRNN_ISA::table<float>;
+template <>
+const FieldFlowKernels<double> IsaTable<FieldFlowKernels<double>>::VFRNN_ISA = VFRNN_ISA::table<double>;
+
 }  // namespace vfrnn

@@ -42,17 +42,4 @@ struct FieldFlowKernels {
   void (*outer_products)(const T* coef, const T* vectors, const T* row, int64_t terms, int64_t m, int64_t n, T* out);
 };
 
-namespace baseline {
-extern const FieldFlowKernels<float> field_flow_float;
-extern const FieldFlowKernels<double> field_flow_double;
-}  // namespace baseline
-namespace avx2 {
-extern const FieldFlowKernels<float> field_flow_float;
-extern const FieldFlowKernels<double> field_flow_double;
-}  // namespace avx2
-namespace avx512 {
-extern const FieldFlowKernels<float> field_flow_float;
-extern const FieldFlowKernels<double> field_flow_double;
-}  // namespace avx512
-
 }  // namespace vfrnn

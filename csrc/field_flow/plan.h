@@ -10,16 +10,9 @@
 #include "common/matmul.h"
 #include "common/scratch.h"
 #include "common/tensors.h"
+#include "field_flow/series_limit.h"
 
 namespace vfrnn {
-
-// The series of degree 8 is exact to rounding up to x = |dt| ||S|| / substeps = 0.6 in float32 and 0.1 in float64.
-// Another degree has the limit with the same first neglected term x^(order + 1) / (order + 1)!.
-template <class T>
-double series_limit(int64_t order) {
-  const double log_remainder = 9 * std::log(sizeof(T) == 4 ? 0.6 : 0.1) - std::lgamma(10.0);
-  return std::exp((log_remainder + std::lgamma(double(order) + 2)) / double(order + 1));
-}
 
 // sqrt(||A||_1 ||A||_inf) >= ||A||_2
 template <class T>
@@ -63,15 +56,23 @@ int64_t substeps_within(double bound, int64_t order) {
   return std::max<int64_t>(1, int64_t(std::ceil(bound / limit)));
 }
 
-// Substeps that certainly suffice, from ||S|| <= ||W^1/2 N B^-1/2|| max_c |v_c| ||W^1/2 G B^-1/2||. speed = max_c
-// |v_c|, r = b^-1/2.
+// A mesh and the fields on it, as the plan reads them.
 template <class T>
-int64_t plan_substeps(const T* N, const T* G, const T* v, const T* w, const T* r, double dt, int64_t fields, int64_t m,
-                      int64_t d, int64_t n, int64_t order) {
+struct FieldsOnMesh {
+  const T *N, *G, *w;  // (m, n), (m, d, n), (m,)
+  const T* r;          // (n,) b^-1/2
+  const T* v;          // (fields, m, d)
+  int64_t fields, m, d, n;
+};
+
+// Substeps that certainly suffice, from ||S|| <= ||W^1/2 N B^-1/2|| speed ||W^1/2 G B^-1/2|| with speed = max_c |v_c|.
+template <class T>
+int64_t plan_substeps(const FieldsOnMesh<T>& mesh, double dt, int64_t order) {
+  const int64_t m = mesh.m, d = mesh.d, n = mesh.n;
   double speed = 0;
-  for (int64_t c = 0; c < fields * m; ++c) {
+  for (int64_t c = 0; c < mesh.fields * m; ++c) {
     double square = 0;
-    for (int64_t k = 0; k < d; ++k) square += double(v[c * d + k]) * double(v[c * d + k]);
+    for (int64_t k = 0; k < d; ++k) square += double(mesh.v[c * d + k]) * double(mesh.v[c * d + k]);
     speed = std::max(speed, square);
   }
   speed = std::sqrt(speed);
@@ -79,10 +80,10 @@ int64_t plan_substeps(const T* N, const T* G, const T* v, const T* w, const T* r
   const Scratch<T> averages(m * n), gradients(m * d * n);
   T *A = averages.get(), *D = gradients.get();
   for (int64_t c = 0; c < m; ++c) {
-    const T root = std::sqrt(w[c]);
-    for (int64_t j = 0; j < n; ++j) A[c * n + j] = N[c * n + j] * root * r[j];
+    const T root = std::sqrt(mesh.w[c]);
+    for (int64_t j = 0; j < n; ++j) A[c * n + j] = mesh.N[c * n + j] * root * mesh.r[j];
     for (int64_t k = c * d; k < (c + 1) * d; ++k) {
-      for (int64_t j = 0; j < n; ++j) D[k * n + j] = G[k * n + j] * root * r[j];
+      for (int64_t j = 0; j < n; ++j) D[k * n + j] = mesh.G[k * n + j] * root * mesh.r[j];
     }
   }
   const double limit = series_limit<T>(order);

@@ -8,7 +8,8 @@ namespace vfrnn {
 namespace {
 
 constexpr float most_substeps = 10000.f;
-constexpr int norms = 5;  // largest sums of rows and columns of W^1/2 N B^-1/2, of W^1/2 G B^-1/2, and |v_c|^2
+constexpr int norms =
+    field_flow_norms;  // largest sums of rows and columns of W^1/2 N B^-1/2, of W^1/2 G B^-1/2, and |v_c|^2
 
 VFRNN_DEVICE float larger(float a, float b) {  // NaN if one is
   return b > a || b != b ? b : a;
@@ -140,7 +141,7 @@ VFRNN_DEVICE float planned_substeps(const Mesh<S>& mesh, const Node* nodes, floa
     sharper = found < 1.f ? found : 1.f;
   }
   const float needed = bound * sharper / limit;
-  if (!(needed <= most_substeps)) return not_a_number();
+  if (!(needed <= most_substeps)) return gpu::not_a_number();
   return needed > 1.f ? ceilf(needed) : 1.f;
 }
 

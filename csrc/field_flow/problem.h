@@ -13,19 +13,11 @@
 #include "common/mesh.h"
 #include "common/scratch.h"
 #include "common/tensors.h"
+#include "field_flow/inputs.h"
 #include "field_flow/kernels.h"
 #include "field_flow/plan.h"
 
 namespace vfrnn {
-
-template <class T>
-const FieldFlowKernels<T>& field_flow_kernels() {
-  if constexpr (sizeof(T) == 4) {
-    return select_isa(baseline::field_flow_float, avx2::field_flow_float, avx512::field_flow_float);
-  } else {
-    return select_isa(baseline::field_flow_double, avx2::field_flow_double, avx512::field_flow_double);
-  }
-}
 
 // Pieces of one Scratch, each starting on a cache line.
 template <class T>
@@ -53,8 +45,8 @@ class Pieces {
 // One call: its sizes and its scaled mesh.
 template <class T>
 struct FlowProblem {
-  const FieldFlowKernels<T>& kernel = field_flow_kernels<T>();
-  const MeshKernels<T>& rows = mesh_kernels<T>();
+  const FieldFlowKernels<T>& kernel = IsaTable<FieldFlowKernels<T>>::active();
+  const MeshKernels<T>& rows = IsaTable<MeshKernels<T>>::active();
   int64_t B, n, m, d, order, k;
   bool shared, volume_preserving;  // shared: one field for all samples
   Tensor v_, b_, w_, G_;
@@ -64,38 +56,35 @@ struct FlowProblem {
   Scratch<T> scaled_N;
 
   // Without substeps (0) and a plan of the caller's they are planned for the fields in v.
-  FlowProblem(const Tensor& h, const Tensor& v_in, const Tensor& b_in, const Tensor& w_in, const Tensor& N_in,
-              const Tensor& G_in, const Tensor& dt_in, const Tensor& scale_in, bool volume_preserving, int64_t order,
-              int64_t substeps, bool plans = true)
-      : B(h.size(0)),
-        n(h.size(1)),
-        m(N_in.size(0)),
-        d(G_in.size(1)),
-        order(order),
-        k(substeps),
-        shared(v_in.size(0) == 1 && B != 1),
-        volume_preserving(volume_preserving),
-        v_(packed(v_in)),
-        b_(packed(b_in)),
-        w_(packed(w_in)),
-        G_(packed(G_in)),
+  explicit FlowProblem(const FlowInputs& inputs, bool plans = true)
+      : B(inputs.h.size(0)),
+        n(inputs.h.size(1)),
+        m(inputs.N.size(0)),
+        d(inputs.G.size(1)),
+        order(inputs.order),
+        k(inputs.substeps),
+        shared(inputs.v.size(0) == 1 && B != 1),
+        volume_preserving(inputs.volume_preserving),
+        v_(packed(inputs.v)),
+        b_(packed(inputs.b)),
+        w_(packed(inputs.w)),
+        G_(packed(inputs.G)),
         scaled_N(m * n) {
     v = v_.template const_data_ptr<T>();
     b = b_.template const_data_ptr<T>();
     w = w_.template const_data_ptr<T>();
     G = G_.template const_data_ptr<T>();
-    dt = *dt_in.template const_data_ptr<T>();
-    scale = *scale_in.template const_data_ptr<T>();
+    dt = *inputs.dt.template const_data_ptr<T>();
+    scale = *inputs.divergence_scale.template const_data_ptr<T>();
     check_positive<T>("b", b_);
     check_positive<T>("w", w_);
     check_finite<T>("v", v_);
-    root.resize(n);
-    for (int64_t j = 0; j < n; ++j) root[j] = T(1) / std::sqrt(b[j]);
+    root = inverse_roots(b, n);
     half_w.resize(m);
     for (int64_t c = 0; c < m; ++c) half_w[c] = w[c] / 2;
-    const Tensor N_packed = packed(N_in);
+    const Tensor N_packed = packed(inputs.N);
     const T* N = N_packed.template const_data_ptr<T>();
-    if (k == 0 && plans) k = plan_substeps<T>(N, G, v, w, root.data(), dt, v_.size(0), m, d, n, order);
+    if (k == 0 && plans) k = plan_substeps<T>({N, G, w, root.data(), v, v_.size(0), m, d, n}, dt, order);
     tau = dt / T(k);
     T* out = scaled_N.get();
     for (int64_t c = 0; c < m; ++c) {
@@ -104,6 +93,12 @@ struct FlowProblem {
   }
 
   void set_substeps(int64_t substeps) { k = substeps, tau = dt / T(k); }
+  // growth: of every sample, the largest (||S y|| / ||y||)^2 that the kernels met
+  void check_growth(const std::vector<T>& growth) const {
+    T largest = 0;
+    for (T of_sample : growth) largest = std::max(largest, of_sample);
+    check_substeps<T>(std::abs(double(tau)) * std::sqrt(double(largest)), order, k);
+  }
 
   // Samples first..last in parallel, each thread a few at once.
   template <class F>
@@ -167,20 +162,28 @@ class FlowFields {
   Scratch<T> C_, vectors_;
 };
 
-// The gradients that one sample, moved along field f, gives for that of its result: of its state (n,) and of b (n,);
-// returned, of tau and of divergence_scale. What the mesh gets follows from the tape and, for C, from row (n,) = -2
-// B^-1/2 grad_div; grad_e (n,) is scratch.
+// What one sample, moved along its field, gives: rows (n,).
+template <class T>
+struct SampleGradients {
+  T *h, *b;  // the gradients of its state and of b
+  T* row;    // -2 B^-1/2 grad_div: what the mesh gets follows from the tape and, for C, from this
+  T* e;      // scratch: the gradient of e
+};
+
+// From the gradient of the sample's result, along field number f; returned are the gradients of tau and of
+// divergence_scale.
 template <class T>
 std::tuple<T, T> sample_gradients(const FlowProblem<T>& problem, const FlowFields<T>& fields, int64_t f, const T* h,
-                                  const T* grad, const FlowTape<T>& tape, T* grad_h, T* grad_e, T* grad_b, T* row) {
+                                  const T* grad, const FlowTape<T>& tape, const SampleGradients<T>& to) {
   const int64_t n = problem.n;
   const Flow<T> flow = fields.flow(f);
   const T *div = fields.div(f), *delta = fields.delta(f);
-  T grad_tau = problem.kernel.backward(flow, h, grad, tape, grad_h, grad_e, grad_b);
+  T *row = to.row, *grad_b = to.b;
+  T grad_tau = problem.kernel.backward(flow, h, grad, tape, to.h, to.e, grad_b);
   // e = exp(-tau delta / 4), delta = scale (div - mean)
   T grad_scale = 0;
   for (int64_t j = 0; j < n; ++j) {
-    const T grad_exponent = grad_e[j] * flow.e[j];
+    const T grad_exponent = to.e[j] * flow.e[j];
     grad_tau -= grad_exponent * delta[j] / 4;
     row[j] = -problem.tau / 4 * grad_exponent;
   }

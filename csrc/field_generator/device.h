@@ -1,13 +1,13 @@
-// What the CUDA kernels of field_generator share: values of the mesh, and the gradient of b. Included by .cu files
-// only.
+// What the CUDA kernels of field_generator share: values of the mesh, and the gradient of b. For .cu files only.
 #pragma once
 
 #include "common/gpu.h"
+#include "common/mesh_device.h"
 #include "field_generator/cuda.h"
 
 namespace vfrnn {
 
-// The complete mesh (complete.cu).
+// The complete mesh (complete_forward.cu, complete_backward.cu).
 int launch_complete(const FieldGeneratorProblem& problem, float* S, float* delta, void* stream);
 int launch_complete_backward(const FieldGeneratorProblem& problem, const FieldGeneratorGradients& gradients,
                              void* stream);
@@ -20,19 +20,33 @@ using Gradients = FieldGeneratorGradients;
 constexpr int threads = 256, warps = threads / 32;
 constexpr int b_rows = 32;  // entries of grad_b that a block computes
 
-VFRNN_DEVICE float not_a_number() {
-  return gpu::float_of(0x7fc00000u);
-}
-// b^-1/2 of a node, NaN where b is not positive
+// Tiles of the matrices of a general mesh: small ones where there are few of them to share among the multiprocessors.
+constexpr int small_tile = 16, large_tile = 32, small_n = 320;
+constexpr int slab = 32;  // cells, or nodes, that their products sum over at a time
+
+// b^-1/2 of a node, 0 outside the mesh
 VFRNN_DEVICE float inverse_root(const Problem& p, int node) {
-  if (node >= p.n) return 0.f;
-  const float b = p.b[node];
-  return 1.f / sqrtf(b > 0.f ? b : not_a_number());
+  return node < p.n ? gpu::inverse_root(p.b[node]) : 0.f;
 }
-// w of a cell, NaN where it is not positive
 VFRNN_DEVICE float weight(const Problem& p, int64_t cell) {
-  const float w = p.w[cell];
-  return w > 0.f ? w : not_a_number();
+  return gpu::positive(p.w[cell]);
+}
+// w_c (v.G)_cj of a field, 0 outside the mesh
+VFRNN_DEVICE float flux(const Problem& p, const float* v, int cell, int node) {
+  if (cell >= p.m || node >= p.n) return 0.f;
+  const float *G = p.G + int64_t(cell) * p.d * p.n + node, *along = v + int64_t(cell) * p.d;
+  float total = 0.f;
+#pragma unroll 2
+  for (int k = 0; k < p.d; ++k) total += along[k] * G[int64_t(k) * p.n];
+  return weight(p, cell) * total;
+}
+VFRNN_DEVICE float average(const Problem& p, int cell, int node) {
+  return cell < p.m && node < p.n ? p.N[int64_t(cell) * p.n + node] : 0.f;
+}
+
+// Number of the cell of the nodes i < j on the complete mesh
+VFRNN_DEVICE int64_t cell_of(int64_t i, int64_t j, int64_t n) {
+  return i * (2 * n - i - 1) / 2 + j - i - 1;
 }
 
 constexpr int64_t b_shared = sizeof(float) * (warps * 32 + b_rows);  // that b_block uses

@@ -13,12 +13,12 @@
 #include <tuple>
 #include <vector>
 
+#include "common/isa.h"
 #include "common/matmul.h"
 #include "common/scratch.h"
 #include "common/tensors.h"
 #include "field_flow/problem.h"
 #include "flow_recurrence/kernels.h"
-#include "recurrence/activation_names.h"
 
 namespace vfrnn {
 namespace {
@@ -39,20 +39,11 @@ enum Gradient {
   scale_bit
 };
 
-template <class T>
-const FlowRecurrenceKernels<T>& row_kernels() {
-  if constexpr (sizeof(T) == 4) {
-    return select_isa(baseline::flow_recurrence_float, avx2::flow_recurrence_float, avx512::flow_recurrence_float);
-  } else {
-    return select_isa(baseline::flow_recurrence_double, avx2::flow_recurrence_double, avx512::flow_recurrence_double);
-  }
-}
-
 // The inputs of a layer and what it makes of them.
 template <class T>
 struct Layer {
-  const MeshKernels<T>& rows = mesh_kernels<T>();
-  const FlowRecurrenceKernels<T>& kernel = row_kernels<T>();
+  const MeshKernels<T>& rows = IsaTable<MeshKernels<T>>::active();
+  const FlowRecurrenceKernels<T>& kernel = IsaTable<FlowRecurrenceKernels<T>>::active();
   Activation activation;
   int64_t steps, B, i, n, cells;  // cells: m d, the length of a field
   Tensor x_, U_, v_, V_, h0_;
@@ -159,7 +150,7 @@ std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std
   dispatch_real(x, [&](auto zero) {
     using T = decltype(zero);
     const Layer<T> layer(x, U, c, v, V, h0, beta, activation);
-    FlowProblem<T> problem(h0, v, b, w, N, G, dt, scale, volume_preserving, order, substeps, false);
+    FlowProblem<T> problem({h0, v, b, w, N, G, dt, scale, volume_preserving, order, substeps}, false);
     if (substeps == 0) {
       const double bound = generators_bound(problem, layer.v, 1),
                    slope = generators_bound(problem, layer.V, layer.i) * layer.largest_input();
@@ -190,9 +181,7 @@ std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std
       }
     });
     for (char all : finite) require(all, "v + V x must be finite, got NaN or infinity");
-    T largest = 0;
-    for (T one : growth) largest = std::max(largest, one);
-    check_substeps<T>(std::abs(double(problem.tau)) * std::sqrt(double(largest)), order, problem.k);
+    problem.check_growth(growth);
     return 0;
   });
   return {hs, taken};
@@ -272,7 +261,7 @@ class Backward {
         layer_.field(at, v_t);
         field.load(v_t, 1);
         const auto [tau, scale] =
-            sample_gradients(problem_, field, 0, previous, grad_z, tape, carried, grad_e, grad_b, row);
+            sample_gradients<T>(problem_, field, 0, previous, grad_z, tape, {carried, grad_b, row, grad_e});
         sums_tau_[g] += tau, sums_scale_[g] += scale;
         problem_.rows.add(sums_b_.data() + g * n, T(1), grad_b, n);
         if (X) {
@@ -341,7 +330,7 @@ Results flow_recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const 
                                  const Tensor& scale, const Tensor& hs_, const Tensor& taken, std::string activation,
                                  bool volume_preserving, int64_t order, int64_t, int64_t needs) {
   const int64_t T_ = x.size(0), B = x.size(1), i = x.size(2), n = U.size(0), m = G.size(0), d = G.size(1);
-  const auto needed = [&](int bit) { return (needs >> bit & 1) != 0; };
+  const auto needed = [&](int bit) { return wanted(needs, bit); };
   const auto zeros = [&](int bit, std::initializer_list<int64_t> sizes, bool present = true) {
     return needed(bit) && present ? zeros_tensor(x, sizes) : empty_tensor(x, {0});
   };
@@ -365,7 +354,7 @@ Results flow_recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const 
     const Layer<T> layer(x, U, c, v, V, h0, beta, activation);
     const int64_t substeps = int64_t(*taken.const_data_ptr<T>());
     require(substeps >= 1, "taken must be what flow_recurrence returned, got ", substeps);
-    const FlowProblem<T> problem(h0, v, b, w, N, G, dt, scale, volume_preserving, order, substeps);
+    const FlowProblem<T> problem({h0, v, b, w, N, G, dt, scale, volume_preserving, order, substeps});
     int bit = 0;
     const auto data = [&](Tensor& t, bool present = true) {
       return needed(bit++) && present ? t.mutable_data_ptr<T>() : nullptr;

@@ -1,64 +1,34 @@
-// flow_recurrence, one row at a time: the activations of the recurrence.
+// flow_recurrence, one row at a time.
 #include "flow_recurrence/kernels.h"
 
+#include "common/elementary.h"
+#include "common/isa.h"
 #include "common/simd.h"
-#include "recurrence/activations.h"
 
 namespace vfrnn {
 namespace VFRNN_ISA {
 namespace {
 
-// f with the activation as a constant
-template <class F>
-inline void with_activation(Activation activation, const F& f) {
-  switch (activation) {
-    case Activation::modrelu:
-      return f.template operator()<Activation::modrelu>();
-    case Activation::tanh:
-      return f.template operator()<Activation::tanh>();
-    case Activation::relu:
-      return f.template operator()<Activation::relu>();
-    case Activation::identity:
-      return f.template operator()<Activation::identity>();
-  }
-}
-
 template <class T>
-struct Activate {
-  const T *moved, *c, *beta;
-  int64_t n;
-  T* h;
-  template <Activation activation>
-  void operator()() const {
+void activate_row(Activation activation, const T* moved, const T* c, const T* beta, int64_t n, T* h) {
+  with_activation(activation, [&](auto a) {
     for (int64_t j = 0; j < n; j += lanes<T>) {
       Vec<T> z = load_part(h + j, n - j) + load_part(moved + j, n - j);
       if (c) z += load_part(c + j, n - j);
-      const Vec<T> b = activation == Activation::modrelu ? load_part(beta + j, n - j) : Vec<T>{};
-      store_part(h + j, VFRNN_ISA::activate<activation, T>(z, b), n - j);
+      const Vec<T> b = has_beta<a.value> ? load_part(beta + j, n - j) : Vec<T>{};
+      store_part(h + j, Formula<a.value, Math<T>>::value(z, b), n - j);
     }
-  }
-};
-template <class T>
-void activate_row(Activation activation, const T* moved, const T* c, const T* beta, int64_t n, T* h) {
-  with_activation(activation, Activate<T>{moved, c, beta, n, h});
+  });
 }
 
 template <class T>
-struct Derivative {
-  const T *h, *grad_h, *carried;
-  int64_t n;
-  T* grad_z;
-  template <Activation activation>
-  void operator()() const {
+void derivative_row(Activation activation, const T* h, const T* grad_h, const T* carried, int64_t n, T* grad_z) {
+  with_activation(activation, [&](auto a) {
     for (int64_t j = 0; j < n; j += lanes<T>) {
       const Vec<T> grad = load_part(grad_h + j, n - j) + load_part(carried + j, n - j);
-      store_part(grad_z + j, multiply_by_derivative<activation, T>(grad, load_part(h + j, n - j)), n - j);
+      store_part(grad_z + j, Formula<a.value, Math<T>>::times_derivative(grad, load_part(h + j, n - j)), n - j);
     }
-  }
-};
-template <class T>
-void derivative_row(Activation activation, const T* h, const T* grad_h, const T* carried, int64_t n, T* grad_z) {
-  with_activation(activation, Derivative<T>{h, grad_h, carried, n, grad_z});
+  });
 }
 
 template <class T>
@@ -66,8 +36,11 @@ constexpr FlowRecurrenceKernels<T> table{activate_row<T>, derivative_row<T>};
 
 }  // namespace
 
-extern const FlowRecurrenceKernels<float> flow_recurrence_float = table<float>;
-extern const FlowRecurrenceKernels<double> flow_recurrence_double = table<double>;
-
 }  // namespace VFRNN_ISA
+
+template <>
+const FlowRecurrenceKernels<float> IsaTable<FlowRecurrenceKernels<float>>::VFRNN_ISA = VFRNN_ISA::table<float>;
+template <>
+const FlowRecurrenceKernels<double> IsaTable<FlowRecurrenceKernels<double>>::VFRNN_ISA = VFRNN_ISA::table<double>;
+
 }  // namespace vfrnn

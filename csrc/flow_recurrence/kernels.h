@@ -3,7 +3,7 @@
 
 #include <stdint.h>
 
-#include "recurrence/kernels.h"
+#include "common/activations.h"
 
 namespace vfrnn {
 
@@ -14,18 +14,5 @@ struct FlowRecurrenceKernels {
   // grad_z = act'(z) (grad_h + carried) from h = act(z)
   void (*derivative)(Activation activation, const T* h, const T* grad_h, const T* carried, int64_t n, T* grad_z);
 };
-
-namespace baseline {
-extern const FlowRecurrenceKernels<float> flow_recurrence_float;
-extern const FlowRecurrenceKernels<double> flow_recurrence_double;
-}  // namespace baseline
-namespace avx2 {
-extern const FlowRecurrenceKernels<float> flow_recurrence_float;
-extern const FlowRecurrenceKernels<double> flow_recurrence_double;
-}  // namespace avx2
-namespace avx512 {
-extern const FlowRecurrenceKernels<float> flow_recurrence_float;
-extern const FlowRecurrenceKernels<double> flow_recurrence_double;
-}  // namespace avx512
 
 }  // namespace vfrnn

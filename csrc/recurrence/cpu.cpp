@@ -8,13 +8,12 @@
 #include <optional>
 #include <string>
 #include <tuple>
-#include <type_traits>
 
 #include "common/barrier.h"
 #include "common/isa.h"
+#include "common/packing.h"
 #include "common/scratch.h"
 #include "common/tensors.h"
-#include "recurrence/activation_names.h"
 #include "recurrence/kernels.h"
 
 namespace vfrnn {
@@ -27,28 +26,6 @@ constexpr int64_t block_rows = 128;
 // Multiply-adds below which another thread costs more than it takes over: of a call, and of a step where threads meet
 // after every step.
 constexpr int64_t work_per_thread = 200000, work_per_share = 24000;
-
-template <class T>
-const RecurrenceKernelsOf<T>& kernels() {
-  const RecurrenceKernels& table =
-      select_isa(baseline::recurrence_kernels, avx2::recurrence_kernels, avx512::recurrence_kernels);
-  if constexpr (std::is_same_v<T, double>) {
-    return table.of_double;
-  } else {
-    return table.of_float;
-  }
-}
-
-// t itself when the entries of its rows are adjacent, else a contiguous copy.
-Tensor with_adjacent_entries(const Tensor& t) {
-  const int64_t last = t.dim() - 1;
-  return t.stride(last) == 1 || t.size(last) <= 1 ? t : ts::contiguous(t);
-}
-template <class T>
-Rows<const T> rows_of(const Tensor& t) {
-  const bool sequence = t.dim() == 3;
-  return {t.const_data_ptr<T>(), sequence ? t.stride(0) : 0, t.stride(sequence ? 1 : 0)};
-}
 
 // Fresh memory costs a page fault every 4 KB: ask for large pages where the result is large.
 void advise_large_pages(const Tensor& t, size_t bytes) {
@@ -63,43 +40,6 @@ template <class T>
 Tensor large_result(const Tensor& like, int64_t steps, int64_t samples, int64_t width) {
   Tensor result = empty_tensor(like, {steps, samples, width});
   advise_large_pages(result, size_t(steps * samples * width) * sizeof(T));
-  return result;
-}
-
-int64_t panels_of(int64_t count, int64_t W) {
-  return (count + W - 1) / W;
-}
-
-// Rows first.. of every panel of the (rows, columns) matrix that has m[r row_stride + c column_stride] at (r, c).
-template <class T>
-void pack(const T* m, int64_t row_stride, int64_t column_stride, int64_t rows, int64_t columns, int64_t W, T* panels,
-          int64_t panel_rows, int64_t first) {
-  ts::parallel_for(0, panels_of(columns, W), 1 + 65536 / (rows * W + 1), [&](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; ++p) {
-      T* panel = panels + (p * panel_rows + first) * W;
-      const int64_t width = std::min(W, columns - p * W);
-      for (int64_t r = 0; r < rows; ++r) std::fill(panel + r * W + width, panel + (r + 1) * W, T(0));
-      const T* from = m + p * W * column_stride;
-      if (row_stride == 1) {
-        for (int64_t c = 0; c < width; ++c) {
-          for (int64_t r = 0; r < rows; ++r) panel[r * W + c] = from[r + c * column_stride];
-        }
-      } else {
-        for (int64_t r = 0; r < rows; ++r) {
-          for (int64_t c = 0; c < width; ++c) panel[r * W + c] = from[r * row_stride + c * column_stride];
-        }
-      }
-    }
-  });
-}
-// A vector, or zero, padded to whole panels.
-template <class T>
-Tensor padded(const std::optional<Tensor>& v, const Tensor& like, int64_t n, int64_t W) {
-  Tensor result = zeros_tensor(like, {panels_of(n, W) * W});
-  if (v.has_value()) {
-    const Tensor values = packed(*v);
-    std::copy_n(values.const_data_ptr<T>(), n, result.mutable_data_ptr<T>());
-  }
   return result;
 }
 
@@ -167,7 +107,7 @@ struct Split {
 template <class T>
 void forward(Tensor& hs, const Tensor& x_, const Tensor& U_, const std::optional<Tensor>& c, const Tensor& M_,
              const Tensor& h0_, const std::optional<Tensor>& beta, Activation activation) {
-  const RecurrenceKernelsOf<T>& kernel = kernels<T>();
+  const RecurrenceKernels<T>& kernel = IsaTable<RecurrenceKernels<T>>::active();
   const int64_t W = kernel.panel_width;
   const Tensor x = with_adjacent_entries(x_), h0 = with_adjacent_entries(h0_), U = packed(U_), M = packed(M_);
   const int64_t steps = x.size(0), samples = x.size(1), i = x.size(2), n = M.size(0);
@@ -239,12 +179,12 @@ using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 template <class T>
 Gradients backward(const Tensor& grad_hs_, const Tensor& x_, const Tensor& U_, bool has_c, const Tensor& M_,
                    const Tensor& h0_, bool has_beta, const Tensor& hs_, Activation activation, int64_t needs) {
-  const RecurrenceKernelsOf<T>& kernel = kernels<T>();
+  const RecurrenceKernels<T>& kernel = IsaTable<RecurrenceKernels<T>>::active();
   const int64_t W = kernel.panel_width;
   const Tensor grad_hs = with_adjacent_entries(grad_hs_), x = with_adjacent_entries(x_),
                h0 = with_adjacent_entries(h0_), hs = packed(hs_), U = packed(U_), M = packed(M_);
   const int64_t steps = x.size(0), samples = x.size(1), i = x.size(2), n = M.size(0), panels = panels_of(n, W);
-  const auto needed = [&](int bit) { return (needs >> bit & 1) != 0; };
+  const auto needed = [&](int bit) { return wanted(needs, bit); };
   const bool needs_x = needed(grad_x_bit), needs_U = needed(grad_U_bit), needs_c = has_c && needed(grad_c_bit),
              needs_M = needed(grad_M_bit), needs_h0 = needed(grad_h0_bit),
              needs_beta = has_beta && needed(grad_beta_bit);

@@ -9,7 +9,6 @@
 #include <tuple>
 
 #include "common/cuda_tensors.h"
-#include "recurrence/activation_names.h"
 #include "recurrence/plan.h"
 
 namespace vfrnn {
@@ -43,7 +42,7 @@ RecurrencePlan plan(int n, CudaType type, int64_t B, bool backward) {
 
 // Memory for a plan's scratch.
 Tensor scratch_of(const RecurrencePlan& plan, const Tensor& like, int64_t B, int n, CudaType type) {
-  const int64_t packed_bytes = int64_t(plan.N) * plan.N * (type == CudaType::f32 ? 4 : 2);
+  const int64_t packed_bytes = int64_t(plan.N) * plan.N * bytes_of(type);
   const int64_t bytes = plan.route == RecurrenceRoute::steps ? recurrence_steps_scratch(B, n, type) : packed_bytes;
   return empty_tensor(like, {bytes}, ScalarType::Byte);
 }
@@ -51,19 +50,15 @@ int run(const RecurrenceForward& p, CudaType type, const Tensor& like, void* str
   const RecurrencePlan chosen = plan(p.n, type, p.B, false);
   Tensor scratch = scratch_of(chosen, like, p.B, p.n, type);
   void* const s = scratch.mutable_data_ptr();
-  if (chosen.route == RecurrenceRoute::steps) return recurrence_forward_steps(p, type, s, stream);
-  if (type == CudaType::bf16) return recurrence_forward_bf16(p, chosen.shape, s, stream);
-  if (type == CudaType::f16) return recurrence_forward_f16(p, chosen.shape, s, stream);
-  return recurrence_forward_f32(p, chosen.shape, s, stream);
+  return chosen.route == RecurrenceRoute::steps ? recurrence_forward_steps(p, type, s, stream)
+                                                : recurrence_forward_persistent(p, type, chosen.shape, s, stream);
 }
 int run(const RecurrenceBackward& p, CudaType type, const Tensor& like, void* stream) {
   const RecurrencePlan chosen = plan(p.n, type, p.B, true);
   Tensor scratch = scratch_of(chosen, like, p.B, p.n, type);
   void* const s = scratch.mutable_data_ptr();
-  if (chosen.route == RecurrenceRoute::steps) return recurrence_backward_steps(p, type, s, stream);
-  if (type == CudaType::bf16) return recurrence_backward_bf16(p, chosen.shape, s, stream);
-  if (type == CudaType::f16) return recurrence_backward_f16(p, chosen.shape, s, stream);
-  return recurrence_backward_f32(p, chosen.shape, s, stream);
+  return chosen.route == RecurrenceRoute::steps ? recurrence_backward_steps(p, type, s, stream)
+                                                : recurrence_backward_persistent(p, type, chosen.shape, s, stream);
 }
 
 // (T, B, k) as (T B, k), and (a, b) as (b, a).
@@ -81,9 +76,6 @@ Tensor rows_of_steps(const Tensor& t, int64_t first, int64_t count) {
 }
 const void* data_of(const std::optional<Tensor>& t) {
   return t.has_value() ? t->const_data_ptr() : nullptr;
-}
-std::optional<Tensor> packed_if_any(const std::optional<Tensor>& t) {
-  return t.has_value() ? std::optional<Tensor>(packed(*t)) : t;
 }
 int width_of(const Tensor& M) {
   constexpr int64_t largest = 1 << 20;  // n^2 numbers of M are beyond any memory
@@ -107,21 +99,16 @@ void recurrence_into(Tensor hs, const Tensor& x, const Tensor& U, std::optional<
   const int n = width_of(M_);
   if (T * B == 0) return;
   const Tensor M = packed(M_), h0 = packed(h0_);
-  const std::optional<Tensor> c = packed_if_any(c_), beta = packed_if_any(beta_);
+  const std::optional<Tensor> c = packed(c_), beta = packed(beta_);
   const bool wide = h0.scalar_type() != M.scalar_type();
   Tensor u = rows_of(hs);
   // Beside a float32 state no result is rounded to 16 bits.
   product_into(u, as_state(rows_of(x), h0), transposed(as_state(U, h0)));
-  const RecurrenceForward problem{M.const_data_ptr(),
-                                  h0.const_data_ptr(),
-                                  data_of(c),
-                                  data_of(beta),
-                                  hs.mutable_data_ptr(),
-                                  T,
-                                  B,
-                                  n,
-                                  activation_of<CudaActivation>(activation),
-                                  wide};
+  RecurrenceForward problem{};
+  problem.M = M.const_data_ptr(), problem.h0 = h0.const_data_ptr();
+  problem.c = data_of(c), problem.beta = data_of(beta), problem.hs = hs.mutable_data_ptr();
+  problem.T = T, problem.B = B, problem.n = n;
+  problem.activation = activation_of(activation), problem.wide = wide;
   check_launch(run(problem, type, x, device.stream), "recurrence");
 }
 
@@ -132,14 +119,15 @@ Tensor recurrence(const Tensor& x, const Tensor& U, std::optional<Tensor> c, con
   return hs;
 }
 
-// The sums over all rows of delta and of sign(h) delta, (2, n).
-Tensor sums_of(const Tensor& delta, const Tensor& hs, int n, CudaType type, bool wide, void* stream) {
-  const int64_t rows = delta.size(0) * delta.size(1);
+// The sums over all rows of grad_z and of sign(h) grad_z, (2, n).
+Tensor sums_of(const Tensor& grad_z, const Tensor& hs, int n, CudaType type, bool wide, void* stream) {
+  const int64_t rows = grad_z.size(0) * grad_z.size(1);
   const int64_t rows_per_part = std::max<int64_t>(256, (rows + 4095) / 4096), parts = (rows - 1) / rows_per_part + 1;
-  Tensor sums = empty_tensor(delta, {parts, 2, n}, type == CudaType::f64 ? ScalarType::Double : ScalarType::Float);
-  check_launch(recurrence_sums(delta.const_data_ptr(), hs.const_data_ptr(), sums.mutable_data_ptr(), rows,
-                               rows_per_part, n, type, wide, stream),
-               "recurrence_sums");
+  Tensor sums = empty_tensor(grad_z, {parts, 2, n}, type == CudaType::f64 ? ScalarType::Double : ScalarType::Float);
+  RecurrenceSums problem{};
+  problem.grad_z = grad_z.const_data_ptr(), problem.hs = hs.const_data_ptr(), problem.sums = sums.mutable_data_ptr();
+  problem.rows = rows, problem.rows_per_part = rows_per_part, problem.n = n, problem.type = type, problem.wide = wide;
+  check_launch(recurrence_backward_sums(problem, stream), "recurrence_backward_sums");
   const int64_t over_parts[] = {0};
   return ts::sum(sums, over_parts);
 }
@@ -154,8 +142,7 @@ Gradients recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const Ten
   const int64_t T = x.size(0), B = x.size(1), i = x.size(2);
   const int n = width_of(M_);
   const auto needed = [&](int bit) {
-    return (needs >> bit & 1) != 0 && (bit != grad_c_bit || c.has_value()) &&
-           (bit != grad_beta_bit || beta.has_value());
+    return wanted(needs, bit) && (bit != grad_c_bit || c.has_value()) && (bit != grad_beta_bit || beta.has_value());
   };
   const bool runs = T * B > 0;
   const auto result = [&](int bit, const Tensor& like, std::initializer_list<int64_t> sizes) {
@@ -166,26 +153,20 @@ Gradients recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const Ten
   Tensor grad_h0 = result(grad_h0_bit, h0, {B, n}), grad_beta = result(grad_beta_bit, h0, {n});
   if (!runs || needs == 0) return {grad_x, grad_U, grad_c, grad_M, grad_h0, grad_beta};
 
-  const Tensor M = packed(M_), hs = packed(hs_);
-  const Tensor grad_hs = grad_hs_.stride(2) == 1 || n == 1 ? grad_hs_ : ts::contiguous(grad_hs_);
+  const Tensor M = packed(M_), hs = packed(hs_), grad_hs = with_adjacent_entries(grad_hs_);
   const bool wide = h0.scalar_type() != M.scalar_type();
-  Tensor delta = empty_tensor(M, {T, B, n});
+  Tensor grad_z = empty_tensor(M, {T, B, n});
   Tensor start = needed(grad_h0_bit) ? grad_h0 : empty_tensor(h0, {B, n});
-  const RecurrenceBackward problem{M.const_data_ptr(),
-                                   grad_hs.const_data_ptr(),
-                                   grad_hs.stride(0),
-                                   grad_hs.stride(1),
-                                   hs.const_data_ptr(),
-                                   delta.mutable_data_ptr(),
-                                   start.mutable_data_ptr(),
-                                   T,
-                                   B,
-                                   n,
-                                   activation_of<CudaActivation>(activation),
-                                   wide};
+  RecurrenceBackward problem{};
+  problem.M = M.const_data_ptr(), problem.hs = hs.const_data_ptr();
+  problem.grad_hs = grad_hs.const_data_ptr(), problem.grad_step = grad_hs.stride(0),
+  problem.grad_row = grad_hs.stride(1);
+  problem.grad_z = grad_z.mutable_data_ptr(), problem.grad_h0 = start.mutable_data_ptr();
+  problem.T = T, problem.B = B, problem.n = n;
+  problem.activation = activation_of(activation), problem.wide = wide;
   check_launch(run(problem, type, x, device.stream), "recurrence_backward");
 
-  const Tensor rows = rows_of(delta);
+  const Tensor rows = rows_of(grad_z);
   if (needed(grad_x_bit)) {
     Tensor to = rows_of(grad_x);
     product_into(to, rows, U);
@@ -193,14 +174,14 @@ Gradients recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const Ten
   if (needed(grad_U_bit)) product_into(grad_U, transposed(rows), rows_of(x));
   if (needed(grad_M_bit)) {
     const auto in_type_of_M = [&](const Tensor& t) { return wide ? ts::to(t, M.scalar_type()) : t; };
-    product_into(grad_M, transposed(rows_of_steps(delta, 0, 1)), in_type_of_M(h0));
+    product_into(grad_M, transposed(rows_of_steps(grad_z, 0, 1)), in_type_of_M(h0));
     if (T > 1) {
       const Tensor before = in_type_of_M(rows_of_steps(hs, 0, T - 1));
-      add_product(grad_M, transposed(rows_of_steps(delta, 1, T - 1)), before);
+      add_product(grad_M, transposed(rows_of_steps(grad_z, 1, T - 1)), before);
     }
   }
   if (needed(grad_c_bit) || needed(grad_beta_bit)) {
-    const Tensor sums = sums_of(delta, hs, n, type, wide, device.stream);
+    const Tensor sums = sums_of(grad_z, hs, n, type, wide, device.stream);
     if (needed(grad_c_bit)) ts::copy_(grad_c, ts::select(sums, 0, 0));
     if (needed(grad_beta_bit)) ts::copy_(grad_beta, ts::select(sums, 0, 1));
   }

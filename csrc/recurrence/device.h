@@ -1,44 +1,28 @@
-// Activations and states of the recurrence on the device: what its routes have in common.
+// Number types, and entries of states, of the recurrence on the device.
 #pragma once
 
+#include "common/device.h"
 #include "common/mma.h"
-#include "recurrence/cuda.h"
 
 namespace vfrnn {
 
-// sign(z) relu(|z| + beta) for modrelu; NaN stays NaN. Number: float or double.
-template <class Number>
-VFRNN_DEVICE Number activate(CudaActivation activation, Number z, Number beta) {
-  switch (activation) {
-    case CudaActivation::tanh:
-      return tanh(z);
-    case CudaActivation::relu:
-      return z < 0 ? 0 : z;
-    case CudaActivation::modrelu: {
-      const Number modulus = fabs(z) + beta;
-      return z == 0 || modulus <= 0 ? 0 : copysign(modulus, z);
-    }
-    default:
-      return z;
+// What launch(Type{}) returns, by the type of products on tensor cores.
+template <class F>
+int with_type(CudaType type, const F& launch) {
+  switch (type) {
+    case CudaType::bf16:
+      return launch(gpu::Bf16{});
+    case CudaType::f16:
+      return launch(gpu::F16{});
+    case CudaType::f32:
+      return launch(gpu::F32{});
+    case CudaType::f64:
+      break;
   }
+  return -1;
 }
 
-// act'(z) grad from h = act(z) alone.
-template <class Number>
-VFRNN_DEVICE Number multiply_by_derivative(CudaActivation activation, Number grad, Number h) {
-  switch (activation) {
-    case CudaActivation::tanh:
-      return grad * (1 - h * h);
-    case CudaActivation::relu:
-      return h > 0 ? grad : 0;
-    case CudaActivation::modrelu:
-      return h != 0 ? grad : 0;
-    default:
-      return grad;
-  }
-}
-
-// Entries of a state: of the type of the products, or float32 beside products in 16 bits (`wide`).
+// An entry is of the type of the products, or float32 beside products in 16 bits (`wide`).
 template <class Type>
 VFRNN_DEVICE float load_entry(const void* p, int64_t index, bool wide) {
   using Storage = typename Type::Storage;

@@ -1,10 +1,13 @@
 // recurrence: forward and backward over one block of samples, compiled once per instruction set. Layouts and names:
-// recurrence.h; products: panels.h; derivation: vfrnn_kernels/recurrence/README.md.
+// kernels.h; products: common/panel_products.h; derivation: vfrnn_kernels/recurrence/README.md.
 //
 // Beside what the caller sees there are only buffers of a few steps, sized for the second cache: the current state in
 // panels (forward), the gradients of the pre-activations of one chunk of steps and the matching [h_{t-1}, x_t, 1]
 // (backward), from which the weight gradients take one rank-K update per chunk.
-#include "recurrence/state_panels.h"
+#include "recurrence/kernels.h"
+
+#include "common/isa.h"
+#include "common/state_panels.h"
 
 namespace vfrnn {
 namespace VFRNN_ISA {
@@ -40,7 +43,7 @@ void forward_steps(const ForwardProblem<T>& f, int64_t begin, int64_t end, const
     const Product<T> z{{h, stride, n}, {x, stride, f.i}, f.weights, (n + f.i) * W, f.c, next, stride};
     product(z, rows, n, share.first, share.last, [&](int64_t p, int count) {
       for (const int64_t last = p + count; p < last; ++p) {
-        const T* beta = activation == Activation::modrelu ? f.beta + p * W : nullptr;
+        const T* beta = has_beta<activation> ? f.beta + p * W : nullptr;
         activate_panel<activation>(next + p * stride, rows, smaller(W, n - p * W), beta, hs + p * W, n);
       }
     });
@@ -52,27 +55,20 @@ void forward_steps(const ForwardProblem<T>& f, int64_t begin, int64_t end, const
 
 template <class T>
 void forward(const ForwardProblem<T>& f, int64_t begin, int64_t end, const Share& share, T* state, T* workspace) {
-  switch (f.activation) {
-    case Activation::modrelu:
-      return forward_steps<Activation::modrelu>(f, begin, end, share, state, workspace);
-    case Activation::tanh:
-      return forward_steps<Activation::tanh>(f, begin, end, share, state, workspace);
-    case Activation::relu:
-      return forward_steps<Activation::relu>(f, begin, end, share, state, workspace);
-    case Activation::identity:
-      return forward_steps<Activation::identity>(f, begin, end, share, state, workspace);
-  }
+  with_activation(f.activation,
+                  [&](auto activation) { forward_steps<activation.value>(f, begin, end, share, state, workspace); });
 }
 
 // ---- backward -------------------------------------------------------------------------------------------------------
-// delta_t = act'(h_t) (g_t + M^T delta_{t+1}), [dM, dU, dc] = sum_t delta_t^T [h_{t-1}, x_t, 1], dx_t = delta_t U,
-// dh_0 = M^T delta_1, dbeta = sum_t sign(h_t) (g_t + M^T delta_{t+1}), which is sign(h_t) delta_t where h_t != 0.
+// With g_t = grad_hs_t, back in time:
+//   grad_z_t = act'(z_t) (g_t + M^T grad_z_{t+1}),  grad_x_t = grad_z_t U,  grad_h0 = M^T grad_z_1,
+//   [grad_M, grad_U, grad_c] = sum_t grad_z_t^T [h_{t-1}, x_t, 1],  grad_beta = sum_t sign(h_t) grad_z_t.
 
 // Rows (steps times samples) of one rank-K update: a panel of them fills half of the first cache.
 template <class T>
 inline constexpr int64_t chunk_rows = 16384 / (panel_width<T> * int64_t(sizeof(T)));
 
-// Steps of a chunk: at least two, since a step reads the delta of the one before while it writes its own.
+// Steps of a chunk: at least two, since a step reads the grad_z of the one before while it writes its own.
 template <class T>
 int64_t chunk_steps(const BackwardProblem<T>& b, int64_t rows) {
   const int64_t steps = chunk_rows<T> / rows;
@@ -127,7 +123,7 @@ void factor_step(const BackwardProblem<T>& b, int64_t t, int64_t begin, int64_t 
 }
 
 template <class T>
-void add_weight_gradients(const BackwardProblem<T>& b, const T* factors, const T* deltas, int64_t stride, int64_t count,
+void add_weight_gradients(const BackwardProblem<T>& b, const T* factors, const T* grad_z, int64_t stride, int64_t count,
                           const Share& share, T* sums) {
   constexpr int W = panel_width<T>;
   const int64_t panels = panels_of(b.n, W), inputs = input_columns(b), state_panels = b.needs_M ? panels : 0;
@@ -136,19 +132,19 @@ void add_weight_gradients(const BackwardProblem<T>& b, const T* factors, const T
     const bool wide = b.n - p * W > lanes<T>;
     for (int64_t q = 0; q < all; ++q) {
       const int64_t left = q < state_panels ? b.n - q * W : inputs - (q - state_panels) * W;
-      outer_product(factors + q * stride, smaller(W, left), deltas + p * stride, count, sums + (q * panels + p) * W * W,
+      outer_product(factors + q * stride, smaller(W, left), grad_z + p * stride, count, sums + (q * panels + p) * W * W,
                     wide);
     }
   }
 }
 
-// Columns of the panels first..last of to (rows, columns) = delta b, for a b in panels of n rows; `block` holds one
+// Columns of the panels first..last of to (rows, columns) = grad_z b, for a b in panels of n rows; `block` holds one
 // panel of the result.
 template <class T>
-void carry_out(const Panels<T>& delta, int64_t rows, const T* b, int64_t n, int64_t columns, int64_t first,
+void carry_out(const Panels<T>& grad_z, int64_t rows, const T* b, int64_t n, int64_t columns, int64_t first,
                int64_t last, T* block, T* to) {
   constexpr int W = panel_width<T>;
-  const Product<T> m{delta, {}, b, n * W, nullptr, block, 0};
+  const Product<T> m{grad_z, {}, b, n * W, nullptr, block, 0};
   for (int64_t p = first; p < last; ++p) {
     product(m, rows, columns, p, p + 1, [](int64_t, int) {});
     from_panel(block, rows, smaller(W, columns - p * W), to + p * W, columns);
@@ -156,38 +152,38 @@ void carry_out(const Panels<T>& delta, int64_t rows, const T* b, int64_t n, int6
 }
 
 template <Activation activation, class T>
-void backward_steps(const BackwardProblem<T>& b, int64_t begin, int64_t end, const Share& share, T* deltas,
+void backward_steps(const BackwardProblem<T>& b, int64_t begin, int64_t end, const Share& share, T* chunk_grad_z,
                     T* workspace, const BackwardSums<T>& sums) {
   constexpr int W = panel_width<T>;
   const int64_t rows = end - begin, n = b.n;
   const int64_t chunk = chunk_steps(b, rows), stride = chunk * rows * W;
   T *factors = workspace, *block = factors + factor_panels(b) * stride;
-  const T* next = deltas;  // delta_{t+1}
+  const T* next = chunk_grad_z;  // grad_z_{t+1}
   for (int64_t last = b.steps; last > 0;) {
     const int64_t steps = smaller(chunk, last), first = last - steps;
     const int64_t offset = (chunk - steps) * rows * W;  // a shorter chunk, the last one, takes the last slots
     for (int64_t t = last - 1; t >= first; --t) {
-      T* delta = deltas + offset + (t - first) * rows * W;
+      T* grad_z = chunk_grad_z + offset + (t - first) * rows * W;
       const T* hs = b.hs + t * b.hs_step + begin * n;
       const T* grad_hs = b.grad_hs.p + t * b.grad_hs.step + begin * b.grad_hs.sample;
       const Panels<T> later{next, stride, t == b.steps - 1 ? 0 : n};
-      const Product<T> carried{later, {}, b.weights, n * W, nullptr, delta, stride};
+      const Product<T> carried{later, {}, b.weights, n * W, nullptr, grad_z, stride};
       product(carried, rows, n, share.first, share.last, [&](int64_t p, int count) {
         for (const int64_t end_panel = p + count; p < end_panel; ++p) {
-          delta_panel<activation>(delta + p * stride, rows, smaller(W, n - p * W), grad_hs + p * W, b.grad_hs.sample,
-                                  hs + p * W, n, sums.beta ? sums.beta + p * W : nullptr);
+          grad_z_panel<activation>(grad_z + p * stride, rows, smaller(W, n - p * W), grad_hs + p * W, b.grad_hs.sample,
+                                   hs + p * W, n, sums.beta ? sums.beta + p * W : nullptr);
         }
       });
-      next = delta;
+      next = grad_z;
       if (factor_panels(b)) factor_step(b, t, begin, rows, factors + offset + (t - first) * rows * W, stride);
       wait(share);
       if (b.grad_x && share.first == 0) {
         T* grad_x = b.grad_x + t * b.grad_x_step + begin * b.i;
-        carry_out<T>({delta, stride, n}, rows, b.input_weights, n, b.i, 0, panels_of(b.i, W), block, grad_x);
+        carry_out<T>({grad_z, stride, n}, rows, b.input_weights, n, b.i, 0, panels_of(b.i, W), block, grad_x);
       }
     }
     // Only of its own columns, which nobody else writes: the next chunk may already begin elsewhere.
-    add_weight_gradients(b, factors + offset, deltas + offset, stride, steps * rows, share, sums.weights);
+    add_weight_gradients(b, factors + offset, chunk_grad_z + offset, stride, steps * rows, share, sums.weights);
     last = first;
   }
   if (b.grad_h0) {
@@ -199,26 +195,22 @@ void backward_steps(const BackwardProblem<T>& b, int64_t begin, int64_t end, con
 template <class T>
 void backward(const BackwardProblem<T>& b, int64_t begin, int64_t end, const Share& share, T* state, T* workspace,
               const BackwardSums<T>& sums) {
-  switch (b.activation) {
-    case Activation::modrelu:
-      return backward_steps<Activation::modrelu>(b, begin, end, share, state, workspace, sums);
-    case Activation::tanh:
-      return backward_steps<Activation::tanh>(b, begin, end, share, state, workspace, sums);
-    case Activation::relu:
-      return backward_steps<Activation::relu>(b, begin, end, share, state, workspace, sums);
-    case Activation::identity:
-      return backward_steps<Activation::identity>(b, begin, end, share, state, workspace, sums);
-  }
+  with_activation(b.activation, [&](auto activation) {
+    backward_steps<activation.value>(b, begin, end, share, state, workspace, sums);
+  });
 }
+
+template <class T>
+constexpr RecurrenceKernels<T> table{panel_width<T>,        forward_state<T>, forward_workspace<T>, backward_state<T>,
+                                     backward_workspace<T>, sums_size<T>,     forward<T>,           backward<T>};
 
 }  // namespace
 
-const RecurrenceKernels recurrence_kernels{
-    {panel_width<float>, forward_state<float>, forward_workspace<float>, backward_state<float>,
-     backward_workspace<float>, sums_size<float>, forward<float>, backward<float>},
-    {panel_width<double>, forward_state<double>, forward_workspace<double>, backward_state<double>,
-     backward_workspace<double>, sums_size<double>, forward<double>, backward<double>},
-};
-
 }  // namespace VFRNN_ISA
+
+template <>
+const RecurrenceKernels<float> IsaTable<RecurrenceKernels<float>>::VFRNN_ISA = VFRNN_ISA::table<float>;
+template <>
+const RecurrenceKernels<double> IsaTable<RecurrenceKernels<double>>::VFRNN_ISA = VFRNN_ISA::table<double>;
+
 }  // namespace vfrnn

@@ -1,10 +1,7 @@
 // The kernels of one instruction set: forward and backward of h_t = act(M h_{t-1} + U x_t + c) over one block of
 // samples, for all T. cpu.cpp packs, splits the batch or the state over threads and adds the partial sums.
 //
-// Dimensions: T steps, B samples, n hidden size, i input size. W = panel_width, two vectors.
-// Panels: an array with a long row of `count` entries is cut into ceil(count / W) panels of W columns, each stored on
-// its own as (rows, W), padded at the end of the last one. A panel is what a tile of registers reads with constant
-// strides, and what stays in the first cache while the rows pass.
+// Dimensions: T steps, B samples, n hidden size, i input size. W = panel_width. Panels (common/panels.h):
 //   forward weights   panel p: (n + i, W), the columns pW.. of [M^T; U^T]
 //   backward weights  panel p: (n, W), the columns pW.. of M; for grad_x of U (panels over i)
 //   weight gradients  panel (q, p): (W, W), entry (r, s) is the gradient with respect to row pW + s and column qW + r
@@ -13,16 +10,10 @@
 
 #include <stdint.h>
 
+#include "common/activations.h"
+#include "common/panels.h"
+
 namespace vfrnn {
-
-enum class Activation { modrelu, tanh, relu, identity };
-
-// Rows of a user's tensor, T x B of them; entries of a row are adjacent.
-template <class T>
-struct Rows {
-  T* p;
-  int64_t step, sample;  // strides
-};
 
 template <class T>
 struct ForwardProblem {
@@ -67,7 +58,7 @@ struct BackwardSums {
 };
 
 template <class T>
-struct RecurrenceKernelsOf {
+struct RecurrenceKernels {
   int64_t panel_width;
   // Entries of the workspaces for blocks of up to `rows` samples: one for all shares of a block, one for each share.
   int64_t (*forward_state)(const ForwardProblem<T>&, int64_t rows);
@@ -80,20 +71,5 @@ struct RecurrenceKernelsOf {
   void (*backward)(const BackwardProblem<T>&, int64_t begin, int64_t end, const Share&, T* state, T* workspace,
                    const BackwardSums<T>&);
 };
-
-struct RecurrenceKernels {
-  RecurrenceKernelsOf<float> of_float;
-  RecurrenceKernelsOf<double> of_double;
-};
-
-namespace baseline {
-extern const RecurrenceKernels recurrence_kernels;
-}
-namespace avx2 {
-extern const RecurrenceKernels recurrence_kernels;
-}
-namespace avx512 {
-extern const RecurrenceKernels recurrence_kernels;
-}
 
 }  // namespace vfrnn

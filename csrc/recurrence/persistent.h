@@ -1,6 +1,6 @@
 // The recurrence with M on the chip for all steps, forward and backward in one body:
-//   forward   h_t     = act(M h_{t-1} + u_t + c)                        u_t where h_t will be
-//   backward  delta_t = act'(h_t) (grad_hs_t + M^T delta_{t+1}),   and grad_h0 = M^T delta_1 as one more step
+//   forward   h_t      = act(M h_{t-1} + u_t + c)                       u_t where h_t will be
+//   backward  grad_z_t = act'(z_t) (grad_hs_t + M^T grad_z_{t+1}),  and grad_h0 = M^T grad_z_1 as one more step
 // A block computes N / cluster units of a few samples: units are the rows of tensor core tiles, samples their columns.
 // Blocks of a cluster each hold all of the state: a block pushes its new slice into the shared memory of its peers,
 // whose mbarriers count what arrives. Nothing ever waits for the whole grid.
@@ -20,6 +20,7 @@
 // Without a cluster a barrier of the block per step does the same.
 #pragma once
 
+#include "common/activations.h"
 #include "recurrence/device.h"
 #include "recurrence/shapes.h"
 
@@ -35,17 +36,17 @@ constexpr const RecurrenceShape& shape_of(int index) {
 }
 
 struct PersistentProblem {
-  const uint4* packed;  // M, or for the backward its transpose, by pack_kernel
+  const uint4* packed;  // M, or for the backward its transpose, by persistent_pack.cu
   const void* start;    // forward: h0 (B, n)
   const void* input;    // forward: u (T, B, n), in hs; backward: grad_hs
   int64_t input_step, input_row;
   const void* states;  // backward: hs (T, B, n)
   const void *c, *beta;
-  void* result;   // (T, B, n): forward hs, backward delta
+  void* result;   // (T, B, n): forward hs, backward grad_z
   void* grad_h0;  // backward: (B, n)
   int64_t T, B;
   int n;
-  CudaActivation activation;
+  Activation activation;
   bool wide;
   bool paired;  // pairs of neighbours can be read and written at once
 };
@@ -70,33 +71,6 @@ VFRNN_DEVICE void store_units(void* p, int64_t row, int unit, float2 value, cons
   }
   if (unit < problem.n) store_entry<Type>(p, row + unit, value.x, wide);
   if (unit + 1 < problem.n) store_entry<Type>(p, row + unit + 1, value.y, wide);
-}
-
-// M (n, n), or its transpose, as fragments: [tile of 16 units][group][rows 0 to 7, rows 8 to 15][lane], padded with
-// zeros to N units and N terms. One thread per 16 bytes.
-template <class Type>
-__global__ void recurrence_pack_kernel(const typename Type::Storage* M, uint4* packed, int n, int N, bool transposed) {
-  using Storage = typename Type::Storage;
-  constexpr int bytes = sizeof(Storage), per_chunk = 16 / bytes;
-  const int groups = N * bytes / 64, index = int(blockIdx.x * blockDim.x + threadIdx.x);
-  if (index >= N / 16 * groups * 64) return;
-  const int lane = index % 32, half = index / 32 % 2, group = index / 64 % groups, tile = index / 64 / groups;
-  const int unit = 16 * tile + unit_of_row(lane / 4 + 8 * half), first = (4 * group + lane % 4) * per_chunk;
-  Storage chunk[per_chunk];
-  for (int j = 0; j < per_chunk; ++j) {
-    const int k = first + j;
-    const bool exists = unit < n && k < n;
-    chunk[j] = exists ? M[transposed ? int64_t(k) * n + unit : int64_t(unit) * n + k] : Type::of_float(0.f);
-  }
-  uint32_t words[4];
-  for (int j = 0; j < 4; ++j) {
-    if constexpr (bytes == 2) {
-      words[j] = uint32_t(chunk[2 * j]) | uint32_t(chunk[2 * j + 1]) << 16;
-    } else {
-      words[j] = gpu::bits_of(chunk[j]);
-    }
-  }
-  packed[index] = make_uint4(words[0], words[1], words[2], words[3]);
 }
 
 template <class Type, int index, bool backward>
@@ -273,12 +247,12 @@ __global__ void __launch_bounds__(shape_of<Type>(index).threads(), 1)
           if constexpr (backward) {
             if (!last) {
               const float2 h = state[i][j].of_sample[e];
-              z.x = multiply_by_derivative(problem.activation, z.x, h.x);
-              z.y = multiply_by_derivative(problem.activation, z.y, h.y);
+              z.x = multiply_by_derivative<gpu::Math<float>>(problem.activation, z.x, h.x);
+              z.y = multiply_by_derivative<gpu::Math<float>>(problem.activation, z.y, h.y);
             }
           } else {
-            z.x = activate(problem.activation, z.x + c[i].x, beta[i].x);
-            z.y = activate(problem.activation, z.y + c[i].y, beta[i].y);
+            z.x = activate<gpu::Math<float>>(problem.activation, z.x + c[i].x, beta[i].x);
+            z.y = activate<gpu::Math<float>>(problem.activation, z.y + c[i].y, beta[i].y);
           }
           // padded units stay 0, whatever the others are
           z.x = unit < n ? z.x : 0.f, z.y = unit + 1 < n ? z.y : 0.f;

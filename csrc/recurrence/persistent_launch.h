@@ -1,8 +1,9 @@
-// Launches the kernels of persistent.h: the instance of a shape, behind the kernel that packs M.
+// Launches the kernels of persistent.h: the instance of a shape.
 #pragma once
 
 #include <utility>
 
+#include "recurrence/cuda.h"
 #include "recurrence/persistent.h"
 
 namespace vfrnn {
@@ -39,65 +40,7 @@ inline bool starts_with_a_pair(const void* p, int64_t step, int64_t row, int n, 
   return n % 2 == 0 && step % 2 == 0 && row % 2 == 0 && reinterpret_cast<uintptr_t>(p) % uintptr_t(2 * bytes) == 0;
 }
 
-template <class Type>
-int launch_pack(const void* M, void* packed, int n, int shape, bool transposed, void* stream) {
-  using Storage = typename Type::Storage;
-  const int N = shape_of<Type>(shape).N, chunks = N * N * int(sizeof(Storage)) / 16;
-  const gpu::Launch launch{uint32_t(chunks + 255) / 256, 1, 1, 256, 0, 1, false, static_cast<cudaStream_t>(stream)};
-  return gpu::launch(launch, recurrence_pack_kernel<Type>, static_cast<const Storage*>(M), static_cast<uint4*>(packed),
-                     n, N, transposed);
-}
-
-template <class Type>
-int launch_forward(const RecurrenceForward& f, int shape, void* scratch, void* stream) {
-  const int bytes = f.wide ? 4 : int(sizeof(typename Type::Storage));
-  const int64_t row = f.n, step = f.B * row;
-  if (const int error = launch_pack<Type>(f.M, scratch, f.n, shape, false, stream)) return error;
-  const PersistentProblem problem{static_cast<const uint4*>(scratch),
-                                  f.h0,
-                                  f.hs,
-                                  step,
-                                  row,
-                                  nullptr,
-                                  f.c,
-                                  f.beta,
-                                  f.hs,
-                                  nullptr,
-                                  f.T,
-                                  f.B,
-                                  f.n,
-                                  f.activation,
-                                  f.wide,
-                                  starts_with_a_pair(f.hs, step, row, f.n, bytes)};
-  return launch_shape<Type, false>(problem, shape, stream, ShapeIndices<Type>{});
-}
-
-template <class Type>
-int launch_backward(const RecurrenceBackward& b, int shape, void* scratch, void* stream) {
-  const int bytes = int(sizeof(typename Type::Storage)), state_bytes = b.wide ? 4 : bytes;
-  const int64_t row = b.n, step = b.B * row;
-  const bool paired = starts_with_a_pair(b.grad_hs, b.grad_step, b.grad_row, b.n, state_bytes) &&
-                      starts_with_a_pair(b.hs, step, row, b.n, state_bytes) &&
-                      starts_with_a_pair(b.delta, step, row, b.n, bytes) &&
-                      starts_with_a_pair(b.grad_h0, row, row, b.n, state_bytes);
-  if (const int error = launch_pack<Type>(b.M, scratch, b.n, shape, true, stream)) return error;
-  const PersistentProblem problem{static_cast<const uint4*>(scratch),
-                                  nullptr,
-                                  b.grad_hs,
-                                  b.grad_step,
-                                  b.grad_row,
-                                  b.hs,
-                                  nullptr,
-                                  nullptr,
-                                  b.delta,
-                                  b.grad_h0,
-                                  b.T,
-                                  b.B,
-                                  b.n,
-                                  b.activation,
-                                  b.wide,
-                                  paired};
-  return launch_shape<Type, true>(problem, shape, stream, ShapeIndices<Type>{});
-}
+// M (n, n) of the type, or its transpose, as the fragments that the kernels read, padded to N (persistent_pack.cu).
+int launch_pack(const void* M, void* packed, int n, int N, CudaType type, bool transposed, void* stream);
 
 }  // namespace vfrnn

@@ -26,9 +26,6 @@ constexpr double double_rate = 32;  // float64 multiply-adds per cycle and SM, w
 constexpr int partitions = 4, registers_of_sm = 65536, threads_of_sm = 2048;
 constexpr int other_registers = 72;  // of a thread, beside those of M
 
-int bytes_of(CudaType type) {
-  return type == CudaType::f64 ? 8 : type == CudaType::f32 ? 4 : 2;
-}
 // A group is 64 bytes: two products in 16 bits, two times three in float32.
 int products_per_group(CudaType type) {
   return type == CudaType::f32 ? 6 : 2;

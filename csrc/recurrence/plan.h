@@ -6,7 +6,6 @@
 #include <optional>
 
 #include "common/device.h"
-#include "recurrence/cuda.h"
 
 namespace vfrnn {
 
@@ -17,7 +16,7 @@ constexpr const char* recurrence_route_names[] = {"cta", "cluster", "steps"};
 
 struct RecurrencePlan {
   RecurrenceRoute route;
-  int shape;  // index into the table of the type (recurrence_shapes.h); steps: -1
+  int shape;  // index into the table of the type (shapes.h); steps: -1
   int N;      // n with its padding
   int cluster, samples, unit_tiles;
   int64_t blocks;

@@ -5,8 +5,8 @@
 // kernel and a grid on a stream thus serves every later call, of any T, M and address.
 #pragma once
 
+#include "common/activations.h"
 #include "common/gpu.h"
-#include "recurrence/cuda.h"
 
 #if defined(__CUDACC__)
 #include <cstdint>
@@ -24,11 +24,11 @@ struct StepRecord {
   const void *c, *beta;  // forward
   const void* grad_hs;   // backward
   int64_t grad_step, grad_row;
-  void *hs, *delta, *grad_h0;
+  void *hs, *grad_z, *grad_h0;
   int64_t T, B, steps;
   int64_t first;  // a kernel of the current chunk, with `offset`, is step first + offset; beyond `steps` it returns
   int n, row;
-  CudaActivation activation;
+  Activation activation;
 };
 
 using StepKernel = void (*)(const StepRecord* record, int offset);

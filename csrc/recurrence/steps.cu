@@ -1,14 +1,14 @@
 // The recurrence with one launch per time step, for any n and type: M and the state come from the second cache. The
-// steps go out in CUDA graphs (recurrence_step_graphs.h).
+// steps go out in CUDA graphs (step_graphs.h).
 //
-// Scratch holds M (backward: M^T) and the operand of the step, h_{t-1} or delta_{t+1} in the type of the products,
+// Scratch holds M (backward: M^T) and the operand of the step, h_{t-1} or grad_z_{t+1} in the type of the products,
 // their rows filled up with zeros to whole groups (mma.h): every load is 16 bytes and none is masked. An element is one
 // sum in a fixed order, whatever its tile: a sample's bits do not depend on its batch.
 #include <algorithm>
 
+#include "common/activations.h"
 #include "common/mma.h"
 #include "recurrence/cuda.h"
-#include "recurrence/device.h"
 #include "recurrence/plan.h"
 #include "recurrence/step_graphs.h"
 
@@ -76,10 +76,10 @@ struct Epilogue {
     typename Type::Storage operand;
     if constexpr (backward) {
       if (t < 0) return put(r.grad_h0, sample * r.n + unit, sum);
-      operand = Type::of_float(multiply_by_derivative(r.activation, beside.u + sum, beside.h));
-      static_cast<typename Type::Storage*>(r.delta)[here] = operand;
+      operand = Type::of_float(multiply_by_derivative<Math<Number>>(r.activation, beside.u + sum, beside.h));
+      static_cast<typename Type::Storage*>(r.grad_z)[here] = operand;
     } else {
-      const Number h = activate(r.activation, sum + (beside.u + beside.c), beside.beta);
+      const Number h = activate<Math<Number>>(r.activation, sum + (beside.u + beside.c), beside.beta);
       put(r.hs, here, h);
       operand = Type::of_float(h);
     }
@@ -243,9 +243,6 @@ __global__ void fill_operands(const typename S::Storage* start, typename Type::S
 }
 
 // ---- launchers ----
-int64_t bytes_of(CudaType type) {
-  return type == CudaType::f64 ? 8 : type == CudaType::f32 ? 4 : 2;
-}
 int64_t row_of(int n, CudaType type) {
   const int64_t group = group_bytes / bytes_of(type);
   return (n + group - 1) / group * group;
@@ -272,42 +269,50 @@ StepLaunch step_launch(int64_t B, int n) {
   return l;
 }
 
-// Fills the scratch, completes the record and runs its steps. M and start: of the caller.
+// What a call brings beside the record.
+struct StepCall {
+  const void *M, *start;  // (n, n); forward: h0 (B, n)
+  CudaType type;
+  bool wide;
+  void* scratch;
+  void* stream;
+};
+
+// Fills the scratch, completes the record and runs its steps.
 template <class Type, bool wide, bool backward>
-int run(StepRecord record, const void* M_, const void* start_, CudaType type, void* scratch, cudaStream_t stream) {
+int run_as(StepRecord record, const StepCall& call) {
   using Storage = typename Type::Storage;
   using S = State<Type, wide>;
-  const int n = record.n, row = int(row_of(n, type));
-  auto* M = reinterpret_cast<Storage*>(static_cast<unsigned char*>(scratch) + record_bytes);
+  const auto stream = static_cast<cudaStream_t>(call.stream);
+  const int n = record.n, row = int(row_of(n, call.type));
+  auto* M = reinterpret_cast<Storage*>(static_cast<unsigned char*>(call.scratch) + record_bytes);
   Storage* operands = M + int64_t(n) * row;
   record.M = M, record.operands = operands, record.row = row, record.first = 0;
   const uint32_t tiles = uint32_t((n + 31) / 32), columns = uint32_t((row + 31) / 32);
   int error = int(launch(Launch{columns, tiles, 1, threads, int64_t(32 * 33 * sizeof(Storage)), 1, false, stream},
-                         pad_matrix<Storage>, static_cast<const Storage*>(M_), M, n, row, backward));
+                         pad_matrix<Storage>, static_cast<const Storage*>(call.M), M, n, row, backward));
   if (error != 0) return error;
   const uint32_t blocks = uint32_t(std::min<int64_t>((2 * record.B * row + threads - 1) / threads, 2048));
   error = int(launch(Launch{blocks, 1, 1, threads, 0, 1, false, stream}, fill_operands<Type, S>,
-                     static_cast<const typename S::Storage*>(start_), operands, record.B, n, row));
+                     static_cast<const typename S::Storage*>(call.start), operands, record.B, n, row));
   if (error != 0) return error;
-  return run_steps(step_launch<Type, wide, backward>(record.B, n), record, static_cast<StepRecord*>(scratch), stream);
+  return run_steps(step_launch<Type, wide, backward>(record.B, n), record, static_cast<StepRecord*>(call.scratch),
+                   stream);
 }
 
 template <bool backward>
-int run(const StepRecord& r, const void* M, const void* start, CudaType type, bool wide, void* scratch, void* stream_) {
-  const auto stream = static_cast<cudaStream_t>(stream_);
-  switch (type) {
+int run(const StepRecord& record, const StepCall& call) {
+  switch (call.type) {
     case CudaType::bf16:
-      return wide ? run<Bf16, true, backward>(r, M, start, type, scratch, stream)
-                  : run<Bf16, false, backward>(r, M, start, type, scratch, stream);
+      return call.wide ? run_as<Bf16, true, backward>(record, call) : run_as<Bf16, false, backward>(record, call);
     case CudaType::f16:
-      return wide ? run<F16, true, backward>(r, M, start, type, scratch, stream)
-                  : run<F16, false, backward>(r, M, start, type, scratch, stream);
+      return call.wide ? run_as<F16, true, backward>(record, call) : run_as<F16, false, backward>(record, call);
     case CudaType::f32:
-      return run<F32, false, backward>(r, M, start, type, scratch, stream);
+      return run_as<F32, false, backward>(record, call);
     case CudaType::f64:
-      return run<F64, false, backward>(r, M, start, type, scratch, stream);
+      return run_as<F64, false, backward>(record, call);
   }
-  return 0;
+  return -1;
 }
 
 }  // namespace
@@ -320,16 +325,16 @@ int recurrence_forward_steps(const RecurrenceForward& p, CudaType type, void* sc
   StepRecord r{};
   r.c = p.c, r.beta = p.beta, r.hs = p.hs;
   r.T = r.steps = p.T, r.B = p.B, r.n = p.n, r.activation = p.activation;
-  return run<false>(r, p.M, p.h0, type, p.wide, scratch, stream);
+  return run<false>(r, {p.M, p.h0, type, p.wide, scratch, stream});
 }
 
 int recurrence_backward_steps(const RecurrenceBackward& p, CudaType type, void* scratch, void* stream) {
   StepRecord r{};
   r.grad_hs = p.grad_hs, r.grad_step = p.grad_step, r.grad_row = p.grad_row;
   r.hs = const_cast<void*>(p.hs);  // read, as no kernel of the backward writes it
-  r.delta = p.delta, r.grad_h0 = p.grad_h0;
+  r.grad_z = p.grad_z, r.grad_h0 = p.grad_h0;
   r.T = p.T, r.steps = p.T + 1, r.B = p.B, r.n = p.n, r.activation = p.activation;
-  return run<true>(r, p.M, nullptr, type, p.wide, scratch, stream);
+  return run<true>(r, {p.M, nullptr, type, p.wide, scratch, stream});
 }
 
 }  // namespace vfrnn

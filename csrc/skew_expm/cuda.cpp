@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "common/cuda_tensors.h"
+#include "common/gradients.h"
 
 namespace vfrnn {
 namespace {
@@ -18,11 +19,12 @@ std::tuple<Tensor, Tensor> skew_expm(const Tensor& S_, const Tensor& dt_) {
   Tensor Q = empty_tensor(S, {K, n, n}), kept = empty_tensor(S, {K, kept_slots, n, n});
   if (K == 0) return {Q, kept};
   Tensor scratch = empty_tensor(S, {exponential_forward_scratch(K, n)});
-  check_launch(
-      exponential_forward({S.const_data_ptr<float>(), nullptr, dt.const_data_ptr<float>(), Q.mutable_data_ptr<float>(),
-                           nullptr, kept.mutable_data_ptr<float>(), scratch.mutable_data_ptr<float>(), K, n, 1},
-                          device.stream),
-      "skew_expm");
+  ExponentialForward forward{};
+  forward.S = S.const_data_ptr<float>(), forward.dt = dt.const_data_ptr<float>();
+  forward.Q = Q.mutable_data_ptr<float>(), forward.kept = kept.mutable_data_ptr<float>();
+  forward.scratch = scratch.mutable_data_ptr<float>();
+  forward.K = K, forward.n = n, forward.substeps = 1;
+  check_launch(exponential_forward(forward, device.stream), "skew_expm");
   return {Q, kept};
 }
 
@@ -35,15 +37,17 @@ std::tuple<Tensor, Tensor> skew_expm_backward(const Tensor& grad_Q_, const Tenso
   Tensor grad_S = empty_tensor(S, {K, n, n}), grad_dt = empty_tensor(S, {K});
   if (K > 0) {
     Tensor scratch = empty_tensor(S, {exponential_backward_scratch(K, n)});
-    check_launch(exponential_backward(
-                     {grad_Q.const_data_ptr<float>(), nullptr, S.const_data_ptr<float>(), dt.const_data_ptr<float>(),
-                      Q.const_data_ptr<float>(), kept.const_data_ptr<float>(), scratch.mutable_data_ptr<float>(),
-                      grad_S.mutable_data_ptr<float>(), nullptr, grad_dt.mutable_data_ptr<float>(), K, n, 1},
-                     device.stream),
-                 "skew_expm_backward");
+    ExponentialBackward backward{};
+    backward.grad = grad_Q.const_data_ptr<float>();
+    backward.S = S.const_data_ptr<float>(), backward.dt = dt.const_data_ptr<float>();
+    backward.Q = Q.const_data_ptr<float>(), backward.kept = kept.const_data_ptr<float>();
+    backward.scratch = scratch.mutable_data_ptr<float>();
+    backward.grad_S = grad_S.mutable_data_ptr<float>(), backward.grad_dt = grad_dt.mutable_data_ptr<float>();
+    backward.K = K, backward.n = n, backward.substeps = 1;
+    check_launch(exponential_backward(backward, device.stream), "skew_expm_backward");
   }
-  const auto asked = [&](int bit, const Tensor& t) { return needs >> bit & 1 ? t : empty_tensor(S, {0}); };
-  return {asked(grad_S_bit, grad_S), asked(grad_dt_bit, grad_dt)};
+  const NeededGradients needed(S, needs);
+  return {needed.of(grad_S_bit, grad_S), needed.of(grad_dt_bit, grad_dt)};
 }
 
 }  // namespace

@@ -37,6 +37,10 @@ struct Tiling {
 using SmallTiling = Tiling<32, 32, 1, 2>;
 using MiddleTiling = Tiling<64, 64, 2, 2>;
 using LargeTiling = Tiling<128, 64, 2, 8>;
+// Tiles across a matrix of the smallest size of tile that several tiles of a matrix have.
+VFRNN_HOST_DEVICE int tiles_of(int n) {
+  return (n + MiddleTiling::block - 1) / MiddleTiling::block;
+}
 
 // A factor of a product: factor x (row, k), plus other_factor y (row, k) if there is y; or of the transposes.
 struct Operand {
@@ -218,8 +222,7 @@ VFRNN_DEVICE float over_block(float mine) {
 }
 
 // What a tile of the symmetric X2 adds to the row sums of |X2| and of the squares of 2^-40 X2. norms (2, tiles, n):
-// entry
-// (., t, row) is written once, by the tile that holds that row, or mirrors it, in column t.
+// entry (., t, row) is written once, by the tile that holds that row, or mirrors it, in column t.
 template <class T>
 VFRNN_DEVICE void store_row_sums(float* norms, const Place& p, const Result<T>& value) {
   constexpr float small = 9.094947017729282e-13f;  // 2^-40
@@ -262,6 +265,37 @@ VFRNN_DEVICE int squarings(const float* norms, int n, int tiles) {
   const float ratio = fminf(fmaxf(sqrtf(sqrtf(bound)) * (1.f / e4::theta), 1.f), 1e9f);
   const int s = int(ceilf(log2f(ratio)));
   return s <= most_squarings ? s : -1;
+}
+
+// ---- powers M1^k of strang_step's substeps, by the binary digits of k, first to last ----
+VFRNN_HOST_DEVICE int highest_digit(int k) {
+  int place = 0;
+  while (k >> (place + 1) != 0) ++place;
+  return place;
+}
+template <class T>
+VFRNN_DEVICE Place whole(int n) {
+  return {0, 0, n, false};
+}
+// result = a b, or a b + c d, of whole matrices by one block.
+template <class T>
+VFRNN_DEVICE void multiply_into(float* result, const float* a, const float* b, const float* c, const float* d, int n) {
+  Sums<T> sums;
+  add_product<T>(sums, plain(a), transpose_of(b), 0, 0, n);
+  if (c != nullptr) add_product<T>(sums, plain(c), transpose_of(d), 0, 0, n);
+  store_plain<T>(result, whole<T>(n), shared_result<T>(sums));
+  gpu::sync_threads();
+}
+
+// f(tiling, launch) for matrices of size n <= largest_in_block, a block for each of the K.
+template <class F>
+int with_block_per_matrix(int64_t K, int n, void* stream, const F& f) {
+  const auto launched = [&](auto tiling) {
+    using T = decltype(tiling);
+    return int(f(tiling, gpu::Launch{uint32_t(K), 1, 1, T::threads, T::shared_bytes, 1, false,
+                                     static_cast<cudaStream_t>(stream)}));
+  };
+  return n <= 32 ? launched(SmallTiling{}) : n <= 64 ? launched(MiddleTiling{}) : launched(LargeTiling{});
 }
 
 }  // namespace vfrnn

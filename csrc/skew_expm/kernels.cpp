@@ -1,6 +1,7 @@
 // Elementwise passes of skew_expm, one copy per instruction set (common/simd.h).
 #include "skew_expm/kernels.h"
 
+#include "common/isa.h"
 #include "common/simd.h"
 
 namespace vfrnn {
@@ -129,7 +130,8 @@ void project(T* out, const T* x, const T* r, T c, T sign, int64_t n, int64_t beg
 }
 
 template <class T>
-void generator(T* out, const T* x, T c, int64_t n, int64_t begin, int64_t end, T* largest, T* defect, T* finite) {
+void checked_skew_part(T* out, const T* x, T c, int64_t n, int64_t begin, int64_t end, const SkewFindings<T>& found) {
+  const auto [largest, defect, finite] = found;
   for (int64_t t = begin; t < end; ++t) {
     Vec<T> large = {}, wrong = {}, nan = {};
     for_tile_pairs(n, t, t + 1, [&](int64_t, int64_t i0, int64_t j0) {
@@ -173,14 +175,15 @@ void row_norms(const T* x, int64_t n, int64_t begin, int64_t end, T* magnitudes,
 }
 
 template <class T>
-constexpr SkewExpmKernels<T> table = {combine<T>, project<T>, generator<T>, row_norms<T>};
+constexpr SkewExpmKernels<T> table = {combine<T>, project<T>, checked_skew_part<T>, row_norms<T>};
 
 }  // namespace
 
-extern const SkewExpmKernels<float> skew_expm_float;
-extern const SkewExpmKernels<double> skew_expm_double;
-const SkewExpmKernels<float> skew_expm_float = table<float>;
-const SkewExpmKernels<double> skew_expm_double = table<double>;
-
 }  // namespace VFRNN_ISA
+
+template <>
+const SkewExpmKernels<float> IsaTable<SkewExpmKernels<float>>::VFRNN_ISA = VFRNN_ISA::table<float>;
+template <>
+const SkewExpmKernels<double> IsaTable<SkewExpmKernels<double>>::VFRNN_ISA = VFRNN_ISA::table<double>;
+
 }  // namespace vfrnn

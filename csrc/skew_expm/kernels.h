@@ -5,14 +5,19 @@
 
 namespace vfrnn {
 
-// Up to this size a matrix is a thread's alone; beyond it its products and passes are split.
-inline constexpr int64_t small_matrix = 64;
 // Passes over a matrix and its transpose work on pairs of square tiles of this size; `rows` of them count tiles.
 inline constexpr int64_t pair_tile = 32;
 
 inline int64_t pair_tiles(int64_t n) {
   return (n + pair_tile - 1) / pair_tile;
 }
+
+// Of every tile row of a matrix x.
+template <class T>
+struct SkewFindings {
+  T *largest, *defect;  // max |x|, max |x + x^T|
+  T* finite;            // 0, or NaN where x is not finite
+};
 
 template <class T>
 struct SkewExpmKernels {
@@ -22,13 +27,11 @@ struct SkewExpmKernels {
   // out = c R (x + sign x^T) R with R = diag(r), the identity where r is null, on the pairs of tiles of tile rows
   // [begin, end); out may be x.
   void (*project)(T* out, const T* x, const T* r, T c, T sign, int64_t n, int64_t begin, int64_t end);
-  // The same with sign -1, and per tile row: max |x|, max |x + x^T|, and 0 or (where x is not finite) NaN.
-  void (*generator)(T* out, const T* x, T c, int64_t n, int64_t begin, int64_t end, T* largest, T* defect, T* finite);
+  // The same without r and with sign -1, and what it finds of x.
+  void (*checked_skew_part)(T* out, const T* x, T c, int64_t n, int64_t begin, int64_t end,
+                            const SkewFindings<T>& found);
   // Per row of x: the sum of magnitudes and the sum of squares.
   void (*row_norms)(const T* x, int64_t n, int64_t begin, int64_t end, T* magnitudes, T* squares);
 };
-
-template <class T>
-const SkewExpmKernels<T>& skew_expm_kernels();
 
 }  // namespace vfrnn

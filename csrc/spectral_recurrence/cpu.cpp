@@ -6,13 +6,11 @@
 #include <optional>
 #include <string>
 #include <tuple>
-#include <type_traits>
-#include <vector>
 
 #include "common/isa.h"
+#include "common/packing.h"
 #include "common/scratch.h"
 #include "common/tensors.h"
-#include "recurrence/activation_names.h"
 #include "spectral_recurrence/kernels.h"
 
 namespace vfrnn {
@@ -23,64 +21,39 @@ namespace {
 constexpr int64_t block_rows = 64, work_per_thread = 200000;
 constexpr double two_over_pi = 0.63661977236758134308;
 
-template <class T>
-const SpectralKernelsOf<T>& kernels() {
-  const SpectralKernels& table =
-      select_isa(baseline::spectral_kernels, avx2::spectral_kernels, avx512::spectral_kernels);
-  if constexpr (std::is_same_v<T, double>) {
-    return table.of_double;
-  } else {
-    return table.of_float;
-  }
-}
-
-template <class T>
-std::vector<T> padded(const Tensor& v, int64_t W, double factor) {
-  const Tensor values = packed(v);
-  const int64_t count = v.numel();
-  std::vector<T> result((count + W - 1) / W * W, T(0));
-  for (int64_t k = 0; k < count; ++k) result[k] = T(factor * double(values.const_data_ptr<T>()[k]));
-  return result;
-}
-
-// What both chains read; the tensors and vectors live as long as it.
+// What both chains read; the tensors live as long as it.
 template <class T>
 struct Chain {
-  const SpectralKernelsOf<T>& kernel = kernels<T>();
+  const SpectralKernels<T>& kernel = IsaTable<SpectralKernels<T>>::active();
   SpectralProblem<T> problem{};
   int64_t samples;
-  Tensor dt;
-  std::vector<T> growth, quarters, beta, analysis, synthesis;
+  Tensor dt, quarters, growth, beta, analysis, synthesis;
 
   Chain(Tensor& hs, const std::optional<Tensor>& delta, const Tensor& dt_, const Tensor& basis_, const Tensor& omega,
         const std::string& activation, int64_t substeps)
       : samples(hs.size(1)), dt(dt_) {
     const Tensor basis = packed(basis_);
-    const int64_t W = kernel.panel_width, n = hs.size(2), P = omega.size(0), padded_P = (P + W - 1) / W * W;
+    const int64_t W = kernel.panel_width, n = hs.size(2), P = omega.size(0);
+    const int64_t plane_panels = panels_of(P, W);
     problem.steps = hs.size(0), problem.n = n, problem.planes = P, problem.substeps = substeps;
     problem.activation = activation_of(activation);
     check_times();
     problem.dt = {dt.const_data_ptr<T>(), dt.stride(0), samples == 1 ? 0 : dt.stride(1)};
-    quarters = padded<T>(omega, W, two_over_pi / double(substeps));
-    problem.quarters = quarters.data();
+    quarters = padded<T>(omega, hs, P, W, two_over_pi / double(substeps));
+    problem.quarters = quarters.const_data_ptr<T>();
     if (delta.has_value()) {
       check_finite<T>("delta", packed(*delta));
-      growth = padded<T>(*delta, W, -0.25 / double(substeps));
-      problem.growth = growth.data();
+      growth = padded<T>(delta, hs, n, W, -0.25 / double(substeps));
+      problem.growth = growth.const_data_ptr<T>();
     }
+    analysis = empty_tensor(hs, {2 * plane_panels * n * W}),
+    synthesis = empty_tensor(hs, {panels_of(n, W) * 2 * P * W});
     const T* b = basis.const_data_ptr<T>();  // (2, P, n)
-    analysis.assign(2 * padded_P * n, T(0)), synthesis.assign((n + W - 1) / W * W * 2 * P, T(0));
     for (int64_t half = 0; half < 2; ++half) {
-      for (int64_t p = 0; p < P; ++p) {
-        const int64_t column = half * padded_P + p, row = half * P + p;
-        for (int64_t j = 0; j < n; ++j) {
-          const T entry = b[row * n + j];
-          analysis[(column / W * n + j) * W + column % W] = entry;
-          synthesis[(j / W * 2 * P + row) * W + j % W] = entry;
-        }
-      }
+      pack(b + half * P * n, 1, n, n, P, W, analysis.mutable_data_ptr<T>() + half * plane_panels * n * W, n, 0);
     }
-    problem.analysis = analysis.data(), problem.synthesis = synthesis.data();
+    pack(b, n, 1, 2 * P, n, W, synthesis.mutable_data_ptr<T>(), 2 * P, 0);
+    problem.analysis = analysis.const_data_ptr<T>(), problem.synthesis = synthesis.const_data_ptr<T>();
     problem.hs = hs.mutable_data_ptr<T>(), problem.hs_step = samples * n;
   }
 
@@ -116,12 +89,6 @@ struct Chain {
   }
 };
 
-// t itself when the entries of its rows are adjacent, else a contiguous copy.
-Tensor with_adjacent_entries(const Tensor& t) {
-  const int64_t last = t.dim() - 1;
-  return t.stride(last) == 1 || t.size(last) <= 1 ? t : ts::contiguous(t);
-}
-
 void spectral_recurrence_states(Tensor hs, std::optional<Tensor> delta, const Tensor& dt, const Tensor& h0_,
                                 std::optional<Tensor> beta, const Tensor& basis, const Tensor& omega,
                                 std::string activation, int64_t substeps) {
@@ -129,9 +96,9 @@ void spectral_recurrence_states(Tensor hs, std::optional<Tensor> delta, const Te
     using T = decltype(zero);
     Chain<T> chain(hs, delta, dt, basis, omega, activation, substeps);
     const Tensor h0 = with_adjacent_entries(h0_);
-    chain.problem.h0 = {h0.const_data_ptr<T>(), 0, h0.stride(0)};
-    if (beta.has_value()) chain.beta = padded<T>(*beta, chain.kernel.panel_width, 1);
-    chain.problem.beta = chain.beta.data();
+    chain.problem.h0 = rows_of<T>(h0);
+    chain.beta = padded<T>(beta, hs, hs.size(2), chain.kernel.panel_width);
+    chain.problem.beta = chain.beta.template const_data_ptr<T>();
     chain.run(chain.kernel.forward);
   });
 }
@@ -144,12 +111,12 @@ std::tuple<Tensor, Tensor> spectral_recurrence_grad_z(const Tensor& grad_hs_, st
     Tensor hs = packed(hs_);
     Chain<T> chain(hs, delta, dt, basis, omega, activation, substeps);
     const Tensor grad_hs = with_adjacent_entries(grad_hs_);
-    chain.problem.grad_hs = {grad_hs.const_data_ptr<T>(), grad_hs.stride(0), grad_hs.stride(1)};
-    Tensor deltas = empty_tensor(hs, {hs.size(0), hs.size(1), hs.size(2)});
+    chain.problem.grad_hs = rows_of<T>(grad_hs);
+    Tensor grad_z = empty_tensor(hs, {hs.size(0), hs.size(1), hs.size(2)});
     Tensor grad_h0 = empty_tensor(hs, {hs.size(1), hs.size(2)});
-    chain.problem.deltas = deltas.mutable_data_ptr<T>(), chain.problem.grad_h0 = grad_h0.mutable_data_ptr<T>();
+    chain.problem.grad_z = grad_z.mutable_data_ptr<T>(), chain.problem.grad_h0 = grad_h0.mutable_data_ptr<T>();
     chain.run(chain.kernel.backward);
-    return std::make_tuple(deltas, grad_h0);
+    return std::make_tuple(grad_z, grad_h0);
   });
 }
 

@@ -1,9 +1,10 @@
-// Launchers of spectral_recurrence's CUDA kernel. T: float or double. No CUDA type, no torch type.
+// Launchers of spectral_recurrence's CUDA kernel, made in forward.cu and backward.cu. T: float or double. No CUDA type,
+// no torch type.
 #pragma once
 
 #include <cstdint>
 
-#include "recurrence/cuda.h"
+#include "common/activations.h"
 
 namespace vfrnn {
 
@@ -19,7 +20,7 @@ struct SpectralChain {
   int64_t steps, samples;
   int n, p;
   int64_t substeps;
-  CudaActivation activation;
+  Activation activation;
   // forward
   const T* h0;    // (samples, n)
   const T* beta;  // (n,) or null
@@ -27,22 +28,21 @@ struct SpectralChain {
   // backward
   const T* grad_hs;  // (steps, samples, n), entries of a row adjacent
   int64_t grad_step, grad_sample;
-  T* deltas;   // (steps, samples, n)
+  T* grad_z;   // (steps, samples, n)
   T* grad_h0;  // (samples, n)
 };
 
 // What stays in a block's shared memory: its samples' numbers and the basis, the former alone, or neither.
 enum SpectralOnChip { nothing_on_chip, samples_on_chip, basis_on_chip };
-template <class T>
-SpectralOnChip spectral_on_chip(int n, bool backward, int shared_limit);
+template <class T, bool backward>
+SpectralOnChip spectral_on_chip(int n, int shared_limit);
 
 // Memory of the device, at a multiple of 16 bytes, for what is not on the chip.
-template <class T>
-int64_t spectral_scratch(int64_t samples, int n, bool backward, SpectralOnChip on_chip);
+template <class T, bool backward>
+int64_t spectral_scratch(int64_t samples, int n, SpectralOnChip on_chip);
 
 // All steps in one launch; samples >= 1.
-template <class T>
-int launch_spectral_chain(const SpectralChain<T>& chain, bool backward, SpectralOnChip on_chip, void* scratch,
-                          void* stream);
+template <class T, bool backward>
+int launch_spectral_chain(const SpectralChain<T>& chain, SpectralOnChip on_chip, void* scratch, void* stream);
 
 }  // namespace vfrnn

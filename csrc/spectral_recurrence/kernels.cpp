@@ -1,9 +1,10 @@
 // spectral_recurrence: forward and backward over one block of samples, compiled once per instruction set. Layouts and
-// names: spectral_recurrence.h; products: panels.h; derivation: vfrnn_kernels/spectral_recurrence/README.md.
+// names: kernels.h; products: common/panel_products.h; derivation: vfrnn_kernels/spectral_recurrence/README.md.
 #include "spectral_recurrence/kernels.h"
 
-#include "recurrence/state_panels.h"
-#include "spectral_recurrence/elementary.h"
+#include "common/elementary.h"
+#include "common/isa.h"
+#include "common/state_panels.h"
 
 namespace vfrnn {
 namespace VFRNN_ISA {
@@ -116,7 +117,7 @@ void forward_steps(const SpectralProblem<T>& s, int64_t begin, const Block<T>& b
           store(z, load(z) + load_part(hs + row * n + p * W + v, width - v));
         }
       }
-      const T* beta = activation == Activation::modrelu ? s.beta + p * W : nullptr;
+      const T* beta = has_beta<activation> ? s.beta + p * W : nullptr;
       activate_panel<activation>(panel, rows, width, beta, hs + p * W, n);
     }
   }
@@ -133,9 +134,9 @@ void backward_steps(const SpectralProblem<T>& s, int64_t begin, const Block<T>& 
     for (int64_t p = 0; p < block.state_panels; ++p) {
       T* panel = block.state + p * stride;
       const int64_t width = smaller(W, n - p * W);
-      delta_panel<activation>(panel, rows, width, grad_hs + p * W, s.grad_hs.sample, hs + p * W, n,
-                              static_cast<T*>(nullptr));
-      from_panel(panel, rows, width, s.deltas + t * s.hs_step + begin * n + p * W, n);
+      grad_z_panel<activation>(panel, rows, width, grad_hs + p * W, s.grad_hs.sample, hs + p * W, n,
+                               static_cast<T*>(nullptr));
+      from_panel(panel, rows, width, s.grad_z + t * s.hs_step + begin * n + p * W, n);
     }
     block.set_factors(t, begin);
     block.template move<true>();
@@ -153,39 +154,25 @@ int64_t workspace(const SpectralProblem<T>& s, int64_t rows) {
 template <class T>
 void forward(const SpectralProblem<T>& s, int64_t begin, int64_t end, T* memory) {
   const Block<T> block(s, end - begin, memory);
-  switch (s.activation) {
-    case Activation::modrelu:
-      return forward_steps<Activation::modrelu>(s, begin, block);
-    case Activation::tanh:
-      return forward_steps<Activation::tanh>(s, begin, block);
-    case Activation::relu:
-      return forward_steps<Activation::relu>(s, begin, block);
-    case Activation::identity:
-      return forward_steps<Activation::identity>(s, begin, block);
-  }
+  with_activation(s.activation, [&](auto activation) { forward_steps<activation.value>(s, begin, block); });
 }
 
 template <class T>
 void backward(const SpectralProblem<T>& s, int64_t begin, int64_t end, T* memory) {
   const Block<T> block(s, end - begin, memory);
-  switch (s.activation) {
-    case Activation::modrelu:
-      return backward_steps<Activation::modrelu>(s, begin, block);
-    case Activation::tanh:
-      return backward_steps<Activation::tanh>(s, begin, block);
-    case Activation::relu:
-      return backward_steps<Activation::relu>(s, begin, block);
-    case Activation::identity:
-      return backward_steps<Activation::identity>(s, begin, block);
-  }
+  with_activation(s.activation, [&](auto activation) { backward_steps<activation.value>(s, begin, block); });
 }
+
+template <class T>
+constexpr SpectralKernels<T> table{panel_width<T>, workspace<T>, forward<T>, backward<T>};
 
 }  // namespace
 
-const SpectralKernels spectral_kernels{
-    {panel_width<float>, workspace<float>, forward<float>, backward<float>},
-    {panel_width<double>, workspace<double>, forward<double>, backward<double>},
-};
-
 }  // namespace VFRNN_ISA
+
+template <>
+const SpectralKernels<float> IsaTable<SpectralKernels<float>>::VFRNN_ISA = VFRNN_ISA::table<float>;
+template <>
+const SpectralKernels<double> IsaTable<SpectralKernels<double>>::VFRNN_ISA = VFRNN_ISA::table<double>;
+
 }  // namespace vfrnn

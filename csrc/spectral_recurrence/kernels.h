@@ -1,14 +1,16 @@
 // The kernels of one instruction set: a recurrence whose state moves by e exp(dt S) e, of a time dt of its own for
-// every step and sample, over one block of samples. cpu.cpp packs and splits the batch over
-// threads.
+// every step and sample, over one block of samples. cpu.cpp packs and splits the batch over threads.
 //
-// S is given by its invariant planes: P of them, cosine and sine vectors, and the rate each plane turns at. Dimensions
-// and panels: recurrence/kernels.h.
+// S is given by its invariant planes: P of them, cosine and sine vectors, and the rate each plane turns at. Dimensions:
+// recurrence/kernels.h; panels: common/panels.h.
 //   analysis   panel q: (n, W), columns qW.. of [C, s]^T, the cosine vectors padded to whole panels, then the sine ones
 //   synthesis  panel q: (2 P, W), columns qW.. of [C; s], unpadded
 #pragma once
 
-#include "recurrence/kernels.h"
+#include <stdint.h>
+
+#include "common/activations.h"
+#include "common/panels.h"
 
 namespace vfrnn {
 
@@ -27,32 +29,17 @@ struct SpectralProblem {
   const T* beta;     // padded
   // backward
   Rows<const T> grad_hs;
-  T* deltas;   // (T, B, n) contiguous: gradients of the pre-activations
+  T* grad_z;   // (T, B, n) contiguous
   T* grad_h0;  // (B, n)
 };
 
 template <class T>
-struct SpectralKernelsOf {
+struct SpectralKernels {
   int64_t panel_width;
   int64_t (*workspace)(const SpectralProblem<T>&, int64_t rows);  // entries, for a block of up to `rows` samples
   // Samples begin..end, for all steps.
   void (*forward)(const SpectralProblem<T>&, int64_t begin, int64_t end, T* workspace);
   void (*backward)(const SpectralProblem<T>&, int64_t begin, int64_t end, T* workspace);
 };
-
-struct SpectralKernels {
-  SpectralKernelsOf<float> of_float;
-  SpectralKernelsOf<double> of_double;
-};
-
-namespace baseline {
-extern const SpectralKernels spectral_kernels;
-}
-namespace avx2 {
-extern const SpectralKernels spectral_kernels;
-}
-namespace avx512 {
-extern const SpectralKernels spectral_kernels;
-}
 
 }  // namespace vfrnn

@@ -6,21 +6,14 @@
 #include <tuple>
 #include <vector>
 
+#include "common/gradients.h"
+#include "common/square_matrices.h"
 #include "common/tensors.h"
-#include "skew_expm/products.h"
+#include "skew_expm/exponential.h"
 #include "strang_step/kernels.h"
 
 namespace vfrnn {
 namespace {
-
-template <class T>
-const StrangStepKernels<T>& kernels() {
-  if constexpr (sizeof(T) == 4) {
-    return select_isa(baseline::strang_step_float, avx2::strang_step_float, avx512::strang_step_float);
-  } else {
-    return select_isa(baseline::strang_step_double, avx2::strang_step_double, avx512::strang_step_double);
-  }
-}
 
 enum Gradient { grad_S_bit = 0, grad_delta_bit, grad_dt_bit };
 
@@ -139,7 +132,7 @@ class StrangStep {
   int64_t n_, nn_, substeps_;
   std::vector<bool> digits_;
   std::vector<T> e_;
-  const StrangStepKernels<T>& kernels_ = kernels<T>();
+  const StrangStepKernels<T>& kernels_ = IsaTable<StrangStepKernels<T>>::active();
   const Team& team_;
   Products<T> mm_;
   T* scratch_;
@@ -181,16 +174,16 @@ std::tuple<Tensor, Tensor, Tensor> strang_step_backward(const Tensor& grad_M_, c
   const Tensor grad_M = packed(grad_M_), S = packed(S_), delta = packed(delta_), dt = packed(dt_), Q = packed(Q_),
                M = packed(M_), saved = packed(saved_);
   const int64_t K = S.size(0), n = S.size(1);
-  const auto needed = [&](int bit) { return (needs >> bit & 1) != 0; };
+  const NeededGradients needed(M, needs);
   Tensor grad_S = empty_tensor(M, {K, n, n}), grad_delta = empty_tensor(M, {K, n});
-  Tensor grad_dt = empty_tensor(M, {needed(grad_dt_bit) ? K : 0});
+  Tensor grad_dt = needed.empty(grad_dt_bit, {K});
   dispatch_real(S, [&](auto zero) {
     using T = decltype(zero);
     const std::vector<T> step = divided(dt.const_data_ptr<T>(), K, substeps);
     const T *G = grad_M.const_data_ptr<T>(), *q = Q.const_data_ptr<T>(), *d = delta.const_data_ptr<T>(),
             *m = M.const_data_ptr<T>();
     T *gS = grad_S.mutable_data_ptr<T>(), *gd = grad_delta.mutable_data_ptr<T>();
-    T* gt = needed(grad_dt_bit) ? grad_dt.mutable_data_ptr<T>() : nullptr;
+    T* gt = needed.data<T>(grad_dt_bit, grad_dt);
     const int64_t count = StrangStep<T>::gradient_scratch(n, substeps);
     for_batch<T>(K, n, count, [&](const Team& team, int64_t begin, int64_t end, T* scratch) {
       StrangStep<T> strang(team, n, substeps, scratch);
@@ -213,8 +206,7 @@ std::tuple<Tensor, Tensor, Tensor> strang_step_backward(const Tensor& grad_M_, c
     }
     return 0;
   });
-  return {needed(grad_S_bit) ? grad_S : empty_tensor(M, {0}),
-          needed(grad_delta_bit) ? grad_delta : empty_tensor(M, {0}), grad_dt};
+  return {needed.of(grad_S_bit, grad_S), needed.of(grad_delta_bit, grad_delta), grad_dt};
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "strang_step/kernels.h"
 
+#include "common/isa.h"
 #include "common/rows.h"
 #include "common/simd.h"
 
@@ -28,8 +29,11 @@ constexpr StrangStepKernels<T> table{scale<T>, row_and_column_sums<T>};
 
 }  // namespace
 
-extern const StrangStepKernels<float> strang_step_float = table<float>;
-extern const StrangStepKernels<double> strang_step_double = table<double>;
-
 }  // namespace VFRNN_ISA
+
+template <>
+const StrangStepKernels<float> IsaTable<StrangStepKernels<float>>::VFRNN_ISA = VFRNN_ISA::table<float>;
+template <>
+const StrangStepKernels<double> IsaTable<StrangStepKernels<double>>::VFRNN_ISA = VFRNN_ISA::table<double>;
+
 }  // namespace vfrnn

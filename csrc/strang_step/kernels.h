@@ -13,17 +13,4 @@ struct StrangStepKernels {
   void (*row_and_column_sums)(const T* G, const T* M, int64_t n, T* sums);
 };
 
-namespace baseline {
-extern const StrangStepKernels<float> strang_step_float;
-extern const StrangStepKernels<double> strang_step_double;
-}  // namespace baseline
-namespace avx2 {
-extern const StrangStepKernels<float> strang_step_float;
-extern const StrangStepKernels<double> strang_step_double;
-}  // namespace avx2
-namespace avx512 {
-extern const StrangStepKernels<float> strang_step_float;
-extern const StrangStepKernels<double> strang_step_double;
-}  // namespace avx512
-
 }  // namespace vfrnn

@@ -153,7 +153,7 @@ def test_the_spectral_chains_wherever_they_are_kept(monkeypatch, dtype, n, activ
         hs = z.clone()
         constants = (activation, substeps)
         torch.ops.vfrnn_kernels.spectral_recurrence_states(hs, delta, dt, h0, beta, basis, omega, *constants)
-        return hs, *torch.ops.vfrnn_kernels.spectral_recurrence_deltas(grad, delta, dt, basis, omega, hs, *constants)
+        return hs, *torch.ops.vfrnn_kernels.spectral_recurrence_grad_z(grad, delta, dt, basis, omega, hs, *constants)
 
     hs, deltas, grad_h0 = chains()
     delta, dt, basis, omega = (t.double() for t in flow[:4])

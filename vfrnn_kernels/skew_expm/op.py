@@ -79,7 +79,7 @@ def check_broadcast(name: str, batch: torch.Size, S: Tensor) -> None:
 
 
 #: Matrices that the kernels keep of a generator for the backward: in csrc/skew_expm/cuda.h kept_slots, in
-#: csrc/skew_expm/products.h the powers and six more.
+#: csrc/skew_expm/exponential.h the powers and six more.
 _KEPT_BY_CUDA, _KEPT_BY_CPU = 11, {torch.float32: 9, torch.float64: 10}
 
 

@@ -2,9 +2,9 @@
 // of a row may be partial.
 #pragma once
 
-#include "recurrence/activations.h"
-#include "recurrence/kernels.h"
-#include "recurrence/panels.h"
+#include "common/activations.h"
+#include "common/elementary.h"
+#include "common/panel_products.h"
 
 namespace vfrnn {
 namespace VFRNN_ISA {
@@ -35,32 +35,32 @@ void from_panel(const T* from, int64_t rows, int64_t width, T* to, int64_t to_st
 template <Activation activation, class T>
 void activate_panel(T* panel, int64_t rows, int64_t width, const T* beta, T* hs, int64_t n) {
   for (int64_t v = 0; v < width; v += lanes<T>) {
-    const Vec<T> b = activation == Activation::modrelu ? load(beta + v) : Vec<T>{};
+    const Vec<T> b = has_beta<activation> ? load(beta + v) : Vec<T>{};
     for (int64_t row = 0; row < rows; ++row) {
       T* z = panel + row * panel_width<T> + v;
-      const Vec<T> h = activate<activation, T>(load(z), b);
+      const Vec<T> h = Formula<activation, Math<T>>::value(load(z), b);
       store(z, h);
       store_part(hs + row * n + v, h, width - v);
     }
   }
 }
 
-// One panel of what later steps carried becomes act'(z) (grad_h + carried); grad_beta may be null.
+// One panel of what later steps carried becomes grad_z = act'(z) (grad_h + carried); grad_beta may be null.
 template <Activation activation, class T>
-void delta_panel(T* panel, int64_t rows, int64_t width, const T* grad_hs, int64_t grad_stride, const T* hs, int64_t n,
-                 T* grad_beta) {
+void grad_z_panel(T* panel, int64_t rows, int64_t width, const T* grad_hs, int64_t grad_stride, const T* hs, int64_t n,
+                  T* grad_beta) {
   for (int64_t v = 0; v < width; v += lanes<T>) {
     const Vec<T> zero{};
     Vec<T> sum = zero;
     for (int64_t row = 0; row < rows; ++row) {
       T* carried = panel + row * panel_width<T> + v;
-      const Vec<T> h = activation == Activation::identity ? zero : load_part(hs + row * n + v, width - v);
+      const Vec<T> h = load_part(hs + row * n + v, width - v);
       const Vec<T> grad = load(carried) + load_part(grad_hs + row * grad_stride + v, width - v);
-      const Vec<T> delta = multiply_by_derivative<activation, T>(grad, h);
-      store(carried, delta);
-      if (activation == Activation::modrelu) sum += h > zero ? delta : -delta;
+      const Vec<T> grad_z = Formula<activation, Math<T>>::times_derivative(grad, h);
+      store(carried, grad_z);
+      if constexpr (has_beta<activation>) sum += h > zero ? grad_z : -grad_z;
     }
-    if (activation == Activation::modrelu && grad_beta) store(grad_beta + v, load(grad_beta + v) + sum);
+    if (has_beta<activation> && grad_beta) store(grad_beta + v, load(grad_beta + v) + sum);
   }
 }
 

@@ -1,4 +1,5 @@
-// CUDA kernel of spectral_recurrence's two chains over time. Equations: vfrnn_kernels/spectral_recurrence/README.md.
+// CUDA kernel of spectral_recurrence's two chains over time, forward and backward in one body, and its launch.
+// Equations: vfrnn_kernels/spectral_recurrence/README.md.
 //
 // A block takes four samples through all steps, and blocks never wait for each other. Products are plain multiply-adds
 // of T, without tensor cores: a number of the basis is read once for the four samples. The basis is in shared memory
@@ -7,11 +8,10 @@
 //
 // Arrays of a block hold an entry's four samples side by side: entry e of sample s at 4 e + s. Of the arrays over units
 // and over planes, thread k has the numbers k, k + threads, ... in every phase, and needs no barrier for its own.
-#include <algorithm>
+#pragma once
 
-#include "common/device.h"
+#include "common/activations.h"
 #include "common/gpu.h"
-#include "recurrence/device.h"
 #include "spectral_recurrence/cuda.h"
 
 namespace vfrnn {
@@ -142,15 +142,15 @@ struct Block {
     copy_async_commit();
   }
 
-  // Backward: the state becomes delta_t. Then the factors of the step, the first on the state.
+  // Backward: the state becomes grad_z_t. Then the factors of the step, the first on the state.
   VFRNN_DEVICE void begin(int64_t t) const {
     const int side = int(t & 1) * state_size;
     const T* dt = times + (t & 1) * samples;
     for (int e = int(threadIdx.x); e < state_size; e += threads) {
       T h = state[e];
       if constexpr (backward) {
-        h = multiply_by_derivative(chain.activation, h + input[side + e], states[side + e]);
-        if (stored(e)) chain.deltas[place(t, e)] = h;
+        h = multiply_by_derivative<Math<T>>(chain.activation, h + input[side + e], states[side + e]);
+        if (stored(e)) chain.grad_z[place(t, e)] = h;
       }
       growth[e] = chain.delta ? exp(dt[e % samples] * rates[e / samples]) : T(1);
       state[e] = growth[e] * h;
@@ -224,7 +224,7 @@ struct Block {
     for (int e = int(threadIdx.x); e < state_size; e += threads) {
       T h = growth[e] * sum_of_parts(e);
       if constexpr (!backward) {
-        h = activate(chain.activation, h + input[side + e], beta[e / samples]);
+        h = activate<Math<T>>(chain.activation, h + input[side + e], beta[e / samples]);
         if (stored(e)) chain.hs[place(t, e)] = h;
       }
       state[e] = h;
@@ -258,58 +258,46 @@ __global__ void __launch_bounds__(threads, 1) spectral_chain(SpectralChain<T> ch
 }
 
 template <class T>
-int64_t samples_bytes(int n, bool backward) {
-  return backward ? Block<T, true, samples_on_chip>::bytes(n) : Block<T, false, samples_on_chip>::bytes(n);
-}
-template <class T>
 int64_t basis_bytes(int n) {
   return int64_t(sizeof(T)) * (n + n % 2) * row_stride(n);
 }
 
-template <class T, bool backward>
-int launch_on(const SpectralChain<T>& chain, SpectralOnChip on_chip, void* scratch, void* stream) {
-  const int64_t of_samples = samples_bytes<T>(chain.n, backward);
+template <class T, bool backward, int on_chip>
+int launch_on(const SpectralChain<T>& chain, void* scratch, void* stream) {
+  const int64_t of_samples = Block<T, backward, on_chip>::bytes(chain.n);
   const int64_t shared =
       on_chip == nothing_on_chip ? 0 : of_samples + (on_chip == basis_on_chip ? basis_bytes<T>(chain.n) : 0);
   const uint32_t blocks = uint32_t((chain.samples + samples - 1) / samples);
   const Launch l{blocks, 1, 1, threads, shared, 1, false, static_cast<cudaStream_t>(stream)};
-  const auto run = [&](auto kernel) { return int(launch(l, kernel, chain, static_cast<unsigned char*>(scratch))); };
-  switch (on_chip) {
-    case basis_on_chip:
-      return run(spectral_chain<T, backward, basis_on_chip>);
-    case samples_on_chip:
-      return run(spectral_chain<T, backward, samples_on_chip>);
-    default:
-      return run(spectral_chain<T, backward, nothing_on_chip>);
-  }
+  return int(launch(l, spectral_chain<T, backward, on_chip>, chain, static_cast<unsigned char*>(scratch)));
 }
 
 }  // namespace
 
-template <class T>
-SpectralOnChip spectral_on_chip(int n, bool backward, int shared_limit) {
-  const int64_t of_samples = samples_bytes<T>(n, backward);
+template <class T, bool backward>
+SpectralOnChip spectral_on_chip(int n, int shared_limit) {
+  const int64_t of_samples = Block<T, backward, samples_on_chip>::bytes(n);
   if (of_samples + basis_bytes<T>(n) <= shared_limit) return basis_on_chip;
   return of_samples <= shared_limit ? samples_on_chip : nothing_on_chip;
 }
 
-template <class T>
-int64_t spectral_scratch(int64_t count, int n, bool backward, SpectralOnChip on_chip) {
-  return on_chip == nothing_on_chip ? (count + samples - 1) / samples * samples_bytes<T>(n, backward) : 0;
+template <class T, bool backward>
+int64_t spectral_scratch(int64_t count, int n, SpectralOnChip on_chip) {
+  const int64_t blocks = (count + samples - 1) / samples;
+  return on_chip == nothing_on_chip ? blocks * Block<T, backward, nothing_on_chip>::bytes(n) : 0;
 }
 
-template <class T>
-int launch_spectral_chain(const SpectralChain<T>& chain, bool backward, SpectralOnChip on_chip, void* scratch,
-                          void* stream) {
-  return backward ? launch_on<T, true>(chain, on_chip, scratch, stream)
-                  : launch_on<T, false>(chain, on_chip, scratch, stream);
+template <class T, bool backward>
+int launch_spectral_chain(const SpectralChain<T>& chain, SpectralOnChip on_chip, void* scratch, void* stream) {
+  switch (on_chip) {
+    case basis_on_chip:
+      return launch_on<T, backward, basis_on_chip>(chain, scratch, stream);
+    case samples_on_chip:
+      return launch_on<T, backward, samples_on_chip>(chain, scratch, stream);
+    case nothing_on_chip:
+      return launch_on<T, backward, nothing_on_chip>(chain, scratch, stream);
+  }
+  return -1;
 }
-
-template SpectralOnChip spectral_on_chip<float>(int, bool, int);
-template SpectralOnChip spectral_on_chip<double>(int, bool, int);
-template int64_t spectral_scratch<float>(int64_t, int, bool, SpectralOnChip);
-template int64_t spectral_scratch<double>(int64_t, int, bool, SpectralOnChip);
-template int launch_spectral_chain<float>(const SpectralChain<float>&, bool, SpectralOnChip, void*, void*);
-template int launch_spectral_chain<double>(const SpectralChain<double>&, bool, SpectralOnChip, void*, void*);
 
 }  // namespace vfrnn

@@ -1,61 +1,10 @@
-// CUDA kernels of field_generator on the complete mesh: S is a scatter of v, delta a row sum.
+// The backward CUDA kernels of field_generator on the complete mesh: a gather of grad_S, then sums over the fields.
 #include "field_generator/device.h"
 
 namespace vfrnn {
 namespace {
 
-constexpr int rows = 8, columns = 64;  // of a tile of S, forward
-constexpr int pair_tile = 32;          // of the pairs of nodes, backward
-
-// Number of the cell of the nodes i < j on the complete mesh
-VFRNN_DEVICE int64_t cell_of(int64_t i, int64_t j, int64_t n) {
-  return i * (2 * n - i - 1) / 2 + j - i - 1;
-}
-
-// Eight rows of S. Below the diagonal the cells of a column are adjacent: they are read so, and turned in shared
-// memory. The product of the roots is the same number for (i, j) and (j, i), so S is exactly skew.
-__global__ void __launch_bounds__(threads) complete_forward_kernel(Problem p, float* S, float* delta) {
-  constexpr int stride = columns + 1;
-  const int64_t k = blockIdx.x;
-  const int first_i = int(blockIdx.y) * rows, t = int(threadIdx.x), lane = gpu::lane(), x = gpu::warp();
-  const float* v = p.v + k * p.m;
-  float* turned = reinterpret_cast<float*>(gpu::shared_memory());
-  const int i = first_i + x;
-  const float r_i = inverse_root(p, i);
-  float sum = 0.f;
-  for (int first_j = 0; first_j < p.n; first_j += columns) {
-    const bool below = first_j < first_i + rows;  // some of the tile is
-    if (below) {
-      for (int e = t; e < rows * columns; e += threads) {
-        const int high = first_i + e % rows, low = first_j + e / rows;
-        float value = 0.f;
-        if (low < high && high < p.n) {
-          const int64_t cell = cell_of(low, high, p.n);
-          value = weight(p, cell) * v[cell];
-        }
-        turned[e % rows * stride + e / rows] = value;
-      }
-      gpu::sync_threads();
-    }
-#pragma unroll 1
-    for (int y = lane; y < columns; y += 32) {
-      const int j = first_j + y;
-      if (i >= p.n || j >= p.n) continue;
-      float value = 0.f;
-      if (i < j) {
-        const int64_t cell = cell_of(i, j, p.n);
-        value = weight(p, cell) * v[cell];
-      } else if (i > j) {
-        value = -turned[x * stride + y];
-      }
-      sum += value;
-      S[(k * p.n + i) * p.n + j] = i == j ? 0.f : value * 0.5f * (r_i * inverse_root(p, j));
-    }
-    if (below) gpu::sync_threads();
-  }
-  sum = gpu::warp_sum(sum);
-  if (lane == 0 && i < p.n) delta[k * p.n + i] = sum * r_i * r_i;
-}
+constexpr int pair_tile = 32;  // nodes each way of a tile of pairs
 
 constexpr int64_t complete_backward_shared = int64_t(sizeof(float)) * pair_tile * (pair_tile + 1) > b_shared
                                                  ? int64_t(sizeof(float)) * pair_tile * (pair_tile + 1)
@@ -107,12 +56,6 @@ __global__ void __launch_bounds__(threads) complete_sums_kernel(Problem p, Gradi
 }
 
 }  // namespace
-
-int launch_complete(const Problem& p, float* S, float* delta, void* stream) {
-  const int64_t shared = int64_t(sizeof(float)) * rows * (columns + 1);
-  return gpu::launch(grid(uint32_t(p.K), blocks_of(p.n, rows), 1, shared, stream), complete_forward_kernel, p, S,
-                     delta);
-}
 
 int launch_complete_backward(const Problem& p, const Gradients& g, void* stream) {
   const uint32_t tiles = blocks_of(p.n, pair_tile), pairs = g.grad_w || g.grad_v ? tiles * tiles : 0;

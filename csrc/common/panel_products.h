@@ -1,9 +1,11 @@
-// Products of panels on registers, the heart of the recurrence: out (rows, W) = init + a b, and sums += a^T b.
+// Products of panels (panels.h) on registers, the heart of the recurrences: out (rows, W) = init + a b, and sums += a^T
+// b.
 //
 // One element is one chain of multiply-adds over k = 0, 1, ... whatever the tile it falls in: the bits of a sample do
 // not depend on its place in the batch.
 #pragma once
 
+#include "common/panels.h"
 #include "common/simd.h"
 
 namespace vfrnn {
@@ -16,9 +18,6 @@ inline constexpr int tile_rows = vector_registers == 32 ? 14 : 6;
 // Few rows take several panels at once: so many sums that the latency of a multiply-add is hidden.
 inline constexpr int sums_in_flight = 8;
 
-inline int64_t panels_of(int64_t count, int64_t width) {
-  return (count + width - 1) / width;
-}
 inline int64_t smaller(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
