@@ -1,5 +1,5 @@
 // The substeps of field_flow: planned from an upper bound on |dt| ||S||, or checked against a lower bound
-// (vfrnn_kernels/field_flow/plan.py is the same in Python).
+// (vfrnn_kernels/field_flow/reference_plan.py is the same in Python).
 #pragma once
 
 #include <algorithm>

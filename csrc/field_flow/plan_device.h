@@ -1,5 +1,5 @@
 // The number of substeps, planned by all blocks of a launch: the bound (5) of vfrnn_kernels/field_flow/README.md, as in
-// plan.py. Included by forward.cu only.
+// reference_plan.py. Included by forward.cu only.
 #pragma once
 
 #include "field_flow/device.h"

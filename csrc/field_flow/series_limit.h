@@ -1,4 +1,4 @@
-// How far the series of field_flow is exact (vfrnn_kernels/field_flow/plan.py is the same in Python).
+// How far the series of field_flow is exact (vfrnn_kernels/field_flow/reference_plan.py is the same in Python).
 #pragma once
 
 #include <cmath>

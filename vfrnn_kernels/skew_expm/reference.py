@@ -1,6 +1,6 @@
 """skew_expm in plain PyTorch: the definition of right. Derivation: README.md beside this file.
 
-Scaling and squaring of one minimax polynomial: exp(A) = p(A / 2^s)^(2^s), p and s by `coefficients.py`.
+Scaling and squaring of one minimax polynomial: exp(A) = p(A / 2^s)^(2^s), p and s by `reference_coefficients.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The spectral form of a skew-symmetric matrix: the planes it turns, and how fast ((1) of README.md)."""
+"""The planes that a skew-symmetric matrix turns, and how fast it turns them ((1) of README.md)."""
 
 from __future__ import annotations
 
