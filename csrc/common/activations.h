@@ -38,7 +38,9 @@ template <class Math>
 struct Formula<Activation::tanh, Math> {
   using Number = typename Math::Number;
   static VFRNN_DEVICE Number value(Number z, Number) { return Math::tanh(z); }
-  static VFRNN_DEVICE Number times_derivative(Number grad, Number h) { return grad * (1 - h * h); }
+  static VFRNN_DEVICE Number times_derivative(Number grad, Number h) {
+    return grad * (typename Math::Scalar(1) - h * h);
+  }
 };
 
 template <class Math>

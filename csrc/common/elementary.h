@@ -102,6 +102,7 @@ inline void cos_sin(Vec<T> t, Vec<T>& cosine, Vec<T>& sine) {
 template <class T>
 struct Math {
   using Number = Vec<T>;
+  using Scalar = T;  // of constants
   static Number tanh(Number x) { return VFRNN_ISA::tanh<T>(x); }
   static Number magnitude(Number x) { return x < Number{} ? -x : x; }
   // sign(z) relu(x), where sign(0) = 0 and a NaN stays one.

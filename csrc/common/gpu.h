@@ -278,6 +278,7 @@ VFRNN_DEVICE float warp_max(float x) {
 template <class T>
 struct Math {
   using Number = T;
+  using Scalar = T;  // of constants
   static VFRNN_DEVICE T tanh(T x) { return ::tanh(x); }
   static VFRNN_DEVICE T magnitude(T x) { return ::fabs(x); }
   // sign(z) relu(x), where sign(0) = 0 and a NaN stays one.

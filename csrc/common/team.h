@@ -33,11 +33,18 @@ class Team {
   }
 
   int64_t members() const { return members_; }
+  // The first of the members that this thread stands for, and the part of 0..count that is theirs.
+  int64_t number() const { return first_; }
+  int64_t begin(int64_t count) const { return count * first_ / members_; }
+  int64_t end(int64_t count) const { return count * last_ / members_; }
+  // Until every thread of the team has called it.
+  void wait() const {
+    if (barrier_) barrier_->wait(last_ - first_);
+  }
   // f(begin, end) on the part of 0..count that is this thread's; all have done theirs when it returns.
   template <class F>
   void split(int64_t count, const F& f) const {
-    const int64_t begin = count * first_ / members_, end = count * last_ / members_;
-    if (begin < end) f(begin, end);
+    if (begin(count) < end(count)) f(begin(count), end(count));
     wait();
   }
   // f() on one thread; it has been done when this returns.
@@ -50,9 +57,6 @@ class Team {
  private:
   Team(int64_t first, int64_t last, int64_t members, Barrier* barrier)
       : first_(first), last_(last), members_(members), barrier_(barrier) {}
-  void wait() const {
-    if (barrier_) barrier_->wait(last_ - first_);
-  }
 
   int64_t first_, last_, members_;
   Barrier* barrier_;

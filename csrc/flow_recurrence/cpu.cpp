@@ -330,9 +330,8 @@ Results flow_recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const 
                                  const Tensor& scale, const Tensor& hs_, const Tensor& taken, std::string activation,
                                  bool volume_preserving, int64_t order, int64_t, int64_t needs) {
   const int64_t T_ = x.size(0), B = x.size(1), i = x.size(2), n = U.size(0), m = G.size(0), d = G.size(1);
-  const auto needed = [&](int bit) { return wanted(needs, bit); };
   const auto zeros = [&](int bit, std::initializer_list<int64_t> sizes, bool present = true) {
-    return needed(bit) && present ? zeros_tensor(x, sizes) : empty_tensor(x, {0});
+    return wanted(needs, bit) && present ? zeros_tensor(x, sizes) : empty_tensor(x, {0});
   };
   Results results{zeros(x_bit, {T_, B, i}),
                   zeros(U_bit, {n, i}),
@@ -355,14 +354,15 @@ Results flow_recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const 
     const int64_t substeps = int64_t(*taken.const_data_ptr<T>());
     require(substeps >= 1, "taken must be what flow_recurrence returned, got ", substeps);
     const FlowProblem<T> problem({h0, v, b, w, N, G, dt, scale, volume_preserving, order, substeps});
-    int bit = 0;
-    const auto data = [&](Tensor& t, bool present = true) {
-      return needed(bit++) && present ? t.mutable_data_ptr<T>() : nullptr;
+    const auto data = [&](Tensor& t, int bit, bool present = true) {
+      return wanted(needs, bit) && present ? t.mutable_data_ptr<T>() : nullptr;
     };
     auto& [gx, gU, gc, gv, gV, gb, gw, gN, gG, gh0, gbeta, gdt, gscale] = results;
-    const Gradients<T> to{
-        data(gx), data(gU),  data(gc, c.has_value()),       data(gv),  data(gV),    data(gb), data(gw), data(gN),
-        data(gG), data(gh0), data(gbeta, beta.has_value()), data(gdt), data(gscale)};
+    Gradients<T> to{};
+    to.x = data(gx, x_bit), to.U = data(gU, U_bit), to.c = data(gc, c_bit, c.has_value());
+    to.v = data(gv, v_bit), to.V = data(gV, V_bit), to.b = data(gb, b_bit), to.w = data(gw, w_bit);
+    to.N = data(gN, N_bit), to.G = data(gG, G_bit), to.h0 = data(gh0, h0_bit);
+    to.beta = data(gbeta, beta_bit, beta.has_value()), to.dt = data(gdt, dt_bit), to.scale = data(gscale, scale_bit);
     Backward<T>(layer, problem, to, grad_hs.const_data_ptr<T>(), hs.const_data_ptr<T>()).run();
     return 0;
   });

@@ -9,10 +9,10 @@
 #include <string>
 #include <tuple>
 
-#include "common/barrier.h"
 #include "common/isa.h"
 #include "common/packing.h"
 #include "common/scratch.h"
+#include "common/team.h"
 #include "common/tensors.h"
 #include "recurrence/kernels.h"
 
@@ -67,13 +67,11 @@ struct Split {
   template <class F>
   void run(const F& block) const {
     if (shares > 1) {
-      Barrier barrier(shares);
-      ts::parallel_for(0, shares, 1, [&](int64_t first, int64_t last) {
-        BarrierOf member{&barrier, last - first};
-        const Share share{panels * first / shares, panels * last / shares, &BarrierOf::wait, &member};
-        run_blocks(0, [&](int64_t begin, int64_t end) { block(0, first, share, begin, end); });
+      return Team::run(shares, [&](const Team& team) {
+        const auto wait = [](const void* t) { static_cast<const Team*>(t)->wait(); };
+        const Share share{team.begin(panels), team.end(panels), wait, &team};
+        run_blocks(0, [&](int64_t begin, int64_t end) { block(0, team.number(), share, begin, end); });
       });
-      return;
     }
     const Share everything{0, panels, nullptr, nullptr};
     ts::parallel_for(0, slices, 1, [&](int64_t first, int64_t last) {
@@ -93,15 +91,6 @@ struct Split {
       block(begin + (end - begin) * k / blocks, begin + (end - begin) * (k + 1) / blocks);
     }
   }
-  // What one thread of the pool brings to the barrier: as many shares as it was given.
-  struct BarrierOf {
-    Barrier* barrier;
-    int64_t shares;
-    static void wait(void* member) {
-      auto* m = static_cast<BarrierOf*>(member);
-      m->barrier->wait(m->shares);
-    }
-  };
 };
 
 template <class T>
@@ -118,17 +107,11 @@ void forward(Tensor& hs, const Tensor& x_, const Tensor& U_, const std::optional
   pack(M.const_data_ptr<T>(), 1, n, n, n, W, w, n + i, 0);
   pack(U.const_data_ptr<T>(), 1, i, i, n, W, w, n + i, n);
   const Tensor c_padded = padded<T>(c, x, n, W), beta_padded = padded<T>(beta, x, n, W);
-  const ForwardProblem<T> problem{steps,
-                                  n,
-                                  i,
-                                  activation,
-                                  rows_of<T>(x),
-                                  rows_of<T>(h0),
-                                  w,
-                                  c_padded.const_data_ptr<T>(),
-                                  beta_padded.const_data_ptr<T>(),
-                                  hs.mutable_data_ptr<T>(),
-                                  samples * n};
+  ForwardProblem<T> problem{};
+  problem.steps = steps, problem.n = n, problem.i = i, problem.activation = activation;
+  problem.x = rows_of<T>(x), problem.h0 = rows_of<T>(h0), problem.weights = w;
+  problem.c = c_padded.const_data_ptr<T>(), problem.beta = beta_padded.const_data_ptr<T>();
+  problem.hs = hs.mutable_data_ptr<T>(), problem.hs_step = samples * n;
   const Split split(steps, samples, n, i, panels_of(n, W));
   const int64_t state_size = kernel.forward_state(problem, split.rows),
                 size = kernel.forward_workspace(problem, split.rows);
@@ -184,10 +167,9 @@ Gradients backward(const Tensor& grad_hs_, const Tensor& x_, const Tensor& U_, b
   const Tensor grad_hs = with_adjacent_entries(grad_hs_), x = with_adjacent_entries(x_),
                h0 = with_adjacent_entries(h0_), hs = packed(hs_), U = packed(U_), M = packed(M_);
   const int64_t steps = x.size(0), samples = x.size(1), i = x.size(2), n = M.size(0), panels = panels_of(n, W);
-  const auto needed = [&](int bit) { return wanted(needs, bit); };
-  const bool needs_x = needed(grad_x_bit), needs_U = needed(grad_U_bit), needs_c = has_c && needed(grad_c_bit),
-             needs_M = needed(grad_M_bit), needs_h0 = needed(grad_h0_bit),
-             needs_beta = has_beta && needed(grad_beta_bit);
+  const bool needs_x = wanted(needs, grad_x_bit), needs_U = wanted(needs, grad_U_bit),
+             needs_c = has_c && wanted(needs, grad_c_bit), needs_M = wanted(needs, grad_M_bit),
+             needs_h0 = wanted(needs, grad_h0_bit), needs_beta = has_beta && wanted(needs, grad_beta_bit);
   const auto absent = [&] { return empty_tensor(x, {0}); };
   Tensor grad_x = needs_x ? large_result<T>(x, steps, samples, i) : absent();
   Tensor grad_U = needs_U ? empty_tensor(x, {n, i}) : absent(), grad_c = needs_c ? empty_tensor(x, {n}) : absent();

@@ -25,7 +25,7 @@ int64_t forward_workspace(const ForwardProblem<T>& f, int64_t rows) {
 }
 
 inline void wait(const Share& share) {
-  if (share.wait) share.wait(share.barrier);
+  if (share.wait) share.wait(share.team);
 }
 
 // Two copies of the state take turns, so that a step is written while others still read the one before.

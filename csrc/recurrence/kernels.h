@@ -46,8 +46,8 @@ struct BackwardProblem {
 // all have called it: after every step, since each needs the state of all.
 struct Share {
   int64_t first, last;
-  void (*wait)(void* barrier);  // null: the share is everything
-  void* barrier;
+  void (*wait)(const void* team);  // null: the share is everything
+  const void* team;
 };
 
 // Sums over the samples of one call, which it adds to in the columns of its share.
