@@ -90,7 +90,7 @@ def check_broadcast(name: str, batch: torch.Size, S: Tensor) -> None:
         raise ValueError(f"{name} must broadcast with the batch shape of S, {tuple(expected)}, got {tuple(batch)}")
 
 
-#: kept_slots of csrc/skew_expm/cuda.h.
+#: saved_slots of csrc/skew_expm/cuda.h.
 _KEPT_BY_CUDA = 11
 
 
