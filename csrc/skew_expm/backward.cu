@@ -71,12 +71,12 @@ __global__ void __launch_bounds__(T::threads, 1) exponential_block_bwd_kernel(co
       ++level;
       if (level >= m.s) {
         stage = Backward::square;
-      } else if (level < kept_levels) {
+      } else if (level < saved_levels) {
         x = const_cast<float*>(m.slot(slot_Q + level));  // read
         stage = Backward::turn;
       } else {
         x = m.spare(spare_dX + level % 2);
-        root = level == kept_levels ? m.slot(slot_Q + level - 1) : m.spare(spare_dX2 - level % 2);
+        root = level == saved_levels ? m.slot(slot_Q + level - 1) : m.spare(spare_dX2 - level % 2);
         stage = Backward::again;
       }
     } else {  // in the order of the enumeration

@@ -9,10 +9,10 @@ namespace vfrnn {
 struct BackwardMatrix {
   const float *S, *delta;
   float dt;
-  const float *Q, *kept, *G;
+  const float *Q, *saved, *G;
   float *scratch, *grad_S, *pairings;
   int n, s;
-  VFRNN_DEVICE const float* slot(int k) const { return kept + int64_t(k) * n * n; }
+  VFRNN_DEVICE const float* slot(int k) const { return saved + int64_t(k) * n * n; }
   VFRNN_DEVICE float* spare(int k) const { return scratch + int64_t(k) * n * n; }
 };
 enum BackwardSpare { spare_z, spare_V, spare_dX, spare_dX2, spare_dK, spare_G, backward_spares };
@@ -24,18 +24,18 @@ VFRNN_DEVICE BackwardMatrix matrix_of(const ExponentialBackward& problem, int64_
   const int n = problem.n;
   const int64_t area = int64_t(n) * n;
   float* const scratch = problem.scratch + k * backward_stride(n);
-  const float* const kept = problem.kept + k * kept_slots * area;
+  const float* const saved = problem.saved + k * saved_slots * area;
   return {problem.S + k * area,
           problem.delta == nullptr ? nullptr : problem.delta + k * n,
           problem.dt[k] / float(problem.substeps),
           problem.Q + k * area,
-          kept,
+          saved,
           problem.delta == nullptr ? problem.grad + k * area : scratch + spare_G * area,
           scratch,
           problem.grad_S + k * area,
           scratch + backward_spares * area,
           n,
-          int(kept[slot_squarings * area])};
+          int(saved[slot_squarings * area])};
 }
 
 // The gradient of a power M1^k, with G that of M1^k, is the transpose of T_k = sum_(b < k) M1^(k-1-b) G^T M1^b; by the

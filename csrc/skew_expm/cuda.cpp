@@ -16,20 +16,20 @@ std::tuple<Tensor, Tensor> skew_expm(const Tensor& S_, const Tensor& dt_) {
   const Tensor S = packed(S_), dt = packed(dt_);
   const int64_t K = S.size(0);
   const int n = int(S.size(1));
-  Tensor Q = empty_tensor(S, {K, n, n}), kept = empty_tensor(S, {K, kept_slots, n, n});
-  if (K == 0) return {Q, kept};
+  Tensor Q = empty_tensor(S, {K, n, n}), saved = empty_tensor(S, {K, saved_slots, n, n});
+  if (K == 0) return {Q, saved};
   Tensor scratch = empty_tensor(S, {exponential_forward_scratch(K, n)});
   ExponentialForward forward{};
   forward.S = S.const_data_ptr<float>(), forward.dt = dt.const_data_ptr<float>();
-  forward.Q = Q.mutable_data_ptr<float>(), forward.kept = kept.mutable_data_ptr<float>();
+  forward.Q = Q.mutable_data_ptr<float>(), forward.saved = saved.mutable_data_ptr<float>();
   forward.scratch = scratch.mutable_data_ptr<float>();
   forward.K = K, forward.n = n, forward.substeps = 1;
   check_launch(exponential_forward(forward, device.stream), "skew_expm");
-  return {Q, kept};
+  return {Q, saved};
 }
 
 std::tuple<Tensor, Tensor> skew_expm_backward(const Tensor& grad_Q_, const Tensor& S_, const Tensor& dt_,
-                                              const Tensor& Q, const Tensor& kept, int64_t needs) {
+                                              const Tensor& Q, const Tensor& saved, int64_t needs) {
   const OnDevice device(S_);
   const Tensor grad_Q = packed(grad_Q_), S = packed(S_), dt = packed(dt_);
   const int64_t K = S.size(0);
@@ -40,7 +40,7 @@ std::tuple<Tensor, Tensor> skew_expm_backward(const Tensor& grad_Q_, const Tenso
     ExponentialBackward backward{};
     backward.grad = grad_Q.const_data_ptr<float>();
     backward.S = S.const_data_ptr<float>(), backward.dt = dt.const_data_ptr<float>();
-    backward.Q = Q.const_data_ptr<float>(), backward.kept = kept.const_data_ptr<float>();
+    backward.Q = Q.const_data_ptr<float>(), backward.saved = saved.const_data_ptr<float>();
     backward.scratch = scratch.mutable_data_ptr<float>();
     backward.grad_S = grad_S.mutable_data_ptr<float>(), backward.grad_dt = grad_dt.mutable_data_ptr<float>();
     backward.K = K, backward.n = n, backward.substeps = 1;

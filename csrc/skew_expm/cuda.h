@@ -5,11 +5,11 @@
 
 namespace vfrnn {
 
-// What is kept for the backward, (K, kept_slots, n, n) in float32: A = dt skew(S); X = A^2; X2 = X^2; the even part K
+// What is saved for the backward, (K, saved_slots, n, n) in float32: A = dt skew(S); X = A^2; X2 = X^2; the even part K
 // of the polynomial; Q0 and its squares that are squared, of which the first six have a slot; and, as the first number
 // of the last slot, how many squarings there were (-1: refused, everything is NaN).
-constexpr int kept_levels = 6, slot_A = 0, slot_X = 1, slot_X2 = 2, slot_K = 3, slot_Q = 4;
-constexpr int slot_squarings = slot_Q + kept_levels, kept_slots = slot_squarings + 1;
+constexpr int saved_levels = 6, slot_A = 0, slot_X = 1, slot_X2 = 2, slot_K = 3, slot_Q = 4;
+constexpr int slot_squarings = slot_Q + saved_levels, saved_slots = slot_squarings + 1;
 // The largest matrix that one block serves, in one launch.
 constexpr int largest_in_block = 128;
 
@@ -21,7 +21,7 @@ struct ExponentialForward {
   const float* dt;     // (K,)
   float* Q;            // (K, n, n)
   float* M;            // (K, n, n) or null
-  float* kept;         // (K, kept_slots, n, n)
+  float* saved;        // (K, saved_slots, n, n)
   float* scratch;      // (exponential_forward_scratch,)
   int64_t K;
   int n, substeps;
@@ -36,7 +36,7 @@ struct ExponentialBackward {
   const float* S;      // (K, n, n)
   const float* dt;     // (K,)
   const float* Q;      // (K, n, n)
-  const float* kept;   // (K, kept_slots, n, n)
+  const float* saved;  // (K, saved_slots, n, n)
   float* scratch;      // (exponential_backward_scratch,)
   float* grad_S;       // (K, n, n)
   float* grad_delta;   // (K, n) or null

@@ -9,14 +9,14 @@ namespace vfrnn {
 struct ForwardMatrix {
   const float *S, *delta;
   float dt;
-  float *Q, *M, *kept, *scratch, *norms;
+  float *Q, *M, *saved, *scratch, *norms;
   int n, s;
-  VFRNN_DEVICE float* slot(int k) const { return kept + int64_t(k) * n * n; }
+  VFRNN_DEVICE float* slot(int k) const { return saved + int64_t(k) * n * n; }
   VFRNN_DEVICE float* spare(int k) const { return scratch + int64_t(k) * n * n; }
-  // Q after `level` squarings: kept while there is a slot and it will be squared, else in a spare matrix, such that the
-  // last is in number 0.
+  // Q after `level` squarings: saved while there is a slot and it will be squared, else in a spare matrix, such that
+  // the last is in number 0.
   VFRNN_DEVICE float* level(int k) const {
-    return k == 0 || (k < s && k < kept_levels) ? slot(slot_Q + k) : spare((s - k) & 1);
+    return k == 0 || (k < s && k < saved_levels) ? slot(slot_Q + k) : spare((s - k) & 1);
   }
 };
 constexpr int forward_spares = 3, spare_M1 = 2;
@@ -34,7 +34,7 @@ VFRNN_DEVICE ForwardMatrix matrix_of(const ExponentialForward& problem, int64_t 
           problem.dt[k] / float(problem.substeps),
           problem.Q + k * area,
           M != nullptr && problem.substeps > 1 ? scratch + spare_M1 * area : M,
-          problem.kept + k * kept_slots * area,
+          problem.saved + k * saved_slots * area,
           scratch,
           scratch + forward_spares * area,
           n,

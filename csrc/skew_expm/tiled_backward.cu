@@ -20,9 +20,9 @@ __global__ void __launch_bounds__(T::threads)
 
 __global__ void __launch_bounds__(T::threads) exponential_far_bwd_kernel(const ExponentialBackward problem) {
   const BackwardMatrix m = matrix_of(problem, blockIdx.x);
-  for (int level = kept_levels; level < m.s; ++level) {
+  for (int level = saved_levels; level < m.s; ++level) {
     float* const x = m.spare(spare_dX + level % 2);
-    const float* const root = level == kept_levels ? m.slot(slot_Q + level - 1) : m.spare(spare_dX2 - level % 2);
+    const float* const root = level == saved_levels ? m.slot(slot_Q + level - 1) : m.spare(spare_dX2 - level % 2);
     for (int k = 0; k < 3; ++k) {
       const Backward stage = k == 0 ? Backward::again : k == 1 ? Backward::turn : Backward::turn_back;
       for_tiles(is_half(stage), m.n, [&](const Place& p) { run_stage<T>(stage, m, p, x, root); });
@@ -122,7 +122,7 @@ int exponential_backward_tiled(const ExponentialBackward& problem, void* stream)
     l.per_entry(unscaled_gradient_kernel, problem, total);
   }
   l.per_tile(true, exponential_stage_bwd_kernel, problem, Backward::cotangent, 0);
-  for (int level = 0; level < kept_levels; ++level) {
+  for (int level = 0; level < saved_levels; ++level) {
     l.per_tile(false, exponential_stage_bwd_kernel, problem, Backward::turn, level);
     l.per_tile(true, exponential_stage_bwd_kernel, problem, Backward::turn_back, level);
   }

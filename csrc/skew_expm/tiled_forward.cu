@@ -1,5 +1,5 @@
 // The forward of skew_expm and strang_step for large matrices (tiled.h). The host does not know how many squarings a
-// matrix needs: those that are not needed return at once, those beyond the kept ones are done by one block per matrix,
+// matrix needs: those that are not needed return at once, those beyond the saved ones are done by one block per matrix,
 // right for every norm and fast for none.
 #include "skew_expm/forward_stages.h"
 #include "skew_expm/tiled.h"
@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(T::threads)
 __global__ void __launch_bounds__(T::threads) exponential_far_fwd_kernel(const ExponentialForward problem) {
   ForwardMatrix m = matrix_of(problem, blockIdx.x);
   m.s = int(*m.slot(slot_squarings));
-  for (int level = kept_levels; level < m.s; ++level) {
+  for (int level = saved_levels; level < m.s; ++level) {
     for_tiles(false, m.n, [&](const Place& p) { run_stage<T>(Forward::squaring, m, p, level); });
   }
 }
@@ -50,7 +50,7 @@ int exponential_forward_tiled(const ExponentialForward& problem, void* stream) {
   for (const Forward stage : {Forward::square, Forward::fourth, Forward::even, Forward::odd}) {
     l.per_tile(is_half(stage), exponential_stage_fwd_kernel, problem, stage, 0);
   }
-  for (int level = 0; level < kept_levels; ++level) {
+  for (int level = 0; level < saved_levels; ++level) {
     l.per_tile(false, exponential_stage_fwd_kernel, problem, Forward::squaring, level);
   }
   l.per_matrix(exponential_far_fwd_kernel, problem);

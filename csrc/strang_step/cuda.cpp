@@ -17,22 +17,23 @@ std::tuple<Tensor, Tensor, Tensor> strang_step(const Tensor& S_, const Tensor& d
   const Tensor S = packed(S_), delta = packed(delta_), dt = packed(dt_);
   const int64_t K = S.size(0);
   const int n = int(S.size(1));
-  Tensor M = empty_tensor(S, {K, n, n}), Q = empty_tensor(S, {K, n, n}), kept = empty_tensor(S, {K, kept_slots, n, n});
-  if (K == 0) return {M, Q, kept};
+  Tensor M = empty_tensor(S, {K, n, n}), Q = empty_tensor(S, {K, n, n}),
+         saved = empty_tensor(S, {K, saved_slots, n, n});
+  if (K == 0) return {M, Q, saved};
   Tensor scratch = empty_tensor(S, {exponential_forward_scratch(K, n)});
   ExponentialForward forward{};
   forward.S = S.const_data_ptr<float>(), forward.delta = delta.const_data_ptr<float>();
   forward.dt = dt.const_data_ptr<float>();
   forward.Q = Q.mutable_data_ptr<float>(), forward.M = M.mutable_data_ptr<float>();
-  forward.kept = kept.mutable_data_ptr<float>(), forward.scratch = scratch.mutable_data_ptr<float>();
+  forward.saved = saved.mutable_data_ptr<float>(), forward.scratch = scratch.mutable_data_ptr<float>();
   forward.K = K, forward.n = n, forward.substeps = int(substeps);
   check_launch(exponential_forward(forward, device.stream), "strang_step");
-  return {M, Q, kept};
+  return {M, Q, saved};
 }
 
 std::tuple<Tensor, Tensor, Tensor> strang_step_backward(const Tensor& grad_M_, const Tensor& S_, const Tensor& delta_,
                                                         const Tensor& dt_, const Tensor&, const Tensor& Q,
-                                                        const Tensor& kept, int64_t substeps, int64_t needs) {
+                                                        const Tensor& saved, int64_t substeps, int64_t needs) {
   const OnDevice device(S_);
   const Tensor grad_M = packed(grad_M_), S = packed(S_), delta = packed(delta_), dt = packed(dt_);
   const int64_t K = S.size(0);
@@ -43,7 +44,7 @@ std::tuple<Tensor, Tensor, Tensor> strang_step_backward(const Tensor& grad_M_, c
     ExponentialBackward backward{};
     backward.grad = grad_M.const_data_ptr<float>(), backward.delta = delta.const_data_ptr<float>();
     backward.S = S.const_data_ptr<float>(), backward.dt = dt.const_data_ptr<float>();
-    backward.Q = Q.const_data_ptr<float>(), backward.kept = kept.const_data_ptr<float>();
+    backward.Q = Q.const_data_ptr<float>(), backward.saved = saved.const_data_ptr<float>();
     backward.scratch = scratch.mutable_data_ptr<float>();
     backward.grad_S = grad_S.mutable_data_ptr<float>(), backward.grad_delta = grad_delta.mutable_data_ptr<float>();
     backward.grad_dt = grad_dt.mutable_data_ptr<float>();

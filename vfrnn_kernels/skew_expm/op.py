@@ -78,7 +78,7 @@ def check_broadcast(name: str, batch: torch.Size, S: Tensor) -> None:
         raise ValueError(f"{name} must broadcast with the batch shape of S, {tuple(expected)}, got {tuple(batch)}")
 
 
-#: Matrices that the kernels keep of a generator for the backward: in csrc/skew_expm/cuda.h kept_slots, in
+#: Matrices that the kernels keep of a generator for the backward: in csrc/skew_expm/cuda.h saved_slots, in
 #: csrc/skew_expm/exponential.h the powers and six more.
 _KEPT_BY_CUDA, _KEPT_BY_CPU = 11, {torch.float32: 9, torch.float64: 10}
 
