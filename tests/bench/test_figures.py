@@ -36,6 +36,10 @@ def test_stages():
     assert len(axes.patches) == 1
 
 
+def test_a_title_as_a_link():
+    assert figures.anchor("Error against cost") == "error-against-cost"
+
+
 def test_colours_of_ours_and_of_the_unknown():
     assert figures.colour("vfrnn.RNN") == figures.COLOURS["vfrnn.RNN"]
     assert figures.colour("another") == "#666666"
