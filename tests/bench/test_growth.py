@@ -37,6 +37,7 @@ def test_every_provider_whose_memory_is_measured_runs(provider, monkeypatch):
     assert growth._own_peak(provider, small) >= 2
 
 
+@pytest.mark.slow
 def test_a_peak_in_a_fresh_process():
     peak = growth.peak_memory("torch.nn.RNN", growth._memory_workload("torch.nn.RNN", 40))
     states = growth._memory_workload("torch.nn.RNN", 40).state_bytes
