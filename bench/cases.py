@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
-from vfrnn_bench.field_providers import (
-    input_field_exact,
-    input_field_providers,
-    irregular_exact,
-    irregular_providers,
-    mesh_exact,
-    mesh_providers,
-)
-from vfrnn_bench.providers import (
-    FORWARD,
-    Providers,
-    Results,
+from vfrnn_bench.exponential_providers import exponential_exact, exponential_providers, skew
+from vfrnn_bench.field_providers import Field, field_exact, field_providers
+from vfrnn_bench.layer_providers import (
     activation_providers,
-    exponential_exact,
-    exponential_providers,
     gpu_peers,
+    loop_providers,
+    model_provider,
     recurrence_exact,
     recurrence_providers,
     training_step_providers,
 )
-from vfrnn_bench.workloads import EXPONENTIALS, INPUT_FIELDS, IRREGULAR, MESHES, SEQUENCES, Exponential
+from vfrnn_bench.providers import FORWARD, STEP, Provider, Providers, Results, Setting
+from vfrnn_bench.workloads import EXPONENTIALS, INPUT_FIELDS, IRREGULAR, MESHES, SEQUENCES, Exponential, Mesh, Sequence
 
 RECURRENCE, INFERENCE, ACTIVATION, TRAINING = "recurrence", "inference", "activation", "training step"
 EXPONENTIAL, FIELD = "exponential", "field"
+
+#: In a target: each of ours.
+OURS = "vfrnn"
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,12 @@ class Case:
 
     Attributes:
         exact: the float64 results; None where every provider has its own.
-        targets: (ours, peer) -> ratio on a CPU.
+        modes: what is timed, each in turns by itself.
+        dtype: as it is called in reports.
+        sizes: the workload's.
+        steps: of time in one call.
+        targets: (ours, or OURS for each of them, peer) -> ratio, in the last of the modes.
+        compared: what of the results is compared.
     """
 
     name: str
@@ -49,61 +50,107 @@ class Case:
     minimal_bytes: float
     providers: Callable[[], Providers]
     exact: Callable[[], Results] | None = None
+    modes: tuple[str, ...] = (STEP,)
+    dtype: str = "fp32"
+    sizes: dict[str, float] = field(default_factory=dict)
+    steps: int = 1
     targets: dict[tuple[str, str], float] = field(default_factory=dict)
+    compared: Callable[[Results], Results] = lambda results: results
+
+    @property
+    def key(self) -> str:
+        return f"{self.group} {self.name} {self.dtype}"
+
+    def target(self, ours: str, peer: str) -> float | None:
+        return self.targets.get((ours, peer), self.targets.get((OURS, peer)))
+
+
+# ---- one workload ----------------------------------------------------------------------------------------------------
+
+DTYPE_TITLES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+SIZE_NAMES = ("T", "B", "n", "m", "d", "i", "norm", "batch")
+
+
+def _case(w: Any, group: str, on: Setting, providers: Callable[[], Providers], **more: Any) -> Case:
+    sizes = {name: getattr(w, name) for name in SIZE_NAMES if hasattr(w, name)}
+    about = {"dtype": DTYPE_TITLES[on.dtype], "sizes": sizes, "steps": sizes.get("T", 1)}
+    return Case(w.name, group, w.flops, w.minimal_bytes, providers, **about | more)
+
+
+def recurrence_case(w: Sequence, on: Setting, *more: Callable[..., Providers], update: bool = True) -> Case:
+    """A tanh layer by ours, torch.nn.RNN and `more`; `update`: a step ends with the optimizer's."""
+
+    def providers() -> Providers:
+        found: Providers = {}
+        for registry in (recurrence_providers, *more):
+            found |= registry(w, on, update)
+        return found
+
+    return _case(w, RECURRENCE, on, providers, exact=functools.partial(recurrence_exact, w, on))
+
+
+def inference_case(w: Sequence, on: Setting) -> Case:
+    """The same layer's forward."""
+    case = recurrence_case(w, on)
+    return replace(
+        case, name=f"{w.name} inference", group=INFERENCE, flops=w.forward_flops, minimal_bytes=w.forward_bytes,
+        exact=functools.partial(recurrence_exact, w, on, FORWARD), modes=(FORWARD,),
+    )  # fmt: skip
+
+
+def activation_case(w: Sequence, on: Setting) -> Case:
+    """Our modReLU beside our tanh."""
+    case = _case(w, ACTIVATION, on, functools.partial(activation_providers, w, on))
+    return replace(case, name=f"{w.name} activation")
+
+
+def training_step_case(
+    w: Sequence, on: Setting, models: Collection[str], provider: Callable[..., Provider] = model_provider
+) -> Case:
+    """A whole training step: R1 of the recurrences is S1."""
+    case = _case(w, TRAINING, on, functools.partial(training_step_providers, w, on, models, provider))
+    return replace(case, name=w.name.replace("R", "S"))
+
+
+def exponential_case(e: Exponential, on: Setting) -> Case:
+    return _case(
+        e, EXPONENTIAL, on, functools.partial(exponential_providers, e, on),
+        exact=functools.partial(exponential_exact, e, on), compared=skew,
+    )  # fmt: skip
+
+
+def field_case(w: Field, on: Setting) -> Case:
+    return _case(
+        w, FIELD, on, functools.partial(field_providers, w, on), exact=functools.partial(field_exact, w, on)
+    )  # fmt: skip
+
+
+# ---- the suite -------------------------------------------------------------------------------------------------------
 
 
 def cases(device: torch.device | str = "cpu") -> Iterator[Case]:
-    """Everything that is measured on `device`."""
-    device = torch.device(device)
+    """Everything that `vfrnn bench` measures on `device`; the targets are those of a CPU."""
+    on = Setting(torch.device(device))
     recurrence = {"R1": 0.5, "R2": 0.45, "R3": 0.75, "R4": 0.1, "R5": 0.35}
     step = {"R1": 0.6, "R2": 0.6, "R3": 0.33, "R5": 0.33}
-    ours, field_model, peer, orthogonal = "vfrnn.RNN", "vfrnn.VFRNN", "torch.nn.RNN", "orthogonal(torch.nn.RNN)"
+    library, field_model, orthogonal = ("vfrnn.RNN", "torch.nn.RNN"), "vfrnn.VFRNN", "orthogonal(torch.nn.RNN)"
     for w in SEQUENCES:
-        yield Case(
-            w.name, RECURRENCE, w.flops, w.minimal_bytes,
-            lambda w=w: recurrence_providers(w, device) | gpu_peers(w, device),
-            functools.partial(recurrence_exact, w, device), {(ours, peer): recurrence[w.name]},
-        )  # fmt: skip
+        yield replace(recurrence_case(w, on, loop_providers, gpu_peers), targets={library: recurrence[w.name]})
     for w in SEQUENCES[:2]:
-        yield Case(
-            f"{w.name} inference", INFERENCE, w.forward_flops, w.forward_bytes,
-            functools.partial(recurrence_providers, w, device, FORWARD),
-            functools.partial(recurrence_exact, w, device, FORWARD), {(ours, peer): 0.6},
-        )  # fmt: skip
+        yield replace(inference_case(w, on), targets={library: 0.6})
     for w in SEQUENCES:
-        yield Case(
-            f"{w.name} activation", ACTIVATION, w.flops, w.minimal_bytes,
-            functools.partial(activation_providers, w, device), targets={("vfrnn modrelu", "vfrnn tanh"): 1.05},
-        )  # fmt: skip
+        yield replace(activation_case(w, on), targets={("vfrnn modrelu", "vfrnn tanh"): 1.05})
     for w in SEQUENCES:
         targets = {(field_model, "vfrnn.OrthogonalRNN"): 1.1}
         if w.name in step:
             targets |= {(model, orthogonal): step[w.name] for model in ("vfrnn.OrthogonalRNN", field_model)}
-        name = w.name.replace("R", "S")
-        providers = functools.partial(training_step_providers, w, device)
-        yield Case(name, TRAINING, w.flops, w.minimal_bytes, providers, targets=targets)
+        models = ("vfrnn.OrthogonalRNN", field_model, orthogonal, "geotorch, cached")
+        yield replace(training_step_case(w, on, models), targets=targets)
     for e in EXPONENTIALS:
-        yield Case(
-            e.name, EXPONENTIAL, e.flops, e.minimal_bytes, functools.partial(exponential_providers, e, device),
-            functools.partial(exponential_exact, e, device),
-            {("vfrnn.skew_expm", "torch.matrix_exp"): exponential_target(e)},
-        )  # fmt: skip
-    for m in MESHES:
-        name = "vfrnn.field_generator" if m.B == 0 else "vfrnn.field_flow"
-        yield Case(
-            m.name, FIELD, m.flops, m.minimal_bytes, functools.partial(mesh_providers, m, device),
-            functools.partial(mesh_exact, m, device), {(name, "eager"): 0.5, (name, "compiled"): 1.0},
-        )  # fmt: skip
-    for f in INPUT_FIELDS:
-        yield Case(
-            f.name, FIELD, f.flops, f.minimal_bytes, functools.partial(input_field_providers, f, device),
-            functools.partial(input_field_exact, f, device), {("vfrnn.flow_recurrence", "eager loop"): 0.3},
-        )  # fmt: skip
-    for t in IRREGULAR:
-        yield Case(
-            t.name, FIELD, t.flops, t.minimal_bytes, functools.partial(irregular_providers, t, device),
-            functools.partial(irregular_exact, t, device), {("vfrnn.spectral_recurrence", "eager loop"): 0.1},
-        )  # fmt: skip
+        targets = {("vfrnn.skew_expm", "torch.matrix_exp"): exponential_target(e)}
+        yield replace(exponential_case(e, on), targets=targets)
+    for f in (*MESHES, *INPUT_FIELDS, *IRREGULAR):
+        yield replace(field_case(f, on), targets=field_targets(f))
 
 
 def exponential_target(e: Exponential) -> float:
@@ -113,6 +160,13 @@ def exponential_target(e: Exponential) -> float:
     if e.n < 128:
         return 0.4
     return 0.2 if e.norm <= 10 else 0.3
+
+
+def field_targets(w: Field) -> dict[tuple[str, str], float]:
+    """The largest ratios to the formulas in PyTorch."""
+    if isinstance(w, Mesh):
+        return {(OURS, "eager"): 0.5, (OURS, "compiled"): 1.0}
+    return {(OURS, "eager loop"): 0.3 if w in INPUT_FIELDS else 0.1}
 
 
 #: What the quick suite measures, and peers it leaves out: compiling them takes longer than all the rest.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from vfrnn_bench.providers import Provider, Providers, Results, differentiated, our_backends, title
+from vfrnn_bench.providers import STEP, Provider, Providers, Results, Setting, differentiated, ours
 from vfrnn_bench.workloads import InputField, Irregular, Mesh
 
 from vfrnn_kernels import field_flow, field_generator, flow_recurrence, spectral_recurrence
@@ -37,35 +37,6 @@ def _flow(h: Tensor, v: Tensor, b: Tensor, w: Tensor, N: Tensor, G: Tensor, dt: 
     return e * y
 
 
-def _mesh_function(w: Mesh) -> Callable[..., Any]:
-    return _generator if w.B == 0 else functools.partial(_flow, dt=w.dt, order=w.order)
-
-
-def mesh_providers(w: Mesh, device: torch.device) -> Providers:
-    """The field ops and the same formulas in PyTorch, eager and compiled; one substep, which they do not check."""
-    tensors, grads = _mesh_inputs(w, device, torch.float32)
-    name, op = ("vfrnn.field_generator", field_generator) if w.B == 0 else ("vfrnn.field_flow", field_flow)
-    constants = {} if w.B == 0 else {"dt": w.dt, "order": w.order, "substeps": 1}
-    backends = our_backends(op.__name__, device)
-    peer = _mesh_function(w)
-
-    def made(function: Callable[..., Any]) -> Provider:
-        return differentiated(function, tensors, w.learned, grads)
-
-    found: Providers = {}
-    for backend in backends:
-        ours = functools.partial(op, backend=backend, **constants)
-        found[title(name, backend, backends)] = functools.partial(made, ours)
-    found["eager"] = lambda: made(peer)
-    found["compiled"] = lambda: made(torch.compile(peer, dynamic=False))
-    return found
-
-
-def mesh_exact(w: Mesh, device: torch.device) -> Results:
-    tensors, grads = _mesh_inputs(w, device, torch.float64)
-    return differentiated(_mesh_function(w), tensors, w.learned, grads).results()
-
-
 def _flow_loop(
     x: Tensor, U: Tensor, c: Tensor, v: Tensor, V: Tensor, b: Tensor, w: Tensor, N: Tensor, G: Tensor, **constants: Any
 ) -> Tensor:
@@ -77,27 +48,6 @@ def _flow_loop(
         h = torch.tanh(_flow(h, v_t, b, w, N, G, **constants) + z_t)
         hs.append(h)
     return torch.stack(hs)
-
-
-def input_field_providers(w: InputField, device: torch.device) -> Providers:
-    """A tanh layer along fields that read the input, and the same formulas in a Python loop of eager PyTorch."""
-    tensors, grads = _mesh_inputs(w, device, torch.float32)
-
-    def ours(backend: str) -> Provider:
-        op = functools.partial(flow_recurrence, dt=w.dt, order=w.order, substeps=1, backend=backend)
-        return differentiated(op, tensors, w.learned, grads)
-
-    backends = our_backends("flow_recurrence", device)
-    found: Providers = {title("vfrnn.flow_recurrence", b, backends): functools.partial(ours, b) for b in backends}
-    loop = functools.partial(_flow_loop, dt=w.dt, order=w.order)
-    found["eager loop"] = lambda: differentiated(loop, tensors, w.learned, grads)
-    return found
-
-
-def input_field_exact(w: InputField, device: torch.device) -> Results:
-    tensors, grads = _mesh_inputs(w, device, torch.float64)
-    loop = functools.partial(_flow_loop, dt=w.dt, order=w.order)
-    return differentiated(loop, tensors, w.learned, grads).results()
 
 
 def _exponential_loop(x: Tensor, U: Tensor, c: Tensor, S: Tensor, delta: Tensor, dt: Tensor) -> Tensor:
@@ -113,26 +63,46 @@ def _exponential_loop(x: Tensor, U: Tensor, c: Tensor, S: Tensor, delta: Tensor,
     return torch.stack(hs)
 
 
-def irregular_providers(w: Irregular, device: torch.device) -> Providers:
-    """A tanh layer with a time for every step and sample, and a Python loop over torch.matrix_exp."""
-    tensors, grads = _mesh_inputs(w, device, torch.float32)
+# ---- each workload, with what computes it ----------------------------------------------------------------------------
 
-    def ours(backend: str) -> Provider:
-        return differentiated(functools.partial(spectral_recurrence, backend=backend), tensors, w.learned, grads)
+Field = Mesh | InputField | Irregular
 
-    backends = our_backends("spectral_recurrence", device)
-    found: Providers = {title("vfrnn.spectral_recurrence", b, backends): functools.partial(ours, b) for b in backends}
-    found["eager loop"] = lambda: differentiated(_exponential_loop, tensors, w.learned, grads)
+
+def eager_function(w: Field) -> Callable[..., Any]:
+    """The workload's formulas in PyTorch."""
+    if isinstance(w, Irregular):
+        return _exponential_loop
+    if isinstance(w, InputField):
+        return functools.partial(_flow_loop, dt=w.dt, order=w.order)
+    return _generator if w.B == 0 else functools.partial(_flow, dt=w.dt, order=w.order)
+
+
+def our_function(w: Field) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Our op and its constants; one substep, which the formulas do not check."""
+    if isinstance(w, Irregular):
+        return spectral_recurrence, {}
+    if isinstance(w, Mesh) and w.B == 0:
+        return field_generator, {}
+    return flow_recurrence if isinstance(w, InputField) else field_flow, {"dt": w.dt, "order": w.order, "substeps": 1}
+
+
+def field_providers(w: Field, on: Setting) -> Providers:
+    """Our op and the same formulas in PyTorch: of a mesh eager and compiled, of a sequence in an eager Python loop."""
+    tensors, grads = ({name: on.place(t) for name, t in given.items()} for given in w.inputs())
+    op, constants = our_function(w)
+    eager = eager_function(w)
+
+    def made(function: Callable[..., Any]) -> Provider:
+        return differentiated(function, tensors, w.learned, grads, on.limit)
+
+    name = op.__name__
+    found = ours(f"vfrnn.{name}", name, on, lambda b: made(functools.partial(op, backend=b, **constants)))
+    found["eager" if isinstance(w, Mesh) else "eager loop"] = lambda: made(eager)
+    if isinstance(w, Mesh):
+        found["compiled"] = lambda: made(torch.compile(eager, dynamic=False))
     return found
 
 
-def irregular_exact(w: Irregular, device: torch.device) -> Results:
-    tensors, grads = _mesh_inputs(w, device, torch.float64)
-    return differentiated(_exponential_loop, tensors, w.learned, grads).results()
-
-
-def _mesh_inputs(
-    w: Mesh | InputField | Irregular, device: torch.device, dtype: torch.dtype
-) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
-    tensors, grads = w.inputs()
-    return {k: t.to(device, dtype) for k, t in tensors.items()}, tuple(t.to(device, dtype) for t in grads)
+def field_exact(w: Field, on: Setting) -> Results:
+    tensors, grads = ({name: on.exact(t) for name, t in given.items()} for given in w.inputs())
+    return differentiated(eager_function(w), tensors, w.learned, grads, 0.0).runs[STEP]()

@@ -247,6 +247,11 @@ FIGURES: tuple[tuple[str, str, Callable[[Json], Figure | None]], ...] = (
 )
 
 
+def anchor(title: str) -> str:
+    """How a picture is called in the page's links and as a file."""
+    return title.lower().replace(" ", "-")
+
+
 def styled(draw: Callable[[], Figure | None]) -> Figure | None:
     """What `draw` draws, in the report's style."""
     with mpl.rc_context(STYLE):

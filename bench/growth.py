@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from vfrnn_bench.field_providers import input_field_providers
-from vfrnn_bench.measure import interleaved
-from vfrnn_bench.providers import recurrence_providers, training_step_providers
+from vfrnn_bench.field_providers import field_providers
+from vfrnn_bench.gpu.timing import clock_of
+from vfrnn_bench.layer_providers import MODELS, model_provider, recurrence_providers
+from vfrnn_bench.providers import STEP, Setting
+from vfrnn_bench.timing import interleaved
 from vfrnn_bench.workloads import InputField
 from vfrnn_bench.workloads import Sequence as Workload
 
@@ -48,8 +50,9 @@ def time_growth(device: torch.device, sizes: dict[str, tuple[int, ...]]) -> Iter
         seconds: dict[str, list[float]] = {name: [] for name in PROVIDERS}
         for value in values:
             workload = dataclasses.replace(BASE, **{over: value})
-            found = recurrence_providers(workload, device)
-            times = interleaved({name: found[name]().run for name in PROVIDERS}, 5, warm_up=1)
+            found = recurrence_providers(workload, Setting(device))
+            runs = {name: found[name]().runs[STEP] for name in PROVIDERS}
+            times = interleaved(runs, 5, warm_up=1, clock=clock_of(device))
             for name in PROVIDERS:
                 seconds[name].append(statistics.median(times[name]))
         half = (len(values) - 1) // 2
@@ -99,10 +102,10 @@ def _kilobytes(field: str) -> int:
 
 def _own_peak(provider: str, workload: Workload | InputField) -> float:
     def run_of(w: Any) -> Any:
-        device = torch.device("cpu")
-        if isinstance(w, InputField):
-            return input_field_providers(w, device)[provider]().run
-        return (recurrence_providers(w, device) | training_step_providers(w, device))[provider]().run
+        on = Setting(torch.device("cpu"))
+        if provider in MODELS:
+            return model_provider(MODELS[provider], w, on).runs[STEP]
+        return (field_providers if isinstance(w, InputField) else recurrence_providers)(w, on)[provider]().runs[STEP]
 
     run_of(dataclasses.replace(workload, T=2, B=2))()  # what a first call loads is not what a sequence costs
     return peak(run_of(workload))

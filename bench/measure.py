@@ -1,103 +1,102 @@
-"""How a case is measured: its providers are checked against float64, then timed in turns, so that the noise of a
-shared machine hits ours and the peers alike."""
+"""How a case is measured: its providers are checked against float64, then timed in turns."""
 
 from __future__ import annotations
 
-import platform
 import statistics
-import subprocess
-import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from vfrnn_bench.cases import Case
-from vfrnn_bench.providers import Provider, Results, Run
-
-from vfrnn_kernels.loader import build_info
-
-Times = dict[str, list[float]]
+from vfrnn_bench.providers import Provider, Results
+from vfrnn_bench.timing import Budget, Clock, Times, host_clock, ratio, spread, within
 
 
-def seconds(run: Run) -> float:
-    """Of one call; work that a GPU still does is waited for."""
-    start = time.perf_counter()
-    run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+def relative_errors(found: Results, exact: Results) -> dict[str, float]:
+    """Of each result that both have: Frobenius, in float64, relative to the exact one; NaN for NaN.
+
+    Raises:
+        ValueError: a shape differs, or they have nothing in common.
+    """
+    errors = {}
+    for name, right in exact.items():
+        if name not in found:
+            continue
+        value = found[name].detach().to(right.device, torch.float64)
+        if value.shape != right.shape:
+            raise ValueError(f"{name} has shape {tuple(value.shape)}, must be {tuple(right.shape)}")
+        errors[name] = float(torch.linalg.vector_norm(value - right) / torch.linalg.vector_norm(right))
+    if exact and not errors:
+        raise ValueError(f"none of the results {sorted(found)} is among the exact {sorted(exact)}")
+    return errors
 
 
-def interleaved(runs: Mapping[str, Run], repeats: int, warm_up: int = 2) -> Times:
-    """Seconds of each run, round by round, after the warm-up."""
-    for run in runs.values():
-        for _ in range(warm_up):
-            run()
-    times: Times = {name: [] for name in runs}
-    for _ in range(repeats):
-        for name, run in runs.items():
-            times[name].append(seconds(run))
-    return times
+def orthogonality(Q: Tensor) -> float:
+    """The largest entry of |Q^T Q - I|, in float64."""
+    Q = Q.double()
+    return float((Q.mT @ Q - torch.eye(Q.shape[-1], dtype=Q.dtype, device=Q.device)).abs().max())
 
 
-def ratio(times: Times, ours: str, peer: str) -> float:
-    """Median over the rounds of our time over the peer's in the same round."""
-    return statistics.median(a / b for a, b in zip(times[ours], times[peer], strict=True))
+def check(case: Case, provider: Provider, shared: Results | None) -> dict[str, float]:
+    """The errors of a provider's results by name, the larger of the modes'; the orthogonality of Q where there is one.
+
+    Args:
+        shared: the case's float64 results.
+
+    Raises:
+        ValueError: one is larger than allowed, or there is nothing to be compared with.
+    """
+    exact = shared if provider.exact is None else provider.exact()
+    if exact is None:
+        raise ValueError(f"{case.name} has no results to be compared with")
+    exact = case.compared(exact)
+    errors: dict[str, float] = {}
+    for mode in case.modes:
+        if mode not in provider.runs:
+            continue
+        found = case.compared(provider.runs[mode]())
+        for name, error in relative_errors(found, exact).items():
+            if not error <= provider.limit:  # NaN too
+                raise ValueError(f"wrong: relative error {error:.1e} of {name}, allowed {provider.limit:.0e}")
+            errors[name] = max(errors.get(name, 0.0), error)
+        if "Q" in found:
+            errors["orthogonality"] = orthogonality(found["Q"])
+    return errors
 
 
-def spread(values: list[float]) -> float:
-    """Half of the range between the quartiles, relative to the median."""
-    low, middle, high = statistics.quantiles(values, n=4)
-    return (high - low) / 2 / middle
-
-
-def relative_error(found: Results, exact: Results) -> float:
-    """The largest of the relative Frobenius errors of the results that both have; NaN for NaN."""
-    errors = [
-        torch.linalg.vector_norm(found[name].double() - exact[name]) / torch.linalg.vector_norm(exact[name])
-        for name in found
-        if name in exact
-    ]
-    return float(torch.stack(errors).max()) if errors else 0.0
-
-
-def checked(case: Case, wanted: Callable[[str], bool]) -> tuple[dict[str, Provider], dict[str, float], dict[str, str]]:
+def checked(
+    case: Case, wanted: Callable[[str], bool]
+) -> tuple[dict[str, Provider], dict[str, dict[str, float]], dict[str, str]]:
     """The providers whose results are right, their errors, and why the others are not timed."""
     shared = None if case.exact is None else case.exact()
     right: dict[str, Provider] = {}
-    errors: dict[str, float] = {}
+    errors: dict[str, dict[str, float]] = {}
     refused: dict[str, str] = {}
     for name, make in case.providers().items():
         if not wanted(name):
             continue
         try:
             provider = make()
-            exact = provider.exact() if provider.exact is not None else shared
-            assert exact is not None, f"{case.name}: {name} has nothing to be compared with"
-            errors[name] = relative_error(provider.results(), exact)
+            errors[name] = check(case, provider, shared)
+            right[name] = provider
         except (RuntimeError, ImportError, ValueError) as error:  # a peer that cannot run here is reported, not fatal
             refused[name] = str(error).splitlines()[0]
-            continue
-        if errors[name] <= provider.limit:
-            right[name] = provider
-        else:
-            refused[name] = f"wrong: relative error {errors[name]:.1e}, allowed {provider.limit:.0e}"
     return right, errors, refused
 
 
-def measure(case: Case, rounds: int, budget: float, ceiling: float, wanted: Callable[[str], bool]) -> dict[str, Any]:
-    """All that is known of a case, as JSON.
+def measure(
+    case: Case, budget: Budget, ceiling: float, wanted: Callable[[str], bool], clock: Clock = host_clock
+) -> dict[str, Any]:
+    """All that is known of a case of one mode, as JSON.
 
     Args:
-        rounds: at most so many; fewer, at least 5, where they would take more than `budget` seconds.
         ceiling: flops per second of a large matrix product.
         wanted: whether a provider takes part.
     """
+    (mode,) = case.modes
     providers, errors, refused = checked(case, wanted)
-    runs = {name: provider.run for name, provider in providers.items()}
-    one_round = sum(interleaved(runs, 1, warm_up=1)[name][0] for name in runs) if runs else 0.0
-    times = interleaved(runs, max(5, min(rounds, int(budget / max(one_round, 1e-9)))), warm_up=1)
+    times = within(budget, {name: provider.runs[mode] for name, provider in providers.items()}, clock)
     found = [
         {
             "provider": name,
@@ -105,13 +104,10 @@ def measure(case: Case, rounds: int, budget: float, ceiling: float, wanted: Call
             "spread": spread(values),
             "gflops": case.flops / statistics.median(values) / 1e9,
             "share_of_ceiling": case.flops / statistics.median(values) / ceiling,
-            "error": errors[name],
+            "error": max((error for kind, error in errors[name].items() if kind != "orthogonality"), default=0.0),
         }
         for name, values in times.items()
     ]
-    pairs = [pair for pair in case.targets if set(pair) <= set(times)]
-    for ours in dict.fromkeys(name for name in times if name.startswith("vfrnn")):  # peers without a target too
-        pairs += [(ours, peer) for peer in times if not peer.startswith("vfrnn") and (ours, peer) not in pairs]
     return {
         "workload": case.name,
         "group": case.group,
@@ -121,51 +117,15 @@ def measure(case: Case, rounds: int, budget: float, ceiling: float, wanted: Call
         "providers": found,
         "refused": refused,
         "ratios": [
-            {"ours": ours, "peer": peer, "ratio": ratio(times, ours, peer), "target": case.targets.get((ours, peer))}
-            for ours, peer in pairs
+            {"ours": ours, "peer": peer, "ratio": ratio(times, ours, peer), "target": case.target(ours, peer)}
+            for ours, peer in pairs(case, times)
         ],
     }
 
 
-def gemm_ceiling(device: torch.device, n: int = 1536, repeats: int = 5) -> float:
-    """Flops per second of a large float32 product through PyTorch, the best of a few."""
-    A, B = torch.randn(n, n, device=device), torch.randn(n, n, device=device)
-    out = torch.empty_like(A)
-    return 2 * n**3 / min(interleaved({"mm": lambda: torch.mm(A, B, out=out)}, repeats)["mm"])
-
-
-def copy_ceiling(device: torch.device, megabytes: int = 256, repeats: int = 5) -> float:
-    """Bytes per second, read and written, of a large copy, the best of a few."""
-    source = torch.ones(megabytes * 2**20 // 4, device=device)
-    target = torch.empty_like(source)
-    return 2 * source.nbytes / min(interleaved({"copy": lambda: target.copy_(source)}, repeats)["copy"])
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """What was measured, and on what."""
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
-        "type": device.type,
-        "commit": commit(),
-        "isa": torch.ops.vfrnn_kernels.cpu_isa(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "build": build_info(),
-    }
-
-
-def cpu_name() -> str:
-    """As the kernel tells it; the machine type where it does not."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def commit() -> str:
-    """Of the working tree, as git names it; empty outside a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
+def pairs(case: Case, times: Times) -> list[tuple[str, str]]:
+    """Ours and a peer: those with a target first, ours among themselves where they have one; then all the others."""
+    found = [pair for pair in case.targets if set(pair) <= set(times)]
+    for ours in (name for name in times if name.startswith("vfrnn")):
+        found += [(ours, peer) for peer in times if not peer.startswith("vfrnn") and (ours, peer) not in found]
+    return found

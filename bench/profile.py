@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vfrnn_bench.measure import interleaved
+from vfrnn_bench.gpu.timing import clock_of
+from vfrnn_bench.timing import interleaved
 from vfrnn_bench.workloads import SEQUENCES, Sequence
 
 import vfrnn
@@ -94,7 +95,7 @@ def profile(w: Sequence, device: torch.device, rounds: int = 15) -> list[dict[st
     """The stages in the order of the step, with their share of it; `inside`: a kernel of ours or the optimizer."""
     step = Step(w, device)
     step()
-    times = interleaved({"step": step, **step.stages()}, rounds)
+    times = interleaved({"step": step, **step.stages()}, rounds, clock=clock_of(device))
     ms = {name: 1e3 * statistics.median(values) for name, values in times.items()}
     stages = {
         "field generator": ms["generator"],

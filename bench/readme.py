@@ -165,7 +165,7 @@ def tasks(results: Results) -> str:
 def pictures(results: Results) -> str:
     lines = []
     for title, caption, _ in figures.FIGURES:
-        path = results.folder / f"{_file(title)}.svg"
+        path = results.folder / f"{figures.anchor(title)}.svg"
         if path.exists():
             lines.append(f"![{caption}]({path.relative_to(ROOT)})")
     if (results.folder / "learning.svg").exists():
@@ -178,14 +178,10 @@ BLOCKS = {block.__name__: block for block in (
 )}  # fmt: skip
 
 
-def _file(title: str) -> str:
-    return title.lower().replace(" ", "-")
-
-
 def draw(results: Results) -> None:
     """The report and the pictures of the machine's folder, from the first full run."""
     report.write(results.runs[0], results.tasks, results.folder / "report.html")
-    drawn = {_file(title): figures.styled(lambda d=d: d(results.runs[0])) for title, _, d in figures.FIGURES}
+    drawn = {figures.anchor(title): figures.styled(lambda d=d: d(results.runs[0])) for title, _, d in figures.FIGURES}
     drawn["learning"] = figures.styled(lambda: figures.learning_curves(results.tasks))
     for name, figure in drawn.items():
         if figure is not None:

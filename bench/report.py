@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from vfrnn_bench.figures import FIGURES, learning_curves, styled
+from vfrnn_bench.figures import FIGURES, anchor, learning_curves, styled
 from vfrnn_bench.figures import STYLE as FIGURE_STYLE
 
 Json = dict[str, Any]
@@ -117,8 +117,8 @@ def page(result: Json, tasks: list[Json]) -> str:
     for title, caption, draw in FIGURES:
         figure = styled(lambda draw=draw: draw(result))
         if figure is not None:
-            anchor = title.lower().replace(" ", "-")
-            text += f"<h2 id='{anchor}'>{title}</h2><figure>{svg(figure)}<figcaption>{caption}</figcaption></figure>"
+            text += f"<h2 id='{anchor(title)}'>{title}</h2>"
+            text += f"<figure>{svg(figure)}<figcaption>{caption}</figcaption></figure>"
     text += task_section(tasks) + case_tables(result)
     head = f"<meta charset='utf-8'><title>vfrnn bench: {html.escape(m['device'])}</title><style>{STYLE}</style>"
     # An icon of its own: a browser would ask for one, and log that it is missing.

@@ -9,9 +9,11 @@ from typing import Any, Literal
 import torch
 from vfrnn_bench import accuracy, growth, long_memory
 from vfrnn_bench.cases import LEFT_OUT_OF_QUICK, QUICK, Case, cases
-from vfrnn_bench.measure import copy_ceiling, gemm_ceiling, machine, measure
+from vfrnn_bench.gpu.timing import clock_of
+from vfrnn_bench.machine import copy_ceiling, gemm_ceiling, machine
+from vfrnn_bench.measure import measure
+from vfrnn_bench.timing import Budget
 
-SUITES = ("quick", "full")
 Report = Callable[[str, dict[str, Any]], None]
 
 
@@ -56,7 +58,7 @@ class SuiteOptions:
         return not (self.quick and provider in LEFT_OUT_OF_QUICK)
 
 
-def parts(options: SuiteOptions) -> int:
+def count_steps(options: SuiteOptions) -> int:
     """How many steps `run` reports."""
     if options.workloads:
         return len(options.cases())
@@ -86,9 +88,9 @@ def run(options: SuiteOptions, report: Report) -> dict[str, Any]:
         "cases": [],
     }
     report("machine", result)
-    rounds, budget = (5, 0.0) if options.quick else (27, 10.0)
+    budget, clock = Budget(0.0 if options.quick else 10.0), clock_of(device)
     for case in selected:
-        result["cases"].append(measure(case, rounds, budget, gemm, options.wants))
+        result["cases"].append(measure(case, budget, gemm, options.wants, clock))
         report("case", result["cases"][-1])
         torch.compiler.reset()
     if options.workloads:

@@ -13,8 +13,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from vfrnn_bench.figures import FIGURES, anchor
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-FIGURES = ("ratios", "roofline", "growth", "time-per-step", "error-against-cost", "memory", "long-memory")
 
 
 def chromium(page: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -39,7 +40,7 @@ def problems(page: Path, tasks: bool) -> list[str]:
     found = [line for line in run.stderr.splitlines() if "CONSOLE" in line]
     sections = re.split(r"<h2 id=[\"']", run.stdout)[1:]
     shown = {section.split('"')[0].split("'")[0]: section for section in sections}
-    for name in (*FIGURES, *(["tasks"] if tasks else [])):
+    for name in (*(anchor(title) for title, _, _ in FIGURES), *(["tasks"] if tasks else [])):
         drawn = len(re.findall(r'<g id="data-\d+"', shown.get(name, "")))
         if drawn == 0:
             found.append(f"the section {name} shows no data")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vfrnn_bench.gpu.record import Record
+from vfrnn_bench.gpu.results_file import ResultsFile
 
 Row = dict[str, Any]
 
@@ -14,10 +14,10 @@ Row = dict[str, Any]
 SUMMARY = 11_000
 
 
-def report(record: Record, out: Path, notes: list[str]) -> None:
+def report(file: ResultsFile, out: Path, notes: list[str]) -> None:
     """Writes the files and prints the summary, which the last lines of the terminal keep."""
-    head = [*notes, *heading(record)]
-    rows = record.data["rows"]
+    head = [*notes, *heading(file)]
+    rows = file.data["rows"]
     tables = [
         *head,
         "",
@@ -25,7 +25,7 @@ def report(record: Record, out: Path, notes: list[str]) -> None:
         "",
         *design(rows),
         "",
-        *failures(record),
+        *failures(file),
         "",
         "Everything: median of the rounds; ratio to each peer, median of the ratios of one round",
         *(full(row) for row in rows),
@@ -35,14 +35,15 @@ def report(record: Record, out: Path, notes: list[str]) -> None:
         pictures(rows, out)
     except ImportError as error:
         head.append(f"no pictures: {error}")
-    text = [*head, *summary(rows), *failures(record)]
+    text = [*head, *summary(rows), *failures(file)]
     print(_cut(text))
 
 
-def heading(record: Record) -> list[str]:
+def heading(file: ResultsFile) -> list[str]:
     """The machine and its ceilings."""
-    machine = ", ".join(f"{key} {value}" for key, value in record.data["about"].items())
-    found = ", ".join(f"{key} {value:.4g}" for key, value in record.data["ceilings"].items())
+    about = file.data["about"].items()
+    machine = ", ".join(f"{key} {value}" for key, value in about if not isinstance(value, dict))
+    found = ", ".join(f"{key} {value:.4g}" for key, value in file.data["ceilings"].items())
     return [machine, f"ceilings: {found}"]
 
 
@@ -73,7 +74,7 @@ def exponential_summary(rows: list[Row]) -> list[str]:
             row = found.get((provider, batch, norm, n))
             value = None if row is None else row["ratios"].get("torch.matrix_exp")
             cells.append("" if row is None or value is None else f"{value:.3f}{_goal(row, 'torch.matrix_exp')[-1:]}")
-        name = provider.removeprefix("vfrnn ").replace("CUDA graph", "graph")
+        name = provider.removeprefix("vfrnn.skew_expm ").replace("CUDA graph", "graph")
         lines.append(layout.format(f"{name}, norm {norm:.3g}, x{batch}", *cells))
     return lines
 
@@ -99,10 +100,10 @@ def design(rows: list[Row]) -> list[str]:
     return lines
 
 
-def failures(record: Record) -> list[str]:
+def failures(file: ResultsFile) -> list[str]:
     """What did not run, and what there was no time for."""
-    lines = [f"FAILED {f['case']}: {f['provider']}: {f['error']}" for f in record.data["failures"]]
-    skipped = record.data["skipped"]
+    lines = [f"FAILED {f['case']}: {f['provider']}: {f['error']}" for f in file.data["failures"]]
+    skipped = file.data["skipped"]
     return lines + ([f"no time for: {', '.join(skipped)}"] if skipped else [])
 
 
@@ -161,7 +162,7 @@ def pictures(rows: list[Row], out: Path) -> None:
         axes[0].legend(fontsize="x-small")
     bars = [r for r in rows if r["part"] in ("recurrence", "steps") and r["mode"] == "step" and r["ratios"]]
     bars = [r for r in bars if not r["case"].startswith("R6")]
-    names = [f"{r['case']} {r['dtype']} {r['provider'].removeprefix('vfrnn ')}" for r in bars]
+    names = [f"{r['case']} {r['dtype']} {r['provider'].removeprefix('vfrnn.')}" for r in bars]
     axes[1].barh(names[::-1], [next(iter(r["ratios"].values())) for r in bars][::-1])
     axes[1].axvline(1, color="black", linewidth=0.8)
     axes[1].set(title="time / nn.RNN or orthogonal(nn.RNN)")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from vfrnn_bench.cases import cases
-from vfrnn_bench.measure import relative_error
+from vfrnn_bench.measure import check
 
 CASES = {case.name: case for case in cases()}
 PAIRS = [
@@ -18,7 +18,7 @@ PAIRS = [
 def test_workload(benchmark, name, provider):
     case = CASES[name]
     made = case.providers()[provider]()
-    exact = made.exact() if made.exact is not None else case.exact()
-    assert relative_error(made.results(), exact) <= made.limit
+    check(case, made, None if case.exact is None else case.exact())
     benchmark.group = f"{name} ({torch.get_num_threads()} threads)"
-    benchmark.pedantic(made.run, warmup_rounds=1, rounds=5)
+    (mode,) = case.modes
+    benchmark.pedantic(made.runs[mode], warmup_rounds=1, rounds=5)

@@ -1,165 +1,85 @@
-"""The command line: every task and model in a tiny run, what a run leaves, an exact resume, and clear errors."""
+"""The command line: its subcommands are entry points, and what goes wrong is one sentence."""
 
-import json
-import math
 import os
-import platform
 import subprocess
 import sys
-from dataclasses import replace
+from importlib.metadata import entry_points
 
 import pytest
-import torch
 
-from vfrnn import doctor
-from vfrnn.cli import main
-from vfrnn.cli.train import DEFAULTS, MODEL_NAMES
-from vfrnn.doctor import Check, self_checks
-from vfrnn.tasks import TASKS
-from vfrnn.tasks.mnist import FILES
-from vfrnn.tasks.models import MODELS
-from vfrnn_kernels import loader
-from vfrnn_kernels.dispatch import BACKENDS, Backend
-
-TINY = ["--epochs", "1", "--hidden-size", "6", "--steps-per-epoch", "2", "--delay", "12", "--length", "8", "--quiet"]
+from vfrnn import cli
 
 
-def test_names_are_those_of_the_registries():
-    assert tuple(DEFAULTS) == tuple(TASKS)
-    assert tuple(MODELS) == MODEL_NAMES
+def test_subcommands_are_found_and_listed(capsys):
+    names = [entry.name for entry in cli.subcommands()]
+    assert names == ["bench", "doctor", "profile", "train", "warmup"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--help"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in names)
 
 
-@pytest.mark.parametrize("task", [task for task in TASKS if task != "mnist"])
-def test_a_run_leaves_a_checkpoint_a_log_and_a_picture(task, tmp_path, capsys):
-    size = ["--batch-size", "400"] if task == "digits" else ["--batch-size", "5"]
-    assert main(["train", "--task", task, "--model", *MODEL_NAMES, *TINY, *size, "--out", str(tmp_path)]) == 0
-    output = capsys.readouterr().out
-    assert "vfrnn.VFRNN" in output
-    assert "without memory" in output
-    assert str(tmp_path / "curve.png") in output
-    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "checkpoint.pt").exists()
-    log = json.loads((tmp_path / "log.json").read_text())
-    assert [row["model"] for row in log["summary"]] == list(MODEL_NAMES)
-    assert log["options"]["task"] == task
-    assert log["versions"]["torch"] == torch.__version__
-    for epochs in log["epochs"].values():
-        assert set(epochs[0]) == {"epoch", "loss", "validation", "test", "step_ms"}
-        assert epochs[0]["step_ms"] > 0
+def test_help_does_not_wait_for_what_the_subcommands_compute_with():
+    code = (
+        "import atexit, sys, vfrnn.cli; atexit.register(lambda: print(sorted(sys.modules))); vfrnn.cli.main(['--help'])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    loaded = result.stdout.splitlines()[-1]
+    for module in ("matplotlib", "rich", "sklearn", "vfrnn.tasks", "vfrnn_bench.suite"):
+        assert f"'{module}'" not in loaded
 
 
-def test_mnist_from_a_folder(tmp_path, capsys):
-    for name, shape in zip(FILES, ((5002, 2, 2), (5002,), (3, 2, 2), (3,)), strict=True):
-        header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
-        (tmp_path / name).write_bytes(header + bytes(math.prod(shape)))
-    arguments = ["train", "--task", "mnist", "--data", str(tmp_path), *TINY, "--out", str(tmp_path / "out")]
-    assert main(arguments) == 0
-    assert json.loads((tmp_path / "out" / "log.json").read_text())["options"]["task_options"]["data"] == str(tmp_path)
-    assert main(["train", "--task", "mnist", "--data", str(tmp_path / "none"), *TINY]) == 1
-    assert "train-images-idx3-ubyte" in capsys.readouterr().err
+def test_another_distribution_may_add_a_subcommand(monkeypatch):
+    class Hello:
+        name = "hello"
+
+        @staticmethod
+        def load():
+            def add_parser(commands):
+                commands.add_parser("hello").set_defaults(run=lambda arguments: 7)
+
+            return add_parser
+
+    found = cli.entry_points
+    monkeypatch.setattr(cli, "entry_points", lambda group: [*found(group=group), Hello])
+    assert cli.main(["hello"]) == 7
 
 
-def test_every_model_option_reaches_the_model(tmp_path):
-    arguments = ["--mesh", "random", "--cells", "5", "--dim", "2", "--substeps", "2", "--dt", "0.5", "--layers", "2"]
-    arguments += ["--volume-preserving", "--init", "zero", "--backend", "reference", "--batch-size", "3"]
-    assert main(["train", "--task", "copying", *TINY, *arguments, "--out", str(tmp_path)]) == 0
-    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert state["trainees"]["vfrnn"]["model"]["layer.field_l1"].shape == (5, 2)
-    assert state["options"]["model_options"]["dt"] == 0.5
-    assert state["options"]["model_options"]["volume_preserving"] is True
-
-
-def test_resume_continues_exactly(tmp_path):
-    def final(folder):
-        log = json.loads((tmp_path / folder / "log.json").read_text())["epochs"]["vfrnn"]
-        return [(epoch["epoch"], epoch["loss"], epoch["test"]) for epoch in log]
-
-    arguments = ["train", "--task", "copying", *TINY, "--epochs", "3", "--batch-size", "4"]
-    assert main([*arguments, "--out", str(tmp_path / "whole")]) == 0
-    assert main([*arguments, "--out", str(tmp_path / "parts"), "--stop-after", "1"]) == 0
-    assert len(final("parts")) == 1
-    assert main(["train", "--resume", str(tmp_path / "parts"), "--quiet"]) == 0
-    assert final("parts") == final("whole")
+def test_sources_that_were_never_installed_say_so(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "entry_points", lambda group: [])
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--task", "digits"])
+    assert stop.value.code == 2
+    assert "source tree that is not installed; install it, e.g. pip install -e ." in capsys.readouterr().err
+    for option in ("--help", "--version"):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([option])
+        assert stop.value.code == 0
+    assert "not installed" in capsys.readouterr().out.replace("\n", " ")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("error", "code", "message"),
     [
-        ([], "one of --task and --resume is required"),
-        (["--task", "digit"], "argument --task: invalid choice: 'digit'"),
-        (["--task", "digits", "--model", "transformer"], "argument --model: invalid choice: 'transformer'"),
-        (["--task", "digits", "--hidden-size", "-3"], "argument --hidden-size: must be at least 1, got -3"),
-        (["--task", "digits", "--lr", "nan"], "argument --lr: must be positive and finite, got nan"),
-        (["--task", "adding", "--length", "1"], "argument --length: must be at least 2, got 1"),
-        (
-            ["--task", "copying", "--backend", "gpu"],
-            "argument --backend: must be one of 'cpu', 'cuda', 'triton', 'reference', got 'gpu'",
-        ),
+        (RuntimeError("no device"), 1, "vfrnn doctor: no device"),
+        (FileNotFoundError("no file"), 1, "vfrnn doctor: no file"),
+        (KeyboardInterrupt(), 130, "vfrnn doctor: interrupted"),
     ],
 )
-def test_bad_options_exit_with_2_and_name_the_option(arguments, message, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["train", *arguments])
-    assert stop.value.code == 2
-    assert message in capsys.readouterr().err
+def test_what_goes_wrong_is_one_sentence(error, code, message, monkeypatch, capsys):
+    def fails(arguments):
+        raise error
+
+    monkeypatch.setattr("vfrnn.cli.doctor.run", fails)
+    assert cli.main(["doctor"]) == code
+    assert capsys.readouterr().err == message + "\n"
 
 
-def test_resuming_nothing_is_a_clear_error(tmp_path, capsys):
-    assert main(["train", "--resume", str(tmp_path)]) == 1
-    assert "holds no checkpoint.pt" in capsys.readouterr().err
-
-
-def test_doctor_reports_and_passes(capsys):
-    assert main(["doctor"]) == 0
-    output = capsys.readouterr().out
-    for word in ("torch", "instruction set", "threads", "recurrence", "triton", "cuda", "ok"):
-        assert word in output
-    assert "FAILED" not in output
-
-
-def test_doctor_says_of_each_backend_where_from_for_what_or_what_to_do(monkeypatch):
-    assert [backend.name for backend in BACKENDS] == list(doctor.backends())
-    line = doctor.backends()["cpu"]
-    assert line == f"loaded from {loader.CPU_LIBRARY}, for {platform.machine()}"
-    if torch.version.cuda is None:
-        assert "is not a CUDA build (install one to use a GPU)" in doctor.backends()["cuda"]
-    monkeypatch.setattr(doctor, "BACKENDS", [replace(backend, missing=None) for backend in BACKENDS])
-    monkeypatch.setattr(doctor, "build_info", lambda: {"cuda": "80, 90a, 100+PTX"})
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    line = doctor.backends()["cuda"]
-    assert f"loaded from {loader.CUDA_LIBRARY}, for sm_80, sm_90a, sm_100+PTX" in line
-    assert "torch sees no GPU" in line
-    monkeypatch.setattr(doctor, "build_info", dict)
-    assert "vfrnn_kernels._host does not load" in doctor.backends()["cuda"]
-
-
-def test_doctor_checks_every_op_on_every_backend():
-    checks = self_checks()
-    assert len(checks) == 14
-    assert all(check.passed for check in checks)
-    assert not Check("skew_expm", "cpu", float("nan"), 0.0).passed
-    assert not Check("skew_expm", "cpu", 0.0, 1e-3).passed
-
-
-def test_doctor_names_a_backend_that_does_not_exist(monkeypatch, capsys):
-    monkeypatch.setenv("VFRNN_BACKEND", "warp")
-    assert main(["doctor"]) == 1
-    assert "VFRNN_BACKEND must be one of" in capsys.readouterr().out
-
-
-def test_doctor_judges_the_backend_of_the_environment_on_its_own_device(monkeypatch):
-    assert doctor.chosen_backend() is None
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(doctor, "get_backend", lambda name, argument: Backend(name, None, lambda *call: None))
-    for name in ("cpu", "reference"):
-        monkeypatch.setenv("VFRNN_BACKEND", name)
-        assert doctor.chosen_backend() is None
-    monkeypatch.setenv("VFRNN_BACKEND", "cuda")
-    assert doctor.chosen_backend() == "backend 'cuda' has nothing to run on: torch sees no GPU"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert doctor.chosen_backend() is None
-    monkeypatch.setattr(doctor, "get_backend", lambda name, argument: Backend(name, "gone", lambda *call: None))
-    assert doctor.chosen_backend() == "backend 'cuda' is not loaded: gone"
+def test_the_entry_points_are_those_of_this_package():
+    modules = {entry.name: entry.module for entry in entry_points(group=cli.GROUP)}
+    assert modules["train"] == "vfrnn.cli.train"
+    assert modules["bench"] == "vfrnn_bench.cli.bench"
 
 
 def test_python_m_vfrnn_runs():

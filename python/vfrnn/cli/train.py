@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vfrnn_kernels.activations import ACTIVATIONS
+
 # What a plain `vfrnn train --task TASK` uses, found with the validation split; an option given replaces its entry.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 60, "batch_size": 16, "hidden_size": 128, "lr": 1e-2, "generator_lr": 1e-3, "init": "cayley"},
@@ -77,6 +79,7 @@ def add_parser(commands: Any) -> None:
     model.add_argument("--dt", type=_positive_float, default=1.0, help="time step")
     model.add_argument("--substeps", type=_positive_int, default=1)
     model.add_argument("--volume-preserving", action="store_true")
+    model.add_argument("--nonlinearity", choices=ACTIVATIONS, help="the model's own if not given")
     model.add_argument("--backend", help="of our layers: cpu, triton or reference")
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=Path, help="folder of checkpoint, log and picture (runs/TASK-MODELS)")
@@ -107,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _options(arguments: argparse.Namespace) -> Any:
     from vfrnn.tasks import TaskOptions
-    from vfrnn.tasks.models import ModelOptions
+    from vfrnn.tasks.models import ModelOptions, check_nonlinearity
     from vfrnn.tasks.training import TrainingOptions
     from vfrnn_kernels.dispatch import get_backend
 
@@ -124,6 +127,11 @@ def _options(arguments: argparse.Namespace) -> Any:
             arguments.parser.error(str(error))
     chosen = {**DEFAULTS[arguments.task], **vars(arguments)}
     models = tuple(dict.fromkeys(arguments.model))
+    for model in models:
+        try:
+            check_nonlinearity(model, arguments.nonlinearity, argument="argument --nonlinearity:")
+        except ValueError as error:
+            arguments.parser.error(str(error))
     peer_rates = {} if "lr" in arguments else PEER_RATES
     return TrainingOptions(
         task=arguments.task,
@@ -146,6 +154,7 @@ def _options(arguments: argparse.Namespace) -> Any:
                     "substeps",
                     "volume_preserving",
                     "backend",
+                    "nonlinearity",
                 )
             },
         ),

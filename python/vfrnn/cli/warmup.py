@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-# Spelled out: `vfrnn --help` should not wait for torch.
-DTYPE_NAMES = ("float32", "float16", "bfloat16")
-OP_NAMES = ("skew_expm", "field_generator", "strang_step", "field_flow", "recurrence")
+from vfrnn.warmup import DTYPES, warm_up
+from vfrnn_kernels.declaration import OPS
 
 
 def add_parser(commands: Any) -> None:
@@ -19,16 +18,14 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--hidden-size", type=int, nargs="+", default=[128], metavar="N", help="default: 128")
     parser.add_argument(
-        "--dtype", nargs="+", choices=DTYPE_NAMES, default=["float32"], help="of the recurrence; default: float32"
+        "--dtype", nargs="+", choices=tuple(DTYPES), default=["float32"], help="of the recurrence; default: float32"
     )
-    parser.add_argument("--ops", nargs="+", choices=OP_NAMES, default=list(OP_NAMES), help="default: all")
+    parser.add_argument("--ops", nargs="+", choices=OPS, default=list(OPS), help="default: all")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Warm up and print the seconds of each op, or why it does not serve this size."""
-    from vfrnn.warmup import warm_up
-
     for n in arguments.hidden_size:
         if n < 1:
             raise RuntimeError(f"--hidden-size must be at least 1, got {n}")

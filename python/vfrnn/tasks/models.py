@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,12 @@ from torch import Tensor, nn
 import vfrnn
 from vfrnn.init import Init
 from vfrnn.tasks.task import Task
+from vfrnn_kernels.activations import ACTIVATIONS
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Options of every model; each reads its own."""
+    """Options of every model; each reads its own. A nonlinearity of None is the model's default."""
 
     hidden_size: int
     layers: int = 1
@@ -27,6 +29,11 @@ class ModelOptions:
     substeps: int = 1
     volume_preserving: bool = False
     backend: str | None = None
+    nonlinearity: str | None = None
+
+    def chosen(self) -> dict[str, Any]:
+        """The arguments that are passed on only if they are given."""
+        return {} if self.nonlinearity is None else {"nonlinearity": self.nonlinearity}
 
 
 class SequenceModel(nn.Module):
@@ -57,18 +64,19 @@ def _mesh(options: ModelOptions) -> vfrnn.LatentMesh | None:
 def _vfrnn(task: Task, o: ModelOptions) -> nn.Module:
     return vfrnn.VFRNN(
         task.input_size - task.timed, o.hidden_size, o.layers, mesh=_mesh(o), dt=o.dt, substeps=o.substeps, init=o.init,
-        volume_preserving=o.volume_preserving, backend=o.backend,
+        volume_preserving=o.volume_preserving, backend=o.backend, **o.chosen(),
     )  # fmt: skip
 
 
 def _orthogonal(task: Task, o: ModelOptions) -> nn.Module:
     return vfrnn.OrthogonalRNN(
-        task.input_size - task.timed, o.hidden_size, o.layers, mesh=_mesh(o), dt=o.dt, init=o.init, backend=o.backend
-    )
+        task.input_size - task.timed, o.hidden_size, o.layers, mesh=_mesh(o), dt=o.dt, init=o.init, backend=o.backend,
+        **o.chosen(),
+    )  # fmt: skip
 
 
 def _rnn(task: Task, o: ModelOptions) -> nn.Module:
-    return vfrnn.RNN(task.input_size, o.hidden_size, o.layers, backend=o.backend)
+    return vfrnn.RNN(task.input_size, o.hidden_size, o.layers, backend=o.backend, **o.chosen())
 
 
 def _lstm(task: Task, o: ModelOptions) -> nn.Module:
@@ -80,7 +88,7 @@ def _gru(task: Task, o: ModelOptions) -> nn.Module:
 
 
 def _torch_orthogonal(task: Task, o: ModelOptions) -> nn.Module:
-    layer = nn.RNN(task.input_size, o.hidden_size, o.layers)
+    layer = nn.RNN(task.input_size, o.hidden_size, o.layers, **o.chosen())
     for k in range(o.layers):
         nn.utils.parametrizations.orthogonal(layer, f"weight_hh_l{k}")
     return layer
@@ -95,6 +103,16 @@ MODELS: dict[str, Callable[[Task, ModelOptions], nn.Module]] = {
     "torch-orthogonal": _torch_orthogonal,
 }
 
+#: The nonlinearities that each takes.
+NONLINEARITIES: dict[str, tuple[str, ...]] = {
+    "vfrnn": ACTIVATIONS,
+    "orthogonal": ACTIVATIONS,
+    "rnn": ACTIVATIONS,
+    "lstm": (),
+    "gru": (),
+    "torch-orthogonal": ("tanh", "relu"),
+}
+
 #: How each is called beside the others.
 TITLES = {
     "vfrnn": "vfrnn.VFRNN",
@@ -106,7 +124,23 @@ TITLES = {
 }
 
 
+def check_nonlinearity(name: str, nonlinearity: str | None, *, argument: str = "nonlinearity") -> None:
+    """
+    Raises:
+        ValueError: the model of that name does not take the nonlinearity.
+    """
+    known = NONLINEARITIES[name]
+    if nonlinearity is not None and nonlinearity not in known:
+        choices = f"must be one of {', '.join(map(repr, known))} for" if known else "cannot be chosen for"
+        raise ValueError(f"{argument} {choices} the model {name!r}, got {nonlinearity!r}")
+
+
 def make_model(name: str, task: Task, options: ModelOptions, seed: int) -> SequenceModel:
-    """The model of that name, the same for the same seed."""
+    """The model of that name, the same for the same seed.
+
+    Raises:
+        ValueError: it does not take the nonlinearity.
+    """
+    check_nonlinearity(name, options.nonlinearity)
     torch.manual_seed(seed)
     return SequenceModel(MODELS[name](task, options), options.hidden_size, task)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-MISSING = "pip install 'vfrnn-kernels[bench]'"
+from vfrnn_bench.cli import MISSING, check_device
 
 
 def add_parser(commands: Any) -> None:
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     check_device(arguments.device)
     try:
-        steps = suite.parts(options)
+        steps = suite.count_steps(options)
     except ValueError as error:
         raise RuntimeError(str(error)) from None
     tasks = load_tasks(arguments.tasks) if arguments.tasks else []
@@ -73,16 +73,3 @@ def run(arguments: argparse.Namespace) -> int:
     report.write(result, tasks, arguments.out / "report.html")
     console.print(f"{arguments.out / 'results.json'}, {arguments.out / 'report.html'}")
     return 0
-
-
-def check_device(name: str) -> None:
-    """
-    Raises:
-        RuntimeError: there is no such device here.
-    """
-    import torch
-
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise RuntimeError(f"--device {name}: {str(error).splitlines()[0]}") from None

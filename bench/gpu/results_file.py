@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 WHOLE_CASE = "the whole case"
-ROOT = Path(__file__).resolve().parents[2]
 
 
-class Record:
+class ResultsFile:
     """What was measured: `rows`, `failures` of providers, the cases that are `done` or were `skipped`, and `about`."""
 
     def __init__(self, out: Path) -> None:
@@ -74,44 +68,3 @@ class Record:
         mine = [f for f in self.data["failures"] if f["provider"] == provider]
         fatal = [f for f in mine if f["fatal"] and f["case"].split()[0] == case.split()[0]]
         return len(fatal) >= 2 or any(f["case"] == case for f in mine)
-
-
-def about(device: torch.device) -> dict[str, Any]:
-    """What was measured, and on what."""
-    found: dict[str, Any] = {
-        "commit": commit(),
-        "date": time.strftime("%Y-%m-%d"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": "CPU (dry run)",
-    }
-    try:
-        import triton
-
-        found["triton"] = triton.__version__
-    except ImportError:
-        found["triton"] = None
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        found |= {
-            "device": properties.name,
-            "capability": f"{properties.major}.{properties.minor}",
-            "multiprocessors": properties.multi_processor_count,
-            "memory_gib": round(properties.total_memory / 2**30, 1),
-            "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
-        }
-    return found
-
-
-def commit() -> str:
-    """VFRNN_COMMIT where it is set, else as git names the working tree."""
-    return os.environ.get("VFRNN_COMMIT") or _output("git", "-C", str(ROOT), "describe", "--always", "--dirty")
-
-
-def _output(*command: str) -> str:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vfrnn.cli.bench import MISSING, check_device
+from vfrnn_bench.cli import MISSING, check_device
 
 
 def add_parser(commands: Any) -> None:

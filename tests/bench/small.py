@@ -1,0 +1,74 @@
+"""Workloads and results small enough for a test."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from vfrnn_bench.cases import Case
+from vfrnn_bench.long_memory import KINDS
+from vfrnn_bench.machine import machine
+from vfrnn_bench.providers import STEP, Provider, Setting
+from vfrnn_bench.workloads import Exponential, InputField, Irregular, Mesh, Sequence
+
+CPU = torch.device("cpu")
+ON_CPU = Setting(CPU)
+SEQUENCE = Sequence("small", "", T=5, B=3, n=8, i=2)
+EXPONENTIAL = Exponential(12, 1.0)
+FIELDS = (
+    Mesh("generator", n=7, m=5, d=2, learned="bwNGv"),
+    Mesh("flow", n=7, m=5, d=2, learned="hvbwNG", B=3),
+    InputField("input", T=4, B=2, n=7, m=5, d=2, i=3),
+    Irregular("irregular", T=4, B=2, n=7, i=3),
+)
+
+
+def case(**made) -> Case:
+    """One of made-up providers: a name with the tensor that its run returns, which should be a 1."""
+    one = {"output": torch.ones(2, dtype=torch.float64)}
+
+    def provider(value: torch.Tensor) -> Provider:
+        return Provider({STEP: lambda: {"output": value}}, 1e-3)
+
+    providers = {name: functools.partial(provider, value) for name, value in made.items()}
+    return Case("case", "group", 1e6, 1e3, lambda: providers, lambda: one)
+
+
+def result() -> dict:
+    """What a whole run gives, made up."""
+    case = {
+        "workload": "R1", "group": "recurrence", "flops": 1e9, "minimal_bytes": 1e7, "rounds": 3, "refused": {"x": "y"},
+        "providers": [
+            {"provider": name, "median_ms": ms, "spread": 0.1, "gflops": 9.0, "share_of_ceiling": 0.5, "error": 1e-7}
+            for name, ms in (("vfrnn.RNN", 1.0), ("torch.nn.RNN", 2.0))
+        ],
+        "ratios": [{"ours": "vfrnn.RNN", "peer": "torch.nn.RNN", "ratio": 0.5, "target": 0.4}],
+    }  # fmt: skip
+    curve = {"provider": "vfrnn.RNN", "seconds": [1.0, 2.0], "exponent": 1.0, "exponent_of_larger_half": 1.0}
+    time = [{"over": over, "fixed": {"T": 3}, "values": [1, 2], "curves": [curve]} for over in "TBn"]
+    memory = {
+        "provider": "vfrnn.RNN", "steps": [1, 2], "bytes": [8, 16], "state_bytes": [4, 8], "copies_of_states": 2.0,
+    }  # fmt: skip
+    long_memory = [{"provider": kind, "steps": [10, 20], "bytes": [1e5, 1e6], "seconds": [0.1, 0.2]} for kind in KINDS]
+    error = {"forward": 1e-7, "orthogonality": 1e-7, "gradient": 1e-6}
+    return {
+        "machine": machine(CPU), "suite": "quick", "ceiling": {"gemm_flops": 1e11, "copy_bytes": 1e10},
+        "cases": [case], "time": time, "memory": [memory], "long_memory": long_memory,
+        "accuracy": [{"provider": "vfrnn.skew_expm", "n": 8, "norm": 1.0, "median_ms": 0.1, "errors": error}],
+    }  # fmt: skip
+
+
+#: The same without what was measured.
+EMPTY = {"cases": [], "time": [], "memory": [], "long_memory": [], "accuracy": []}
+
+
+def log(seed: int) -> dict:
+    """As `vfrnn train` writes it, of two models over ten epochs."""
+    epochs = [{"epoch": k + 1, "loss": 1.0, "validation": 0.5, "test": seed + k, "step_ms": 2.0} for k in range(10)]
+    row = {"parameters": 7, "step_ms": 2.0 + seed, "divergence_scale": None}
+    rows = [row | {"model": name, "title": name} for name in ("vfrnn", "lstm")]
+    options = {"seed": seed, "epochs": 10, "task_options": {"batch_size": 4}, "model_options": {"hidden_size": 8}}
+    return {
+        "options": options, "metric": "accuracy", "baseline": 0.1, "versions": {}, "threads": 1, "summary": rows,
+        "epochs": {"vfrnn": epochs, "lstm": epochs},
+    }  # fmt: skip

@@ -1,0 +1,46 @@
+"""The README's numbers are those of the results."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("matplotlib")
+from vfrnn_bench import readme
+
+from tests.bench.small import EMPTY, result
+
+
+def test_the_readme_shows_what_was_measured():
+    results = readme.Results(readme.ROOT / "bench" / "results" / readme.MACHINE)
+    text = Path(readme.ROOT / "README.md").read_text()
+    assert set(readme.BLOCKS) == {match[1] for match in readme.BLOCK.findall(text)}
+    assert readme.refreshed(text, results) == text, "make results"
+
+
+def test_of_several_runs_the_worse_ratio_is_told(tmp_path):
+    for k, value in enumerate((0.5, 0.6)):
+        run = result()
+        run["cases"][0]["ratios"][0]["ratio"] = value
+        (tmp_path / f"full-{k}.json").write_text(json.dumps(run))
+    results = readme.Results(tmp_path)
+    assert results.ratio("R1", "vfrnn.RNN", "torch.nn.RNN") == 0.6
+    assert results.cell("R1", "vfrnn.RNN", "torch.nn.RNN") == "0.60"
+    assert results.cell("R1", "vfrnn.RNN", "nobody") == ""
+    assert results.tasks == []
+    assert "n 64: peak" in readme.growth(results)
+
+
+def test_an_unknown_block_is_an_error(tmp_path):
+    with pytest.raises(KeyError):
+        readme.refreshed("<!-- results nothing -->\n<!-- /results -->", readme.Results(tmp_path))
+
+
+def test_pictures_and_the_report_are_drawn_from_the_first_run(tmp_path):
+    first = result() | EMPTY | {"long_memory": result()["long_memory"]}
+    (tmp_path / "full-1.json").write_text(json.dumps(first))
+    (tmp_path / "full-2.json").write_text(json.dumps(result()))
+    readme.draw(readme.Results(tmp_path))
+    assert (tmp_path / "report.html").exists()
+    assert (tmp_path / "long-memory.svg").exists()
+    assert sorted(path.name for path in tmp_path.glob("*.svg")) == ["long-memory.svg"]

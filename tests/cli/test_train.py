@@ -1,0 +1,132 @@
+"""`vfrnn train`: every task and model in a tiny run, what a run leaves, an exact resume, and clear errors."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from vfrnn.cli import main
+from vfrnn.cli.train import DEFAULTS, MODEL_NAMES
+from vfrnn.tasks import TASKS, TaskOptions
+from vfrnn.tasks.mnist import FILES
+from vfrnn.tasks.models import MODELS, NONLINEARITIES, ModelOptions, make_model
+from vfrnn_kernels.activations import ACTIVATIONS
+
+TINY = ["--epochs", "1", "--hidden-size", "6", "--steps-per-epoch", "2", "--delay", "12", "--length", "8", "--quiet"]
+
+
+def test_names_are_those_of_the_registries():
+    assert tuple(DEFAULTS) == tuple(TASKS)
+    assert tuple(MODELS) == tuple(NONLINEARITIES) == MODEL_NAMES
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task != "mnist"])
+def test_a_run_leaves_a_checkpoint_a_log_and_a_picture(task, tmp_path, capsys):
+    size = ["--batch-size", "400"] if task == "digits" else ["--batch-size", "5"]
+    assert main(["train", "--task", task, "--model", *MODEL_NAMES, *TINY, *size, "--out", str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert "vfrnn.VFRNN" in output
+    assert "without memory" in output
+    assert str(tmp_path / "curve.png") in output
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "checkpoint.pt").exists()
+    log = json.loads((tmp_path / "log.json").read_text())
+    assert [row["model"] for row in log["summary"]] == list(MODEL_NAMES)
+    assert log["options"]["task"] == task
+    assert log["versions"]["torch"] == torch.__version__
+    for epochs in log["epochs"].values():
+        assert set(epochs[0]) == {"epoch", "loss", "validation", "test", "step_ms"}
+        assert epochs[0]["step_ms"] > 0
+
+
+def test_mnist_from_a_folder(tmp_path, capsys):
+    for name, shape in zip(FILES, ((5002, 2, 2), (5002,), (3, 2, 2), (3,)), strict=True):
+        header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
+        (tmp_path / name).write_bytes(header + bytes(math.prod(shape)))
+    arguments = ["train", "--task", "mnist", "--data", str(tmp_path), *TINY, "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    assert json.loads((tmp_path / "out" / "log.json").read_text())["options"]["task_options"]["data"] == str(tmp_path)
+    assert main(["train", "--task", "mnist", "--data", str(tmp_path / "none"), *TINY]) == 1
+    assert "train-images-idx3-ubyte" in capsys.readouterr().err
+
+
+def test_every_model_option_reaches_the_model(tmp_path):
+    arguments = ["--mesh", "random", "--cells", "5", "--dim", "2", "--substeps", "2", "--dt", "0.5", "--layers", "2"]
+    arguments += ["--volume-preserving", "--init", "zero", "--backend", "reference", "--batch-size", "3"]
+    assert main(["train", "--task", "copying", *TINY, *arguments, "--out", str(tmp_path)]) == 0
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["trainees"]["vfrnn"]["model"]["layer.field_l1"].shape == (5, 2)
+    assert state["options"]["model_options"]["dt"] == 0.5
+    assert state["options"]["model_options"]["volume_preserving"] is True
+
+
+def test_the_nonlinearity_reaches_ours_and_torchs(tmp_path):
+    arguments = ["--model", "vfrnn", "orthogonal", "rnn", "torch-orthogonal", "--nonlinearity", "relu"]
+    assert main(["train", "--task", "copying", *TINY, *arguments, "--batch-size", "3", "--out", str(tmp_path)]) == 0
+    options = json.loads((tmp_path / "log.json").read_text())["options"]["model_options"]
+    assert options["nonlinearity"] == "relu"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_takes_the_nonlinearities_it_says_and_no_other(name):
+    task = TASKS["adding"](TaskOptions(batch_size=2, length=8))
+    for nonlinearity in ACTIVATIONS:
+        options = ModelOptions(hidden_size=6, nonlinearity=nonlinearity)
+        if nonlinearity in NONLINEARITIES[name]:
+            assert make_model(name, task, options, seed=0).layer.nonlinearity == nonlinearity
+        else:
+            with pytest.raises(ValueError, match=f"the model '{name}', got '{nonlinearity}'"):
+                make_model(name, task, options, seed=0)
+
+
+def test_resume_continues_exactly(tmp_path):
+    def final(folder):
+        log = json.loads((tmp_path / folder / "log.json").read_text())["epochs"]["vfrnn"]
+        return [(epoch["epoch"], epoch["loss"], epoch["test"]) for epoch in log]
+
+    arguments = ["train", "--task", "copying", *TINY, "--epochs", "3", "--batch-size", "4"]
+    assert main([*arguments, "--out", str(tmp_path / "whole")]) == 0
+    assert main([*arguments, "--out", str(tmp_path / "parts"), "--stop-after", "1"]) == 0
+    assert len(final("parts")) == 1
+    assert main(["train", "--resume", str(tmp_path / "parts"), "--quiet"]) == 0
+    assert final("parts") == final("whole")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "one of --task and --resume is required"),
+        (["--task", "digit"], "argument --task: invalid choice: 'digit'"),
+        (["--task", "digits", "--model", "transformer"], "argument --model: invalid choice: 'transformer'"),
+        (["--task", "digits", "--hidden-size", "-3"], "argument --hidden-size: must be at least 1, got -3"),
+        (["--task", "digits", "--lr", "nan"], "argument --lr: must be positive and finite, got nan"),
+        (["--task", "adding", "--length", "1"], "argument --length: must be at least 2, got 1"),
+        (
+            ["--task", "copying", "--nonlinearity", "gelu"],
+            "argument --nonlinearity: invalid choice: 'gelu'",
+        ),
+        (
+            ["--task", "copying", "--model", "torch-orthogonal", "--nonlinearity", "modrelu"],
+            "argument --nonlinearity: must be one of 'tanh', 'relu' for the model 'torch-orthogonal', got 'modrelu'",
+        ),
+        (
+            ["--task", "copying", "--model", "vfrnn", "gru", "--nonlinearity", "tanh"],
+            "argument --nonlinearity: cannot be chosen for the model 'gru', got 'tanh'",
+        ),
+        (
+            ["--task", "copying", "--backend", "gpu"],
+            "argument --backend: must be one of 'cpu', 'cuda', 'triton', 'reference', got 'gpu'",
+        ),
+    ],
+)
+def test_bad_options_exit_with_2_and_name_the_option(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *arguments])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_resuming_nothing_is_a_clear_error(tmp_path, capsys):
+    assert main(["train", "--resume", str(tmp_path)]) == 1
+    assert "holds no checkpoint.pt" in capsys.readouterr().err
