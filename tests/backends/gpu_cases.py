@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from tests.cases import random_mesh, relative_error, skew_matrix
+from tests.cases import beta_for, random_mesh, relative_error, skew_matrix
 from vfrnn_kernels import (
     field_flow,
     field_generator,
@@ -60,7 +60,7 @@ def recurrence_case(n, dtype=torch.float32, activation="tanh", T=4, B=3, i=3, st
         torch.randn(n).to(state) if bias else None,
         (torch.randn(n, n) * (0.4 / math.sqrt(n))).to(dtype),  # |M| is about 0.8: rounding does not grow with t
         torch.randn(B, n).to(state),
-        (0.3 * torch.randn(n)).to(state) if activation == "modrelu" else None,
+        beta_for(activation, n, dtype=state),
     ]
 
     def call(x, U, c, M, h0, beta, backend):
@@ -119,7 +119,7 @@ def spectral_recurrence_case(n, T=3, B=3, i=2, activation="tanh", divergence=Tru
         0.3 * torch.randn(n) if divergence else None,
         torch.linspace(-1, 2, T * B).reshape(T, B),
         torch.randn(B, n),
-        0.3 * torch.randn(n) if activation == "modrelu" else None,
+        beta_for(activation, n, dtype=torch.float32),
     ]
 
     def call(x, U, c, S, delta, dt, h0, beta, backend):
@@ -143,7 +143,7 @@ def flow_recurrence_case(n, T=2, B=2, i=2, activation="tanh", m=3, d=2, substeps
         N,
         G,
         torch.randn(B, n),
-        0.3 * torch.randn(n) if activation == "modrelu" else None,
+        beta_for(activation, n, dtype=torch.float32),
         torch.tensor(0.03 / n),
         torch.tensor(0.7),
     ]
