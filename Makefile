@@ -8,8 +8,8 @@ BIN    := $(VENV)/bin
 INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --no-build-isolation -e
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-slow test-all test-isa test-cuda test-cuda-emulated test-triton-aot test-interop test-bench wheels test-wheel \
-  test-wheel-torch test-install sanitize bench-cpu results lint format clean
+.PHONY: demo build test test-slow test-all test-isa test-cuda test-cuda-emulated test-triton-aot test-interop test-bench \
+  wheels test-wheel test-wheel-torch test-install sanitize bench-cpu results lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
 demo: build
