@@ -8,8 +8,8 @@ BIN    := $(VENV)/bin
 INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --no-build-isolation -e
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-all test-isa test-cuda test-cuda-emulated test-triton-aot test-interop test-bench wheels test-wheel \
-  test-wheel-torch test-install sanitize bench-cpu results lint format clean
+.PHONY: demo build test test-slow test-all test-isa test-cuda test-cuda-emulated test-triton-aot test-interop test-bench \
+  wheels test-wheel test-wheel-torch test-install sanitize bench-cpu results lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
 demo: build
@@ -17,13 +17,25 @@ demo: build
 
 build: $(VENV)/.built
 
-test: $(VENV)/.test-tools
-	$(BIN)/python -m pytest -q tests
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py triton_skew_expm.py)
+# Several processes with one OpenMP thread each: what is about threads sets their number itself, and `make test-isa` runs
+# the ops with several.
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+INTERPRETED := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py triton_skew_expm.py)
 
-# What is slow or needs further tools: style and types, every instruction set, the Triton kernels compiled for every
-# architecture, other frameworks, the wheel in an environment of its own.
-test-all: lint test-isa sanitize test-cuda-emulated test-cuda test-triton-aot test-interop test-bench test-wheel test-install
+# All but what is marked slow.
+test: $(VENV)/.test-tools
+	$(PYTEST) -m "not slow" tests
+	TRITON_INTERPRET=1 $(PYTEST) -m "not slow" $(INTERPRETED)
+
+# What `make test` leaves out: checks entry by entry, and the same code in further sizes, dtypes and backends.
+test-slow: $(VENV)/.test-tools
+	$(PYTEST) -m slow tests
+	TRITON_INTERPRET=1 $(PYTEST) -m slow $(INTERPRETED)
+
+# What `make test` leaves out, and what needs further tools: style and types, every instruction set, the Triton kernels
+# compiled for every architecture, other frameworks, the wheel in an environment of its own.
+test-all: lint test-slow test-isa sanitize test-cuda-emulated test-cuda test-triton-aot test-interop test-bench test-wheel test-install
 
 OP_TESTS := tests/ops
 
@@ -70,7 +82,7 @@ HEAP_ONLY := -fsanitize=address --param asan-stack=0 --param asan-use-after-retu
 test-cuda-emulated: $(VENV)/.test-tools
 	$(CONFIGURE) -B build/emulated -DVFRNN_CUDA=EMULATED
 	$(BIN)/cmake --build build/emulated --target vfrnn_cuda_emulated
-	VFRNN_CUDA_EMULATED=$(CURDIR)/build/emulated/libvfrnn_cuda_emulated.so $(BIN)/python -m pytest -q $(CUDA_TESTS)
+	VFRNN_CUDA_EMULATED=$(CURDIR)/build/emulated/libvfrnn_cuda_emulated.so $(PYTEST) $(CUDA_TESTS)
 	$(CONFIGURE) -B build/emulated-sanitized -DVFRNN_CUDA=EMULATED -DCMAKE_CXX_FLAGS="$(HEAP_ONLY)"
 	$(BIN)/cmake --build build/emulated-sanitized --target vfrnn_cuda_emulated
 	VFRNN_CUDA_EMULATED=$(CURDIR)/build/emulated-sanitized/libvfrnn_cuda_emulated.so \

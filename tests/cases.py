@@ -3,13 +3,40 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
+
+from tests.oracles import takes_beta
+from vfrnn_kernels.activations import ACTIVATIONS as ACTIVATIONS
 
 #: Sizes that are not multiples of anything: vectors, tiles and panels all end in a remainder.
 SIZES = (1, 2, 3, 17, 190, 257)
 DTYPES = (torch.float32, torch.float64)
+
+#: Derivatives against differences: along random directions in `make test`, entry by entry too in `make test-all`.
+fast_and_thorough = pytest.mark.parametrize(
+    "fast", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["directions", "entries"]
+)
+
+
+def quick(values: Iterable[Any], *chosen: Any) -> list[Any]:
+    """Parameters of a test, of which `make test` runs the chosen ones and `make test-all` the others too."""
+    values = list(values)
+    assert set(chosen) <= set(values), f"{set(chosen) - set(values)} are not among the parameters"
+    return [value if value in chosen else _slow(value) for value in values]
+
+
+def _slow(value: Any) -> Any:
+    return pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow)
+
+
+def beta_for(activation: str, n: int, scale: float = 0.3, dtype: torch.dtype = torch.float64) -> Tensor | None:
+    """A random beta (n,) where the activation takes one, else None."""
+    return (scale * torch.randn(n, dtype=torch.float64)).to(dtype) if takes_beta(activation) else None
 
 
 def skew_matrix(n: int, norm: float, spectrum: str = "gaussian", dtype: torch.dtype = torch.float64) -> Tensor:

@@ -70,7 +70,7 @@ def try_wheel(folder: Path, python: Path, wheel: Path) -> None:
         run(empty, python, "-c", CUDA_LOADED)
     shutil.copy(ROOT / "pyproject.toml", empty)
     shutil.copytree(ROOT / "tests/ops", empty / "tests/ops")
-    for name in ("__init__.py", "conftest.py", "cases.py"):
+    for name in ("__init__.py", "conftest.py", "cases.py", "oracles.py"):
         shutil.copy(ROOT / "tests" / name, empty / "tests")
     run(empty, python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", NATIVE, "tests")
 

@@ -8,10 +8,12 @@ from vfrnn.functional import (
     divergence,
     field_flow,
     field_generator,
+    flow_recurrence,
     gradient,
     inner_product,
     recurrence,
     skew_expm,
+    spectral_recurrence,
     strang_step,
 )
 from vfrnn.mesh import LatentMesh
@@ -33,11 +35,13 @@ __all__ = [
     "divergence",
     "field_flow",
     "field_generator",
+    "flow_recurrence",
     "gradient",
     "inner_product",
     "param_groups",
     "parametrizations",
     "recurrence",
     "skew_expm",
+    "spectral_recurrence",
     "strang_step",
 ]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import vfrnn
+from tests import oracles
 from tests.backends.gpu_cases import (
     CASES,
     assert_right,
@@ -14,11 +15,9 @@ from tests.backends.gpu_cases import (
     small_case,
     spectral_recurrence_case,
 )
-from tests.cases import relative_error, skew_matrix
+from tests.cases import ACTIVATIONS, beta_for, relative_error, skew_matrix
 from vfrnn_kernels import recurrence, skew_expm, spectral_recurrence
 from vfrnn_kernels.loader import CUDA_EMULATED
-from vfrnn_kernels.recurrence import ACTIVATIONS
-from vfrnn_kernels.recurrence.reference import activate, multiply_by_derivative
 
 pytestmark = pytest.mark.skipif(CUDA_EMULATED is None, reason="needs VFRNN_CUDA_EMULATED (make test-cuda-emulated)")
 
@@ -54,7 +53,7 @@ def test_larger_states_in_one_block(monkeypatch, n, dtype):
     assert_right(recurrence_case(n, dtype, "modrelu", T=3, B=3), "cuda")
 
 
-@pytest.mark.parametrize("activation", ["tanh", "modrelu"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", IN_A_CLUSTER, ids=str)
 def test_a_cluster(monkeypatch, dtype, activation):
     by_route(monkeypatch, "cluster")
@@ -138,7 +137,7 @@ ON_CHIP = [(torch.float32, 64), (torch.float32, 250), (torch.float32, 2001)]
 ON_CHIP += [(torch.float64, 64), (torch.float64, 200), (torch.float64, 1001)]
 
 
-@pytest.mark.parametrize("activation", ["tanh", "modrelu"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(("dtype", "n"), ON_CHIP, ids=str)
 def test_the_spectral_chains_wherever_they_are_kept(monkeypatch, dtype, n, activation):
     T, B, substeps = 2, 5, 2 if activation == "tanh" else 1
@@ -146,7 +145,7 @@ def test_the_spectral_chains_wherever_they_are_kept(monkeypatch, dtype, n, activ
     omega, delta = torch.rand(basis.shape[1]).to(dtype) * 9, (0.3 * torch.randn(n)).to(dtype)
     dt, z, h0 = torch.randn(B, T).to(dtype).mT, torch.randn(T, B, n).to(dtype), torch.randn(B, n).to(dtype)
     grad = torch.randn(T, n, B).to(dtype).mT  # not adjacent
-    beta = (0.3 * torch.randn(n)).to(dtype) if activation == "modrelu" else None
+    beta = beta_for(activation, n, dtype=dtype)
     flow = (delta, dt, basis, omega, substeps)
 
     def chains():
@@ -157,15 +156,15 @@ def test_the_spectral_chains_wherever_they_are_kept(monkeypatch, dtype, n, activ
 
     hs, deltas, grad_h0 = chains()
     delta, dt, basis, omega = (t.double() for t in flow[:4])
-    h, exact = h0.double(), []
+    exact_beta = None if beta is None else beta.double()
+    h, preactivations, exact = h0.double(), [], []
     for t in range(T):
-        h = activate(
-            moved(h, delta, dt[t], basis, omega, substeps) + z[t], None if beta is None else beta.double(), activation
-        )
+        preactivations.append(moved(h, delta, dt[t], basis, omega, substeps) + z[t])
+        h = oracles.activate(activation, preactivations[t], exact_beta)
         exact.append(h)
     carried, exact_deltas = torch.zeros_like(h), []
     for t in reversed(range(T)):
-        exact_deltas.insert(0, multiply_by_derivative(grad[t] + carried, hs[t].double(), activation))
+        exact_deltas.insert(0, (grad[t] + carried) * oracles.derivative(activation, preactivations[t], exact_beta))
         carried = moved(exact_deltas[0], delta, dt[t], basis, -omega, substeps)
     tolerance = 10 * math.sqrt(n) * torch.finfo(dtype).eps
     assert relative_error(hs, torch.stack(exact)) <= tolerance

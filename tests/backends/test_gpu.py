@@ -16,6 +16,7 @@ from torch import nn
 import vfrnn
 from tests.backends.gpu_cases import BACKENDS, CASES, DEVICE, GPU, NOT_RECORDED, recurrence_case
 from tests.cases import (
+    ACTIVATIONS,
     exact_exponential,
     exact_exponential_gradient,
     orthogonality_error,
@@ -23,7 +24,6 @@ from tests.cases import (
     skew_matrix,
 )
 from vfrnn_kernels import skew_expm
-from vfrnn_kernels.recurrence import ACTIVATIONS
 from vfrnn_kernels.recurrence.reference import recurrence_backward_reference, recurrence_reference
 
 pytestmark = pytest.mark.skipif(not GPU, reason="needs a CUDA device")

@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from tests.cases import exact_exponential, exact_exponential_gradient, orthogonality_error, relative_error, skew_matrix
+from tests.cases import (
+    exact_exponential,
+    exact_exponential_gradient,
+    orthogonality_error,
+    quick,
+    relative_error,
+    skew_matrix,
+)
 from vfrnn_kernels.library import triton_kernels
 from vfrnn_kernels.loader import TRITON_INTERPRETED, TRITON_MISSING
 from vfrnn_kernels.strang_step import strang_step_reference
@@ -33,7 +40,10 @@ def exponential(S, G, plan):
 
 @pytest.mark.parametrize(
     ("norm", "bound", "spectrum"),
-    [(0.05, 2e-6, "gaussian"), (3, 2e-6, "flat"), (9, 1e-5, "gaussian"), (9, 1e-5, "flat"), (100, 1e-4, "flat")],
+    quick(
+        [(0.05, 2e-6, "gaussian"), (3, 2e-6, "flat"), (9, 1e-5, "gaussian"), (9, 1e-5, "flat"), (100, 1e-4, "flat")],
+        (3, 2e-6, "flat"),
+    ),
 )
 def test_tiles_against_the_eigendecomposition(norm, bound, spectrum):
     # the project's bounds of float32; norm 100 needs more squarings than have a launch
@@ -48,7 +58,7 @@ def test_tiles_against_the_eigendecomposition(norm, bound, spectrum):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the interpreter's numpy, about NaN
-@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("tiled", quick([False, True], False))
 def test_refused_values_are_nan_and_leave_the_others_alone(tiled):
     n = 18 if tiled else 5
     S = torch.stack([skew_matrix(n, norm, "flat", torch.float32) for norm in (1, 1, 0, 1e6, 3e6, 1e30)])
@@ -64,7 +74,7 @@ def test_refused_values_are_nan_and_leave_the_others_alone(tiled):
     assert orthogonality_error(Q[3]) <= 0.1
 
 
-@pytest.mark.parametrize("k", [1, 6])
+@pytest.mark.parametrize("k", quick([1, 6], 6))
 def test_steps_by_tiles(k):
     kernels, n = triton_kernels("strang_step"), 19
     S = torch.stack([skew_matrix(n, norm, dtype=torch.float32) for norm in (0.5, 8.0)])

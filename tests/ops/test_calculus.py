@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests import cases
+from tests.cases import SIZES, random_mesh
 from vfrnn_kernels.calculus import directional_derivative, divergence, gradient, inner_product
 
 F64 = torch.float64
@@ -18,13 +18,13 @@ def edge_mesh(n):
 
 
 def mesh(n, m, d, general):
-    b, w, N, G = cases.random_mesh(n, m, d)
+    b, w, N, G = random_mesh(n, m, d)
     return (b, w, N, G) if general else (b, torch.rand(n * (n - 1) // 2, dtype=F64) + 0.5, *edge_mesh(n))
 
 
-@pytest.mark.parametrize("n", cases.SIZES[:4])
+@pytest.mark.parametrize("n", SIZES[:4])
 def test_definitions(n):
-    b, w, N, G = cases.random_mesh(n, 7, 2)
+    b, w, N, G = random_mesh(n, 7, 2)
     f, v = torch.randn(3, n, dtype=F64), torch.randn(3, 7, 2, dtype=F64)
     for s in range(3):
         grad = torch.stack([G[:, k] @ f[s] for k in range(2)], -1)
@@ -35,7 +35,7 @@ def test_definitions(n):
         torch.testing.assert_close(directional_derivative(b, w, N, G, v, f)[s], derivative, **CLOSE)
 
 
-@pytest.mark.parametrize("n", cases.SIZES[:4])
+@pytest.mark.parametrize("n", SIZES[:4])
 def test_complete_mesh_equals_its_dense_edges(n):
     b, w, N, G = mesh(n, 0, 1, False)
     f, v = torch.randn(2, n, dtype=F64), torch.randn(2, w.shape[0], 1, dtype=F64)
@@ -78,7 +78,7 @@ def test_inner_products():
 
 
 def test_leading_dimensions_broadcast():
-    b, w, N, G = cases.random_mesh(5, 7, 2)
+    b, w, N, G = random_mesh(5, 7, 2)
     f, v = torch.randn(3, 1, 5, dtype=F64), torch.randn(4, 7, 2, dtype=F64)
     result = directional_derivative(b, w, N, G, v, f)
     assert result.shape == (3, 4, 5)
@@ -141,4 +141,4 @@ def test_gradcheck(general):
 )
 def test_bad_arguments(call, error, message):
     with pytest.raises(error, match=message):
-        call(*cases.random_mesh(4, 3, 2), torch.randn(3, 2, dtype=F64), torch.randn(4, dtype=F64))
+        call(*random_mesh(4, 3, 2), torch.randn(3, 2, dtype=F64), torch.randn(4, dtype=F64))

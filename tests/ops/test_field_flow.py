@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from tests import cases
+from tests.cases import (
+    DTYPES,
+    dense_flow,
+    fast_and_thorough,
+    generator,
+    non_contiguous,
+    quick,
+    random_mesh,
+    relative_error,
+)
 from vfrnn_kernels.field_flow import field_flow
 from vfrnn_kernels.field_flow.reference_plan import generator_bound, planned_substeps, series_limit
 
@@ -15,9 +24,9 @@ TOLERANCE = {torch.float32: 3e-6, torch.float64: 1e-13}
 
 def inputs(n, m, d, B, *, norm=1.0, per_sample=True, dtype=F64, dt=0.8, scale=0.6):
     """Arguments in the order of NAMES with max ||S|| = norm."""
-    b, w, N, G = cases.random_mesh(n, m, d)
+    b, w, N, G = random_mesh(n, m, d)
     v = torch.randn(*((B,) if per_sample else ()), m, d, dtype=F64)
-    S, _ = cases.generator(b, w, N, G, v if per_sample else v.unsqueeze(0))
+    S, _ = generator(b, w, N, G, v if per_sample else v.unsqueeze(0))
     if S.numel():
         v = v * (norm / max(float(torch.linalg.matrix_norm(S, 2).max()), 1e-3))
     h = torch.randn(B, n, dtype=F64)
@@ -25,22 +34,18 @@ def inputs(n, m, d, B, *, norm=1.0, per_sample=True, dtype=F64, dt=0.8, scale=0.
     return [t.to(dtype) for t in (h, v, b, w, N, G, *scalars)]
 
 
-def relative_error(actual, expected):
-    return cases.relative_error(actual.detach(), expected.detach())
-
-
 def leaves(arguments):
     return [t.clone().requires_grad_() for t in arguments]
 
 
-@pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("per_sample", [False, True])
 @pytest.mark.parametrize(("n", "m", "d"), [(1, 3, 2), (2, 1, 1), (3, 5, 2), (17, 9, 3), (190, 6, 4), (257, 5, 1)])
 def test_values(backend, n, m, d, per_sample, dtype):
     arguments = inputs(n, m, d, 3, per_sample=per_sample, dtype=dtype)
     # 0.8 ||S|| is within the limits 0.6 and 0.1 for 2 and 10 substeps; the splitting itself depends on their number
     substeps = 2 if dtype == torch.float32 else 10
-    expected = cases.dense_flow(*(t.double() for t in arguments), substeps=substeps)
+    expected = dense_flow(*(t.double() for t in arguments), substeps=substeps)
     result = field_flow(*arguments, substeps=substeps, backend=backend)
     assert result.dtype == dtype
     assert relative_error(result, expected) < TOLERANCE[dtype]
@@ -54,7 +59,7 @@ def test_batches(backend, B, per_sample):
     result = field_flow(*arguments, substeps=1, backend=backend)
     assert result.shape == (B, 5)
     grads = torch.autograd.grad(result.square().sum(), arguments)
-    expected = cases.dense_flow(*arguments, exponential=torch.matrix_exp)
+    expected = dense_flow(*arguments, exponential=torch.matrix_exp)
     assert relative_error(result, expected) < 1e-13
     for grad, wanted in zip(grads, torch.autograd.grad(expected.square().sum(), arguments), strict=True):
         assert relative_error(grad, wanted) < 1e-12
@@ -82,7 +87,7 @@ def test_gradients_equal_autograd_through_the_dense_step(backend, per_sample, su
     options = {"volume_preserving": volume_preserving, "substeps": substeps}
     grad = torch.randn(4, 17, dtype=F64)
     actual = torch.autograd.grad(field_flow(*arguments, **options, backend=backend), arguments, grad)
-    dense = cases.dense_flow(*arguments, **options, exponential=torch.matrix_exp)
+    dense = dense_flow(*arguments, **options, exponential=torch.matrix_exp)
     expected = torch.autograd.grad(dense, arguments, grad)
     for name, x, y in zip(NAMES, actual, expected, strict=True):
         assert x.shape == y.shape
@@ -92,11 +97,11 @@ def test_gradients_equal_autograd_through_the_dense_step(backend, per_sample, su
 @pytest.mark.parametrize("order", [1, 2, 5, 12])
 def test_order(backend, order):
     arguments = inputs(6, 4, 2, 2, norm=0.9 * series_limit(order, F64), dt=1.0)
-    expected = cases.dense_flow(*arguments)
+    expected = dense_flow(*arguments)
     assert relative_error(field_flow(*arguments, order=order, substeps=1, backend=backend), expected) < 1e-13
     # The degree is the one asked for: p of degree 1 is I + tau S, without the divergence.
     h, v, b, w, N, G, dt, _ = arguments
-    S, _ = cases.generator(b, w, N, G, v)
+    S, _ = generator(b, w, N, G, v)
     terms, expected = h, h
     for j in range(1, order + 1):
         terms = dt / j * torch.einsum("kij,kj->ki", S, terms)
@@ -111,12 +116,12 @@ def test_series_limit():
     assert series_limit(1, F64) ** 2 / 2 == pytest.approx(0.1**9 / 362880)
 
 
-@pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("dt", [0.0, -1.3, 2.0])
 def test_planned_substeps(backend, dt, dtype):
     arguments = leaves(inputs(17, 9, 2, 3, norm=0.4, dt=dt, dtype=dtype))
     v, b, w, N, G, dt = (t.detach() for t in arguments[1:-1])
-    S, _ = cases.generator(*(t.double() for t in (b, w, N, G, v)))
+    S, _ = generator(*(t.double() for t in (b, w, N, G, v)))
     norm = float(torch.linalg.matrix_norm(S, 2).max())
     bound = generator_bound(v, b, w, N, G)
     # The bound certainly holds, and is not absurd: on a random mesh it loses a factor of a few
@@ -124,7 +129,7 @@ def test_planned_substeps(backend, dt, dtype):
     k = planned_substeps(v, b, w, N, G, dt, 8)
     assert abs(float(dt)) * norm / k <= series_limit(8, dtype) * (1 + 1e-5)
     result = field_flow(*arguments, backend=backend)
-    expected = cases.dense_flow(*(t.double() for t in arguments), substeps=k, exponential=torch.matrix_exp)
+    expected = dense_flow(*(t.double() for t in arguments), substeps=k, exponential=torch.matrix_exp)
     # eps of a substep times their number
     assert relative_error(result, expected) < TOLERANCE[dtype] * k
     grad = torch.randn(3, 17, dtype=dtype)
@@ -156,18 +161,30 @@ def test_field_too_large_to_plan(backend):
         field_flow(*arguments, backend=backend)
 
 
-@pytest.mark.parametrize("volume_preserving", [False, True])
-@pytest.mark.parametrize("per_sample", [False, True])
-def test_gradcheck(backend, per_sample, volume_preserving):
-    arguments = leaves(inputs(4, 3, 2, 2, norm=0.1, per_sample=per_sample))
+def of_small_mesh(backend, per_sample, volume_preserving):
+    """The op on a mesh of three cells as a function of its tensors, and these."""
 
     def function(*args):
         return field_flow(*args, volume_preserving=volume_preserving, substeps=2, backend=backend)
 
-    assert torch.autograd.gradcheck(function, arguments)
-    assert torch.autograd.gradgradcheck(function, arguments, fast_mode=True)
+    return function, leaves(inputs(4, 3, 2, 2, norm=0.1, per_sample=per_sample))
 
 
+@fast_and_thorough
+@pytest.mark.parametrize("volume_preserving", [False, True])
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_gradcheck(backend, per_sample, volume_preserving, fast):
+    assert torch.autograd.gradcheck(*of_small_mesh(backend, per_sample, volume_preserving), fast_mode=fast)
+
+
+@pytest.mark.parametrize("backend", quick(["cpu", "reference"], "cpu"))
+@pytest.mark.parametrize("volume_preserving", quick([False, True], True))
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_gradgradcheck(backend, per_sample, volume_preserving):
+    assert torch.autograd.gradgradcheck(*of_small_mesh(backend, per_sample, volume_preserving), fast_mode=True)
+
+
+@pytest.mark.slow
 def test_gradgradcheck_full(backend):
     arguments = leaves(inputs(2, 2, 1, 1, norm=0.1))
     assert torch.autograd.gradgradcheck(lambda *args: field_flow(*args, substeps=1, backend=backend), arguments)
@@ -215,11 +232,11 @@ def test_no_bit_depends_on_the_number_of_threads():
 
 def test_non_contiguous(backend):
     arguments = leaves(inputs(5, 6, 2, 3, norm=0.2))
-    strided = [cases.non_contiguous(t) for t in arguments]
+    strided = [non_contiguous(t) for t in arguments]
     grad = torch.randn(3, 5, dtype=F64)
     result, expected = (field_flow(*a, substeps=2, backend=backend) for a in (strided, arguments))
     assert torch.equal(result, expected)
-    grads = torch.autograd.grad(result, strided, cases.non_contiguous(grad))
+    grads = torch.autograd.grad(result, strided, non_contiguous(grad))
     for x, y in zip(grads, torch.autograd.grad(expected, arguments, grad), strict=True):
         assert torch.equal(x, y)
 
@@ -289,6 +306,7 @@ def test_compile(substeps):
         assert torch.equal(x, y)
 
 
+@pytest.mark.slow
 def test_compile_reference():
     arguments = leaves(inputs(3, 2, 1, 1, norm=1e-5))
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests import cases
+from tests.cases import DTYPES, SIZES, fast_and_thorough, non_contiguous, quick, random_mesh, relative_error
 from vfrnn_kernels.field_generator import field_generator
 
 F64 = torch.float64
@@ -44,11 +44,11 @@ def leaves(*arguments):
     return [t.clone().requires_grad_() for t in arguments]
 
 
-@pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("sizes", MESHES, ids=str)
 def test_values(backend, sizes, dtype):
     n, m, d = sizes
-    b, w, N, G = cases.random_mesh(n, m, d, dtype)
+    b, w, N, G = random_mesh(n, m, d, dtype)
     v = torch.randn(m, d, dtype=dtype)
     S, delta = field_generator(b, w, N, G, v, backend=backend)
     expected = dense_generator(*(t.double() for t in (b, w, N, G, v)))
@@ -56,12 +56,12 @@ def test_values(backend, sizes, dtype):
     assert torch.equal(S, -S.mT)
     # sums of m d products in another order: sqrt(m d) eps, and a few eps for the scaling
     tolerance = 20 * torch.finfo(dtype).eps
-    assert cases.relative_error(S, expected[0]) < tolerance
-    assert cases.relative_error(delta, expected[1]) < tolerance
+    assert relative_error(S, expected[0]) < tolerance
+    assert relative_error(delta, expected[1]) < tolerance
 
 
-@pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
-@pytest.mark.parametrize("n", cases.SIZES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("n", SIZES)
 def test_complete_mesh_equals_its_dense_edges(backend, n, dtype):
     if n < 100:
         b, w, N, G = (t.to(dtype) for t in complete(n))
@@ -79,8 +79,8 @@ def test_complete_mesh_equals_its_dense_edges(backend, n, dtype):
     S, delta = field_generator(b, w, None, None, v, backend=backend)
     assert torch.equal(S, -S.mT)
     tolerance = 20 * torch.finfo(dtype).eps  # delta is a sum of n terms
-    assert cases.relative_error(S, expected[0]) < tolerance
-    assert cases.relative_error(delta, expected[1]) < tolerance
+    assert relative_error(S, expected[0]) < tolerance
+    assert relative_error(delta, expected[1]) < tolerance
 
 
 def test_complete_mesh_with_unit_weights_is_the_plain_skew_matrix(backend):
@@ -96,7 +96,7 @@ def test_complete_mesh_with_unit_weights_is_the_plain_skew_matrix(backend):
 
 
 def test_identities(backend):
-    b, w, N, G = cases.random_mesh(17, 9, 3)
+    b, w, N, G = random_mesh(17, 9, 3)
     v = torch.randn(9, 3, dtype=F64)
     S, delta = field_generator(b, w, N, G, v, backend=backend)
     D, D_adjoint, _ = operators(b, w, N, G, v)
@@ -127,7 +127,7 @@ def test_split_form_is_the_derivative_on_midpoint_edges(backend):
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (3,), (2, 3)], ids=str)
 @pytest.mark.parametrize("general", [True, False])
 def test_batches(backend, shape, general):
-    b, w, N, G = cases.random_mesh(5, 10, 2) if general else (*complete(5)[:2], None, None)
+    b, w, N, G = random_mesh(5, 10, 2) if general else (*complete(5)[:2], None, None)
     v = torch.randn(*shape, 10, 2 if general else 1, dtype=F64)
     S, delta = field_generator(b, w, N, G, v, backend=backend)
     assert S.shape == (*shape, 5, 5)
@@ -138,11 +138,11 @@ def test_batches(backend, shape, general):
         torch.testing.assert_close(delta.reshape(-1, 5)[k], one[1], rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("sizes", MESHES, ids=str)
 def test_gradients(backend, sizes, dtype):
     n, m, d = sizes
-    b, w, N, G = cases.random_mesh(n, m, d, dtype)
+    b, w, N, G = random_mesh(n, m, d, dtype)
     arguments = leaves(b, w, N, G, torch.randn(2, m, d, dtype=dtype))
     grads = torch.randn(2, n, n, dtype=dtype), torch.randn(2, n, dtype=dtype)
     actual = torch.autograd.grad(field_generator(*arguments, backend=backend), arguments, grads)
@@ -152,10 +152,10 @@ def test_gradients(backend, sizes, dtype):
     expected = torch.autograd.grad(outputs, exact, tuple(g.double() for g in grads))
     for name, x, y in zip("bwNGv", actual, expected, strict=True):
         # sums of up to n^2 terms with cancellation
-        assert cases.relative_error(x, y) < 200 * torch.finfo(dtype).eps, name
+        assert relative_error(x, y) < 200 * torch.finfo(dtype).eps, name
 
 
-@pytest.mark.parametrize("n", cases.SIZES)
+@pytest.mark.parametrize("n", SIZES)
 def test_gradients_on_the_complete_mesh(backend, n):
     b, w = torch.rand(n, dtype=F64) + 0.5, torch.rand(n * (n - 1) // 2, dtype=F64) + 0.5
     arguments = leaves(b, w, torch.randn(w.shape[0], 1, dtype=F64))
@@ -170,12 +170,12 @@ def test_gradients_on_the_complete_mesh(backend, n):
         flux * (grad_delta / b)[i] - flux * (grad_delta / b)[j]
     ).sum()
     for name, x, y in zip("bwv", actual, torch.autograd.grad(value, arguments), strict=True):
-        assert cases.relative_error(x, y) < 1e-12, name
+        assert relative_error(x, y) < 1e-12, name
 
 
 @pytest.mark.parametrize("output", [0, 1])
 def test_one_output_used(backend, output):
-    b, w, N, G = cases.random_mesh(5, 4, 2)
+    b, w, N, G = random_mesh(5, 4, 2)
     arguments = leaves(b, w, N, G, torch.randn(4, 2, dtype=F64))
     actual = torch.autograd.grad(field_generator(*arguments, backend=backend)[output].square().sum(), arguments)
     expected = torch.autograd.grad(dense_generator(*arguments)[output].square().sum(), arguments, allow_unused=True)
@@ -188,7 +188,7 @@ def test_one_output_used(backend, output):
 def test_only_the_gradients_asked_for(backend, general, asked):
     if not general and asked in "NG":
         return
-    b, w, N, G = cases.random_mesh(5, 10, 1)
+    b, w, N, G = random_mesh(5, 10, 1)
     arguments = dict(zip("bwNGv", (b, w, N, G, torch.randn(10, 1, dtype=F64)), strict=True))
     if not general:
         arguments["N"] = arguments["G"] = None
@@ -199,9 +199,10 @@ def test_only_the_gradients_asked_for(backend, general, asked):
     assert torch.equal(arguments[asked].grad, everything[asked].grad)
 
 
+@fast_and_thorough
 @pytest.mark.parametrize("general", [True, False])
-def test_gradcheck(backend, general):
-    b, w, N, G = cases.random_mesh(3, 3, 2)
+def test_gradcheck(backend, general, fast):
+    b, w, N, G = random_mesh(3, 3, 2)
     if general:
         arguments = leaves(b, w, N, G, torch.randn(2, 3, 2, dtype=F64))
 
@@ -213,19 +214,19 @@ def test_gradcheck(backend, general):
         def function(b, w, v):
             return field_generator(b, w, None, None, v, backend=backend)
 
-    assert torch.autograd.gradcheck(function, arguments)
-    assert torch.autograd.gradgradcheck(function, arguments)
+    assert torch.autograd.gradcheck(function, arguments, fast_mode=fast)
+    assert torch.autograd.gradgradcheck(function, arguments, fast_mode=fast)
 
 
 def test_gradcheck_fast_of_a_larger_mesh(backend):
-    b, w, N, G = cases.random_mesh(17, 9, 3)
+    b, w, N, G = random_mesh(17, 9, 3)
     arguments = leaves(b, w, N, G, torch.randn(9, 3, dtype=F64))
     assert torch.autograd.gradcheck(lambda *a: field_generator(*a, backend=backend), arguments, fast_mode=True)
     assert torch.autograd.gradgradcheck(lambda *a: field_generator(*a, backend=backend), arguments, fast_mode=True)
 
 
 def test_backward_twice_gives_the_same_bits(backend):
-    b, w, N, G = cases.random_mesh(17, 9, 3, torch.float32)
+    b, w, N, G = random_mesh(17, 9, 3, torch.float32)
     arguments = leaves(b, w, N, G, torch.randn(2, 9, 3))
     results = field_generator(*arguments, backend=backend)
     grads = [torch.randn_like(t) for t in results]
@@ -235,21 +236,21 @@ def test_backward_twice_gives_the_same_bits(backend):
 
 
 def test_non_contiguous(backend):
-    b, w, N, G = cases.random_mesh(5, 4, 2)
+    b, w, N, G = random_mesh(5, 4, 2)
     arguments = leaves(b, w, N, G, torch.randn(3, 4, 2, dtype=F64))
-    strided = [cases.non_contiguous(t) for t in arguments]
+    strided = [non_contiguous(t) for t in arguments]
     expected = field_generator(*arguments, backend=backend)
     result = field_generator(*strided, backend=backend)
     assert all(torch.equal(x, y) for x, y in zip(result, expected, strict=True))
     grads = [torch.randn_like(t) for t in expected]
-    actual = torch.autograd.grad(result, strided, [cases.non_contiguous(g) for g in grads])
+    actual = torch.autograd.grad(result, strided, [non_contiguous(g) for g in grads])
     for x, y in zip(actual, torch.autograd.grad(expected, arguments, grads), strict=True):
         torch.testing.assert_close(x, y, rtol=1e-14, atol=1e-14)
 
 
 @pytest.mark.parametrize("general", [True, False])
 def test_opcheck(general):
-    b, w, N, G = cases.random_mesh(4, 6, 2)
+    b, w, N, G = random_mesh(4, 6, 2)
     if not general:
         N, G = None, None
     v = torch.randn(2, 6, 2 if general else 1, dtype=F64)
@@ -261,9 +262,10 @@ def test_opcheck(general):
         torch.library.opcheck(backward, (*grads, b, w, N, G, v, S, delta, needs))
 
 
+@pytest.mark.parametrize("backend", quick(["cpu", "reference"], "cpu"))
 @pytest.mark.parametrize("general", [True, False])
 def test_compile(backend, general):
-    b, w, N, G = cases.random_mesh(4, 6, 1)
+    b, w, N, G = random_mesh(4, 6, 1)
     b, w, v = leaves(b, w, torch.randn(6, 1, dtype=F64))
     mesh = (N, G) if general else (None, None)
 
@@ -277,7 +279,7 @@ def test_compile(backend, general):
 
 
 def test_vmap_and_jacobian(backend):
-    b, w, N, G = cases.random_mesh(4, 3, 2)
+    b, w, N, G = random_mesh(4, 3, 2)
     v = torch.randn(5, 3, 2, dtype=F64)
     S, delta = torch.func.vmap(lambda v: field_generator(b, w, N, G, v, backend=backend))(v)
     expected = field_generator(b, w, N, G, v, backend=backend)
@@ -291,7 +293,7 @@ def test_vmap_and_jacobian(backend):
 @pytest.mark.parametrize("name", ["b", "w", "v"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
 def test_values_out_of_range(backend, name, value, general):
-    b, w, N, G = cases.random_mesh(4, 6, 1)
+    b, w, N, G = random_mesh(4, 6, 1)
     arguments = {"b": b, "w": w, "N": N if general else None, "G": G if general else None}
     arguments["v"] = torch.randn(6, 1, dtype=F64)
     arguments[name].view(-1)[-1] = value
@@ -321,6 +323,6 @@ def test_values_out_of_range(backend, name, value, general):
     ids=str,
 )
 def test_bad_arguments(changes, error, message):
-    arguments = dict(zip("bwNGv", (*cases.random_mesh(4, 3, 2), torch.randn(3, 2, dtype=F64)), strict=True))
+    arguments = dict(zip("bwNGv", (*random_mesh(4, 3, 2), torch.randn(3, 2, dtype=F64)), strict=True))
     with pytest.raises(error, match=message):
         field_generator(**{**arguments, **changes})

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from tests import cases
+from tests import oracles
+from tests.cases import ACTIVATIONS, DTYPES, beta_for, non_contiguous, quick, relative_error
 from vfrnn_kernels import recurrence, spectral_recurrence, strang_step
-from vfrnn_kernels.recurrence import ACTIVATIONS
 from vfrnn_kernels.spectral_recurrence.planes import planes_of
 
 F64 = torch.float64
@@ -48,8 +48,7 @@ def inputs(T, B, S, i=2, activation="modrelu", *, dtype=F64, divergence=True):
     x, U, c = torch.randn(T, B, i, dtype=F64), 0.5 * torch.randn(n, i, dtype=F64), 0.3 * torch.randn(n, dtype=F64)
     delta = 0.3 * torch.randn(n, dtype=F64) if divergence else None
     dt = torch.tensor(TIMES, dtype=F64).repeat(T * B)[: T * B].reshape(B, T).mT
-    beta = 0.1 * torch.randn(n, dtype=F64) if activation == "modrelu" else None
-    tensors = (x, U, c, S, delta, dt, torch.randn(B, n, dtype=F64), beta)
+    tensors = (x, U, c, S, delta, dt, torch.randn(B, n, dtype=F64), beta_for(activation, n, 0.1))
     return [None if t is None else t.to(dtype) for t in tensors]
 
 
@@ -76,11 +75,7 @@ def loop(arguments, activation, substeps=1):
         for _ in range(substeps):
             h = e * (Q @ (e * h).unsqueeze(-1)).squeeze(-1)
         z = h + x_t @ U.mT
-        z = z if c is None else z + c
-        if activation == "modrelu":
-            h = z.sign() * torch.relu(z.abs() + beta)
-        else:
-            h = {"tanh": torch.tanh, "relu": torch.relu, "identity": lambda z: z}[activation](z)
+        h = oracles.activate(activation, z if c is None else z + c, beta)
         hs.append(h)
     return torch.stack(hs)
 
@@ -91,7 +86,7 @@ def assert_right(arguments, activation, backend, substeps=1):
     hs = run(mine, activation, substeps=substeps, backend=backend)
     expected = loop(exact, activation, substeps)
     assert (hs.shape, hs.dtype) == (expected.shape, dtype)
-    assert cases.relative_error(hs, expected) < TOLERANCE[dtype]
+    assert relative_error(hs, expected) < TOLERANCE[dtype]
     grad = torch.randn(hs.shape, dtype=dtype)
     found = torch.autograd.grad(hs, present(mine), grad)
     wanted = torch.autograd.grad(expected, present(exact), grad.double())
@@ -101,7 +96,7 @@ def assert_right(arguments, activation, backend, substeps=1):
         assert (x.double() - y).norm() < 10 * TOLERANCE[dtype] * max(float(y.norm()), 1.0), name
 
 
-@pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(("divergence", "substeps"), [(True, 1), (True, 3), (False, 1)])
 def test_values_and_gradients(backend, activation, dtype, divergence, substeps):
@@ -122,17 +117,17 @@ def test_sizes(backend, T, B, n, i):
 
 def test_several_blocks_of_steps():
     # the backward computes 8192 rows at a time again
-    arguments = inputs(300, 60, skew(torch.randn(6, 6, dtype=F64)), activation="tanh")
+    arguments = inputs(30, 600, skew(torch.randn(6, 6, dtype=F64)), activation="tanh")
     results = {}
     for backend in ("cpu", "reference"):
         mine = leaves(arguments)
         hs = run(mine, "tanh", backend=backend)
         results[backend] = (hs, *torch.autograd.grad(hs.square().sum(), present(mine)))
     for x, y in zip(*results.values(), strict=True):
-        assert cases.relative_error(x, y) < 1e-11
+        assert relative_error(x, y) < 1e-11
 
 
-@pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_equal_times_are_the_plain_recurrence(backend, dtype):
     arguments = leaves(inputs(9, 3, skew(torch.randn(12, 12, dtype=F64)) / 3, dtype=dtype))
     x, U, c, S, delta, _, h0, beta = arguments
@@ -140,11 +135,11 @@ def test_equal_times_are_the_plain_recurrence(backend, dtype):
         arguments[5] = torch.full((9,), dt, dtype=dtype)
         hs = run(arguments, "modrelu", substeps=substeps, backend=backend)
         plain = recurrence(x, U, c, strang_step(S, delta, dt, substeps), h0, "modrelu", beta)
-        assert cases.relative_error(hs, plain) < TOLERANCE[dtype]
+        assert relative_error(hs, plain) < TOLERANCE[dtype]
         given = [x, U, c, S, delta, h0, beta]
         pairs = zip(*(torch.autograd.grad(t.square().sum(), given) for t in (hs, plain)), strict=True)
         for mine, expected in pairs:
-            assert cases.relative_error(mine, expected) < 30 * TOLERANCE[dtype]
+            assert relative_error(mine, expected) < 30 * TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("size", [1e3, 1e5])
@@ -152,7 +147,7 @@ def test_long_times_in_double(size):
     # the angles are reduced without rounding: what is left is that of dt omega itself
     arguments = inputs(4, 2, GENERATORS["generic"](), divergence=False)
     arguments[5] = size * arguments[5]
-    assert cases.relative_error(run(arguments, "modrelu"), loop(arguments, "modrelu")) < 1e-14 * size
+    assert relative_error(run(arguments, "modrelu"), loop(arguments, "modrelu")) < 1e-14 * size
 
 
 def test_absurd_times_keep_lengths():
@@ -163,7 +158,7 @@ def test_absurd_times_keep_lengths():
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-def test_spectral_form(name):
+def test_planes_of(name):
     S = GENERATORS[name]()
     n = S.shape[0]
     (cosines, sines), omega = planes_of(S, F64)
@@ -175,8 +170,8 @@ def test_spectral_form(name):
     assert torch.allclose(product - product.mT, S, rtol=0, atol=1e-14)
 
 
-def check_gradients(arguments, activation, backend, *, second, **options):
-    given = present(arguments)
+def of_tensors(arguments, activation, backend, **options):
+    """The op as a function of the tensors that are given, for gradcheck."""
 
     def function(*tensors):
         left = iter(tensors)
@@ -184,22 +179,39 @@ def check_gradients(arguments, activation, backend, *, second, **options):
         every[3] = skew(every[3])
         return run(every, activation, backend=backend, **options)
 
-    assert torch.autograd.gradcheck(function, given, fast_mode=True)
-    if second:  # all backends share the derivatives of the reference
-        assert torch.autograd.gradgradcheck(function, given, fast_mode=True)
+    return function
 
 
-@pytest.mark.parametrize("name", [name for name in GENERATORS if name != "one unit"])
+TURNING = [name for name in GENERATORS if name != "one unit"]
+
+
+@pytest.mark.parametrize("name", TURNING)
 def test_gradcheck_of_generators(backend, name):
     arguments = leaves(inputs(5, 1, GENERATORS[name](), activation="tanh"))
-    check_gradients(arguments, "tanh", backend, second=backend == "cpu")
+    assert torch.autograd.gradcheck(of_tensors(arguments, "tanh", backend), present(arguments), fast_mode=True)
+
+
+# Second derivatives on one backend: all share those of the reference.
+@pytest.mark.parametrize("name", quick(TURNING, "repeated"))
+def test_gradgradcheck_of_generators(name):
+    arguments = leaves(inputs(5, 1, GENERATORS[name](), activation="tanh"))
+    assert torch.autograd.gradgradcheck(of_tensors(arguments, "tanh", "cpu"), present(arguments), fast_mode=True)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(("T", "B"), [(1, 2), (3, 1)])
 def test_gradcheck(backend, activation, T, B):
     arguments = leaves(inputs(T, B, GENERATORS["generic"](), activation=activation))
-    check_gradients(arguments, activation, backend, second=backend == "cpu", substeps=2)
+    function = of_tensors(arguments, activation, backend, substeps=2)
+    assert torch.autograd.gradcheck(function, present(arguments), fast_mode=True)
+
+
+@pytest.mark.parametrize("activation", quick(ACTIVATIONS, "modrelu"))
+@pytest.mark.parametrize(("T", "B"), quick([(1, 2), (3, 1)], (3, 1)))
+def test_gradgradcheck(activation, T, B):
+    arguments = leaves(inputs(T, B, GENERATORS["generic"](), activation=activation))
+    function = of_tensors(arguments, activation, "cpu", substeps=2)
+    assert torch.autograd.gradgradcheck(function, present(arguments), fast_mode=True)
 
 
 @pytest.mark.parametrize("asked", [("x",), ("U", "c"), ("S",), ("delta",), ("dt", "beta"), ("h0",)])
@@ -212,7 +224,7 @@ def test_only_the_gradients_asked_for(backend, asked):
     for name, t, wanted in zip(NAMES, some, expected, strict=True):
         assert (t.grad is None) == (name not in asked)
         if t.grad is not None:
-            assert cases.relative_error(t.grad, wanted) < 1e-13
+            assert relative_error(t.grad, wanted) < 1e-13
 
 
 def test_no_bit_of_the_chain_depends_on_the_number_of_threads():
@@ -248,14 +260,14 @@ def test_nothing_to_do(backend, T, B, i):
 
 def test_non_contiguous(backend):
     arguments = leaves(inputs(4, 3, GENERATORS["generic"]()))
-    strided = [cases.non_contiguous(t) for t in arguments]
+    strided = [non_contiguous(t) for t in arguments]
     strided[0] = arguments[0].detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()  # batch first
     grad = torch.randn(4, 3, 7, dtype=F64)
     mine, expected = (run(a, "modrelu", backend=backend) for a in (strided, arguments))
-    assert cases.relative_error(mine, expected) < 1e-14
-    grads = torch.autograd.grad(mine, strided, cases.non_contiguous(grad))
+    assert relative_error(mine, expected) < 1e-14
+    grads = torch.autograd.grad(mine, strided, non_contiguous(grad))
     for x, y in zip(grads, torch.autograd.grad(expected, arguments, grad), strict=True):
-        assert cases.relative_error(x, y) < 1e-13
+        assert relative_error(x, y) < 1e-13
 
 
 def test_memory_grows_by_the_states_alone():

@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 
-from tests.cases import random_mesh, relative_error, skew_matrix
+from tests.cases import beta_for, random_mesh, relative_error, skew_matrix
 from vfrnn_kernels import field_flow, field_generator, recurrence, skew_expm, strang_step
 
 THREADS = (1, 2, 4)
@@ -21,7 +21,7 @@ def restore_threads():
 
 def _recurrence(T, B, n, activation):
     x, U, M, h0 = torch.randn(T, B, 5), torch.randn(n, 5), torch.linalg.qr(torch.randn(n, n)).Q, torch.randn(B, n)
-    beta = -0.1 * torch.rand(n) if activation == "modrelu" else None
+    beta = beta_for(activation, n, 0.1, torch.float32)
 
     def function(x, U, c, M, h0, beta):
         return recurrence(x, U, c, M, h0, activation, beta)

@@ -12,6 +12,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import vfrnn
+from tests.cases import quick
 
 NETWORKS = (vfrnn.RNN, vfrnn.VFRNN, vfrnn.OrthogonalRNN)
 every_network = pytest.mark.parametrize("network_type", NETWORKS)
@@ -119,7 +120,7 @@ def test_checkpointing(network_type):
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("network_type", NETWORKS[:2])
+@pytest.mark.parametrize("network_type", quick(NETWORKS[:2], vfrnn.VFRNN))
 def test_compiled_training(network_type):
     model = Model(network_type)
     x = torch.randn(7, 4, 3)
@@ -143,29 +144,28 @@ def test_compiled_under_autocast_and_checkpointing():
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_export_and_reload(tmp_path):
-    """A fresh process that imports vfrnn_kernels alone runs the programs at other lengths, and can train them on."""
+@pytest.mark.parametrize("network_type", quick(NETWORKS, vfrnn.VFRNN))
+def test_export_and_reload(tmp_path, network_type):
+    """A fresh process that imports vfrnn_kernels alone runs the program at other lengths, and can train it on."""
     x, others = torch.randn(7, 4, 3), torch.randn(9, 2, 3)
     T, B = torch.export.Dim("T", min=2), torch.export.Dim("B", min=2)
-    for network_type in NETWORKS:
-        model, name = Model(network_type), tmp_path / network_type.__name__
-        torch.export.save(torch.export.export(model, (x,), dynamic_shapes=({0: T, 1: B},)), f"{name}.pt2")
-        torch.save((others, *gradients(model, model, others)), f"{name}.expected")
+    model, name = Model(network_type), tmp_path / "model"
+    torch.export.save(torch.export.export(model, (x,), dynamic_shapes=({0: T, 1: B},)), f"{name}.pt2")
+    torch.save((others, *gradients(model, model, others)), f"{name}.expected")
     code = """
         import sys, torch
         import vfrnn_kernels
 
-        for name in sys.argv[1:]:
-            program = torch.export.load(f"{name}.pt2").module()
-            x, expected, exact = torch.load(f"{name}.expected")
-            output, h_n = program(x)
-            torch.testing.assert_close(output, expected)
-            (output.square().sum() + h_n.square().sum()).backward()
-            torch.testing.assert_close({key: p.grad for key, p in program.named_parameters()}, exact)
+        name = sys.argv[1]
+        program = torch.export.load(f"{name}.pt2").module()
+        x, expected, exact = torch.load(f"{name}.expected")
+        output, h_n = program(x)
+        torch.testing.assert_close(output, expected)
+        (output.square().sum() + h_n.square().sum()).backward()
+        torch.testing.assert_close({key: p.grad for key, p in program.named_parameters()}, exact)
         assert "vfrnn" not in sys.modules
     """
-    names = [str(tmp_path / network_type.__name__) for network_type in NETWORKS]
-    command = [sys.executable, "-c", textwrap.dedent(code), *names]
+    command = [sys.executable, "-c", textwrap.dedent(code), str(name)]
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
 

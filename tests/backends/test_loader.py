@@ -1,0 +1,73 @@
+"""How the compiled libraries load, and what is said where one does not."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from vfrnn_kernels import loader
+
+
+def test_the_cpu_library_is_loaded():
+    assert loader.CPU_LIBRARY_MISSING is None
+
+
+def test_an_unknown_instruction_set_is_an_error_not_a_crash():
+    code = "import torch, vfrnn_kernels; torch.ops.vfrnn_kernels.cpu_isa()"
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "VFRNN_ISA": "sse9"},
+        timeout=120,
+    )
+    assert result.returncode == 1
+    assert "VFRNN_ISA must be baseline, avx2 or avx512, got sse9" in result.stderr
+
+
+def test_a_library_that_does_not_load_says_which_and_what_to_do(tmp_path):
+    broken = tmp_path / "libvfrnn_cpu.so"
+    broken.write_text("not a library")
+    reason = loader._load(broken)
+    assert str(broken) in reason
+    assert "does not load" in reason
+    assert "reinstall vfrnn-kernels" in reason
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"), [("2.9.1", "need torch >= 2.10, this is 2.9.1"), ("2.10.0+cpu", None), ("3.0.0", None)]
+)
+def test_a_torch_that_is_too_old_is_named(monkeypatch, version, reason):
+    monkeypatch.setattr(loader, "CUDA_EMULATED", None)
+    monkeypatch.setattr(torch, "__version__", version)
+    found = loader._load_cpu_library()
+    assert found is None if reason is None else reason in found
+
+
+def test_a_library_that_was_not_built_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(loader, "CUDA_EMULATED", None)
+    monkeypatch.setattr(loader, "CPU_LIBRARY", tmp_path / "libvfrnn_cpu.so")
+    assert loader._load_cpu_library().startswith(f"not built: {tmp_path / 'libvfrnn_cpu.so'} does not exist")
+    monkeypatch.setattr(loader, "CPU_LIBRARY_MISSING", "not built")
+    assert loader._load_cuda_library().endswith("the CPU kernels, which are not built")
+
+
+def test_a_cuda_library_needs_a_cuda_build_of_torch(monkeypatch, tmp_path):
+    monkeypatch.setattr(loader, "CUDA_EMULATED", None)
+    monkeypatch.setattr(loader, "CPU_LIBRARY_MISSING", None)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "is not a CUDA build" in loader._load_cuda_library()
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setattr(loader, "CUDA_LIBRARY", tmp_path / "libvfrnn_cuda.so")
+    assert "has no libvfrnn_cuda.so" in loader._load_cuda_library()
+
+
+def test_triton_is_looked_for_and_not_imported(monkeypatch):
+    monkeypatch.setattr(loader.importlib.util, "find_spec", lambda name: None)
+    assert loader._find_triton().startswith("not installed: no package triton")
+
+
+def test_what_was_built_says_how():
+    assert {"version", "compiler"} <= set(loader.build_info())

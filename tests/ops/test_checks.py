@@ -1,0 +1,86 @@
+"""The argument checks that the ops share: what passes, and the words for what does not. The ops' own: their tests."""
+
+import math
+
+import pytest
+import torch
+
+from vfrnn_kernels import checks
+
+X = torch.zeros(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: checks.check_tensor("c", 1.0), TypeError, "c must be a tensor, got float"),
+        (lambda: checks.check_tensor("c", X.to_sparse()), TypeError, "c must be a dense tensor, got layout"),
+        (lambda: checks.check_tensor("c", X.int()), TypeError, "c must be float32, .* got torch.int32"),
+        (lambda: checks.check_tensor("c", X.double(), X, "x"), TypeError, "c must have the dtype of x, torch.float32"),
+        (lambda: checks.check_tensor("c", X.to("meta"), X, "x"), ValueError, "c must be on the device of x, cpu, got"),
+        (lambda: checks.check_shape("c", X, "(n,)", (3,), n=3), ValueError, r"shape \(n,\) with n = 3, got \(3, 2\)"),
+        (lambda: checks.check_rank("c", X, "(n,)", 1), ValueError, r"c must have shape \(n,\), got \(3, 2\)"),
+        (lambda: checks.check_rank("c", X, "(..., a, b, c)", 3, batched=True), ValueError, "c must have shape"),
+        (lambda: checks.check_positive_int("k", True), TypeError, "k must be an int, got bool"),
+        (lambda: checks.check_positive_int("k", 0), ValueError, "k must be at least 1, got 0"),
+        (lambda: checks.check_choice("of", "c", ("a", "b")), ValueError, "of must be one of 'a', 'b', got 'c'"),
+        (lambda: checks.as_scalar_tensor("dt", X, X), ValueError, r"dt must have shape \(\)"),
+        (lambda: checks.as_number_tensor("dt", "1", X), TypeError, "dt must be a number or a tensor, got str"),
+        (lambda: checks.as_number_tensor("dt", math.nan, X), ValueError, "dt must be finite, got nan"),
+        (
+            lambda: checks.check_mesh(torch.ones(2), torch.ones(1), torch.ones(1, 2), None),
+            ValueError,
+            "N and G must both be given or both be None, got N alone",
+        ),
+        (
+            lambda: checks.check_mesh_values(-torch.ones(2), torch.ones(1), torch.ones(1, 1)),
+            RuntimeError,
+            "b must be positive and finite",
+        ),
+    ],
+)
+def test_what_is_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_what_passes():
+    checks.check_tensor("c", X.half())
+    checks.check_shape("c", X, "(3, 2)", (3, 2))
+    checks.check_rank("c", X, "(..., n)", 1, batched=True)
+    checks.check_positive_int("k", 1)
+    checks.check_choice("of", "a", ("a", "b"))
+    checks.check_mesh(torch.ones(3), torch.ones(3), None, None)
+
+
+def test_numbers_become_tensors_of_the_same_kind():
+    like = torch.zeros(1, dtype=torch.float64)
+    for value in (2, 2.0, torch.tensor(2.0, dtype=torch.float64)):
+        found = checks.as_scalar_tensor("dt", value, like)
+        assert (found.dtype, found.shape, float(found)) == (torch.float64, (), 2.0)
+
+
+def test_batches_become_one_dimension_and_back():
+    flat = checks.as_batch(torch.arange(3.0), (2, 4), 3)
+    assert flat.shape == (8, 3)
+    assert checks.from_batch(flat, (2, 4)).shape == (2, 4, 3)
+    one = torch.zeros(5, 3)
+    assert checks.as_batch(one, (5,), 3) is one
+    assert checks.from_batch(one, (5,)) is one
+
+
+def test_values_on_a_device_are_checked_on_request_only(monkeypatch):
+    assert checks.values_wanted(torch.device("cpu"))
+    assert not checks.values_wanted(torch.device("cuda"))
+    monkeypatch.setenv("VFRNN_CHECK_VALUES", "1")
+    assert checks.values_wanted(torch.device("cuda"))
+    assert not checks.values_wanted(torch.device("meta"))
+
+
+def test_values_that_are_mapped_over_are_not_read():
+    seen = []
+    torch.func.vmap(lambda x: (seen.append(checks.values_readable(x)), x)[1])(X)
+    torch.func.grad(lambda x: (seen.append(checks.values_readable(x)), x.sum())[1])(X)
+    assert seen == [False, True]
+    assert checks.values_readable(torch.nn.Parameter(X))
+    assert not checks.values_readable(X.to("meta"))

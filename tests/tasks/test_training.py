@@ -1,0 +1,36 @@
+"""The training loop: resuming is exact, and models do not disturb each other."""
+
+import pytest
+import torch
+
+from tests.tasks.cases import trained, training_options
+from vfrnn.tasks.training import Training
+
+
+def test_resuming_gives_the_bits_of_an_uninterrupted_run(tmp_path):
+    whole = trained(training_options(), until=3)
+    trained(training_options(), until=1).save(tmp_path)
+    resumed = trained(None, until=3, folder=tmp_path)
+    assert resumed.epochs_done == 3
+    for a, b in zip(whole.trainees, resumed.trainees, strict=True):
+        assert [epoch.loss for epoch in a.history] == [epoch.loss for epoch in b.history]
+        for (name, p), q in zip(a.model.named_parameters(), b.model.parameters(), strict=True):
+            assert torch.equal(p, q), name
+
+
+def test_a_model_learns_the_same_whoever_trains_beside_it():
+    alone, beside = (
+        trained(training_options(models=("vfrnn",)), 2),
+        trained(training_options(models=("lstm", "vfrnn")), 2),
+    )
+    assert [e.loss for e in alone.trainees[0].history] == [e.loss for e in beside.trainees[1].history]
+
+
+def test_training_lowers_the_loss():
+    history = trained(training_options(task="adding", models=("vfrnn",), epochs=20), until=20).trainees[0].history
+    assert history[-1].loss < history[0].loss
+
+
+def test_a_folder_without_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no checkpoint\.pt"):
+        Training.resume(tmp_path)
