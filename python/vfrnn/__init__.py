@@ -8,12 +8,15 @@ from vfrnn.functional import (
     divergence,
     field_flow,
     field_generator,
+    flow_recurrence,
     gradient,
     inner_product,
     recurrence,
     skew_expm,
+    spectral_recurrence,
     strang_step,
 )
+from vfrnn.input_field import InputFieldRNN, InputFieldRNNCell
 from vfrnn.mesh import LatentMesh
 from vfrnn.optim import param_groups
 from vfrnn.rnn import RNN, VFRNN, OrthogonalRNN
@@ -22,6 +25,8 @@ from vfrnn_kernels import __version__
 __all__ = [
     "RNN",
     "VFRNN",
+    "InputFieldRNN",
+    "InputFieldRNNCell",
     "LatentMesh",
     "OrthogonalRNN",
     "OrthogonalRNNCell",
@@ -33,11 +38,13 @@ __all__ = [
     "divergence",
     "field_flow",
     "field_generator",
+    "flow_recurrence",
     "gradient",
     "inner_product",
     "param_groups",
     "parametrizations",
     "recurrence",
     "skew_expm",
+    "spectral_recurrence",
     "strang_step",
 ]
