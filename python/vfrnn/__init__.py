@@ -16,6 +16,7 @@ from vfrnn.functional import (
     spectral_recurrence,
     strang_step,
 )
+from vfrnn.input_field import InputFieldRNN, InputFieldRNNCell
 from vfrnn.mesh import LatentMesh
 from vfrnn.optim import param_groups
 from vfrnn.rnn import RNN, VFRNN, OrthogonalRNN
@@ -24,6 +25,8 @@ from vfrnn_kernels import __version__
 __all__ = [
     "RNN",
     "VFRNN",
+    "InputFieldRNN",
+    "InputFieldRNNCell",
     "LatentMesh",
     "OrthogonalRNN",
     "OrthogonalRNNCell",

@@ -6,15 +6,52 @@ import torch
 from torch import Tensor
 
 from vfrnn.init import Init
-from vfrnn.layers import FieldRecurrent, PlainRecurrent, Recurrent
+from vfrnn.layers import Recurrent, rule_argument
 from vfrnn.mesh import LatentMesh
-from vfrnn.rnn import Nonlinearity
+from vfrnn.steps import FieldStep, PlainStep, StepRule
+from vfrnn_kernels.activations import Activation
 
 
 class Cell(Recurrent):
     """One recurrent step: shapes and messages are those of torch.nn.RNNCell."""
 
-    def _step(self, input: Tensor, hx: Tensor | None, M: Tensor) -> Tensor:
+    def __init__(
+        self,
+        rule: StepRule,
+        input_size: int,
+        hidden_size: int,
+        *,
+        bias: bool,
+        nonlinearity: Activation,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+        backend: str | None,
+        mesh: LatentMesh | None = None,
+    ) -> None:
+        super().__init__(
+            rule, input_size, hidden_size, nonlinearity=nonlinearity, bias=bias, backend=backend, mesh=mesh
+        )
+        self._add_layer(input_size, "", device, dtype)
+        self.reset_parameters()
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        """The next state.
+
+        Args:
+            input: (B, input_size) or (input_size,).
+            hx: the state, (B, hidden_size) or (hidden_size,); zero if not given.
+
+        Returns:
+            h' (B, hidden_size) or (hidden_size,).
+
+        Raises:
+            TypeError, ValueError, RuntimeError: an argument has the wrong type, dtype or shape.
+        """
+        x, h = self._checked(input, hx)
+        return self._next(self.rule.states(self._layer(""), x, h), input)
+
+    def _checked(self, input: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The arguments of `forward` as a sequence of one step, x (1, B, i), and a state (B, n)."""
         name = type(self).__name__
         for argument, value in (("input", input), ("hidden", hx)):
             if not isinstance(value, Tensor) and not (argument == "hidden" and value is None):
@@ -33,16 +70,20 @@ class Cell(Recurrent):
             raise RuntimeError(f"hidden0 has inconsistent hidden_size: got {h.shape[1]}, expected {self.hidden_size}")
         self._check_dtype("hx", h)
         dtype = self._dtype()  # only autocast lets theirs differ; the ops convert further
-        result = self._states(x.to(dtype).unsqueeze(0), h.to(dtype), M, "")[0]
-        return result if batched else result.squeeze(0)
+        return x.to(dtype).unsqueeze(0), h.to(dtype)
+
+    def _next(self, hs: Tensor, input: Tensor) -> Tensor:
+        """The state after the one step of hs (1, B, n), batched like the input."""
+        return hs[0] if input.dim() == 2 else hs[0].squeeze(0)
 
     def extra_repr(self) -> str:
-        bias = "" if self.has_bias else ", bias=False"
-        backend = "" if self.backend is None else f", backend={self.backend}"
-        return f"{self.input_size}, {self.hidden_size}{bias}{backend}"
+        words = [f"{self.input_size}, {self.hidden_size}"]
+        words += [] if self.has_bias else ["bias=False"]
+        words += [] if self.backend is None else [f"backend={self.backend}"]
+        return ", ".join(words + self.rule.words(self.nonlinearity))
 
 
-class RNNCell(PlainRecurrent, Cell):
+class RNNCell(Cell):
     r"""One step of an Elman RNN: torch.nn.RNNCell on this package's recurrence.
 
     .. math:: h' = \mathrm{act}(W_{hh} h + b_{hh} + W_{ih} x + b_{ih})
@@ -62,27 +103,37 @@ class RNNCell(PlainRecurrent, Cell):
         input_size: int,
         hidden_size: int,
         bias: bool = True,
-        nonlinearity: Nonlinearity = "tanh",
+        nonlinearity: Activation = "tanh",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
         backend: str | None = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, nonlinearity, bias, backend)
+        super().__init__(
+            PlainStep(),
+            input_size,
+            hidden_size,
+            bias=bias,
+            nonlinearity=nonlinearity,
+            device=device,
+            dtype=dtype,
+            backend=backend,
+        )
         self.bias = bias
-        self._add_layer(input_size, "", device, dtype)
-        self.reset_parameters()
-
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        """The next state (B, n) or (n,) from input (B, i) or (i,) and state hx, zero if not given."""
-        return self._step(input, hx, self._matrix("", None))
 
     def extra_repr(self) -> str:
         return super().extra_repr() + ("" if self.nonlinearity == "tanh" else f", nonlinearity={self.nonlinearity}")
 
 
-class FieldCell(FieldRecurrent, Cell):
+class FieldCell(Cell):
     """A cell whose step matrix is the flow of a vector field."""
+
+    rule: FieldStep
+    dt: float = rule_argument("dt")
+    substeps: int = rule_argument("substeps")
+    init: Init = rule_argument("init")
+    volume_preserving: bool = rule_argument("volume_preserving")
+    exp_dtype: torch.dtype | None = rule_argument("exp_dtype")
 
     def forward(
         self,
@@ -108,15 +159,13 @@ class FieldCell(FieldRecurrent, Cell):
         """
         if M is not None and dt is not None:
             raise ValueError("dt must be None when M is given: M is the step of a certain dt")
-        return self._step(input, hx, self._matrix("", dt) if M is None else M)
+        x, h = self._checked(input, hx)
+        layer = self._layer("")
+        return self._next(self.rule.apply(layer, self.rule.matrix(layer, dt) if M is None else M, x, h), input)
 
     def step_matrix(self, *, dt: float | Tensor | None = None) -> Tensor:
         """M (n, n), differentiable; `dt` replaces the constructor's."""
-        return self._matrix("", dt)
-
-    def extra_repr(self) -> str:
-        nonlinearity = "" if self.nonlinearity == "modrelu" else f", nonlinearity={self.nonlinearity}"
-        return super().extra_repr() + nonlinearity + self._field_repr()
+        return self.rule.matrix(self._layer(""), dt)
 
 
 class VFRNNCell(FieldCell):
@@ -124,8 +173,9 @@ class VFRNNCell(FieldCell):
 
     .. math:: h' = \mathrm{act}(M h + U x + c)
 
-    Arguments as in `VFRNN`. Parameters: weight_ih (n, i), bias (n,), field (m, d), divergence_scale (1,) and for
-    modrelu beta (n,). Every call computes M; a loop passes it: ``M = cell.step_matrix()``, ``h = cell(x, h, M=M)``.
+    Arguments are as in `VFRNN`. Parameters: weight_ih (n, i), bias (n,), field (m, d), divergence_scale (1,), and beta
+    (n,) where the nonlinearity has one. Every call computes M; a loop over time computes it once and passes it:
+    ``M = cell.step_matrix()``, ``h = cell(x, h, M=M)``.
 
     Raises:
         TypeError, ValueError: an argument is wrong.
@@ -140,7 +190,7 @@ class VFRNNCell(FieldCell):
         input_size: int,
         hidden_size: int,
         bias: bool = True,
-        nonlinearity: Nonlinearity = "modrelu",
+        nonlinearity: Activation = "modrelu",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
@@ -152,14 +202,30 @@ class VFRNNCell(FieldCell):
         exp_dtype: torch.dtype | None = None,
         backend: str | None = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, nonlinearity, bias, backend)
-        self._set_field(mesh, dt, substeps, init, volume_preserving, exp_dtype)
-        self._add_layer(input_size, "", device, dtype)
-        self.reset_parameters()
+        rule = FieldStep(
+            dt=dt,
+            substeps=substeps,
+            init=init,
+            volume_preserving=volume_preserving,
+            exp_dtype=exp_dtype,
+            shares_mesh=mesh is not None,
+        )
+        super().__init__(
+            rule,
+            input_size,
+            hidden_size,
+            bias=bias,
+            nonlinearity=nonlinearity,
+            device=device,
+            dtype=dtype,
+            backend=backend,
+            mesh=mesh,
+        )
 
 
 class OrthogonalRNNCell(FieldCell):
-    """One step of an `OrthogonalRNN`; arguments as there, parameters as in `VFRNNCell` without divergence_scale.
+    """One step of an `OrthogonalRNN`, whose arguments it has; parameters are those of `VFRNNCell` without
+    divergence_scale.
 
     Raises:
         TypeError, ValueError: an argument is wrong.
@@ -176,7 +242,7 @@ class OrthogonalRNNCell(FieldCell):
         input_size: int,
         hidden_size: int,
         bias: bool = True,
-        nonlinearity: Nonlinearity = "modrelu",
+        nonlinearity: Activation = "modrelu",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
@@ -186,7 +252,15 @@ class OrthogonalRNNCell(FieldCell):
         exp_dtype: torch.dtype | None = None,
         backend: str | None = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, nonlinearity, bias, backend)
-        self._set_field(mesh, dt, 1, init, False, exp_dtype)
-        self._add_layer(input_size, "", device, dtype)
-        self.reset_parameters()
+        rule = FieldStep(dt=dt, init=init, exp_dtype=exp_dtype, shares_mesh=mesh is not None, divergence=False)
+        super().__init__(
+            rule,
+            input_size,
+            hidden_size,
+            bias=bias,
+            nonlinearity=nonlinearity,
+            device=device,
+            dtype=dtype,
+            backend=backend,
+            mesh=mesh,
+        )

@@ -9,7 +9,7 @@ from torch import Tensor
 import vfrnn_kernels
 from vfrnn.mesh import LatentMesh
 from vfrnn_kernels import recurrence, skew_expm, spectral_recurrence, strang_step
-from vfrnn_kernels.recurrence.op import Activation
+from vfrnn_kernels.activations import Activation
 
 __all__ = [
     "directional_derivative",

@@ -222,7 +222,7 @@ class LatentMesh(nn.Module):
         return stored - stored.mean(-1, keepdim=True) if name == "G" else stored.exp()
 
     def _stored(self, name: str) -> Any:
-        return self._parameters[_parameter_name(name)] if name in self.learn else self._buffers[name]
+        return getattr(self, _parameter_name(name)) if name in self.learn else self._buffers[name]
 
     def reset_parameters(self) -> None:
         """On a mesh made by `complete`, b = 1 and w = 2 again (after `to_empty`, say); others keep their values."""

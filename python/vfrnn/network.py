@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-from vfrnn.layers import FieldRecurrent, Recurrent, is_per_step
+from vfrnn.layers import Recurrent
+from vfrnn.mesh import LatentMesh
 from vfrnn.packed import Equal, Packed
-from vfrnn.streaming import kept_matrix
+from vfrnn.steps import StepRule, is_per_step
+from vfrnn_kernels.activations import Activation
 from vfrnn_kernels.checks import check_shape, check_tensor
 
 
@@ -29,16 +31,21 @@ class Network(Recurrent):
 
     def __init__(
         self,
+        rule: StepRule,
         input_size: int,
         hidden_size: int,
+        *,
         num_layers: int,
-        nonlinearity: str,
+        nonlinearity: Activation,
         bias: bool,
         batch_first: bool,
         dropout: float,
         bidirectional: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
         proj_size: int | None,
         backend: str | None,
+        mesh: LatentMesh | None = None,
     ) -> None:
         if proj_size is not None:
             raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
@@ -51,7 +58,9 @@ class Network(Recurrent):
                 raise TypeError(f"{name} should be of type bool, got: {type(value).__name__}")
         if num_layers <= 0:
             raise ValueError("num_layers must be greater than zero")
-        super().__init__(input_size, hidden_size, nonlinearity, bias, backend)
+        super().__init__(
+            rule, input_size, hidden_size, nonlinearity=nonlinearity, bias=bias, backend=backend, mesh=mesh
+        )
         if dropout > 0 and num_layers == 1:
             warnings.warn(
                 "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects "
@@ -60,20 +69,14 @@ class Network(Recurrent):
             )
         self.num_layers, self.bias, self.batch_first = num_layers, bias, batch_first
         self.dropout, self.bidirectional = float(dropout), bidirectional
-
-    def _add_layers(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
-        for layer in range(self.num_layers):
-            for reverse in range(1 + self.bidirectional):
-                input_size = self.input_size if layer == 0 else self.hidden_size * (1 + self.bidirectional)
-                self._add_layer(input_size, _suffix(layer, bool(reverse)), device, dtype)
+        for layer in range(num_layers):
+            for reverse in (False, True)[: 1 + bidirectional]:
+                features = input_size if layer == 0 else hidden_size * (1 + bidirectional)
+                self._add_layer(features, suffix_of(layer, reverse), device, dtype)
+        self.reset_parameters()
 
     def forward(
-        self,
-        input: Tensor | PackedSequence,
-        hx: Tensor | None = None,
-        *,
-        dt: float | Tensor | PackedSequence | None = None,
-        return_sequence: bool = True,
+        self, input: Tensor | PackedSequence, hx: Tensor | None = None, *, return_sequence: bool = True
     ) -> tuple[Any, Tensor]:
         """Runs the layers over the sequences.
 
@@ -81,15 +84,12 @@ class Network(Recurrent):
             input: (T, B, input_size), (B, T, input_size) with `batch_first`, unbatched (T, input_size), or a
                 PackedSequence. A packed one is padded for the run: memory and time are those of its longest sequence
                 for all of them (`vfrnn.packed`).
-            hx: (num_layers * directions, B, hidden_size), unbatched without B: the first states; zero if not given.
-            dt: duration of the steps, in place of the constructor's: a number or a zero-dimensional tensor, or one for
-                every step, (T,), or every step and sequence, (T, B), (B, T) with `batch_first`, or packed like the
-                input. It may have any sign, and is the same in all layers; in the second direction, too, the step that
-                reads input t lasts dt[t]. (`spectral_recurrence`; not for field="input".)
-            return_sequence: False returns the last layer's last states alone, and keeps about sqrt(T) states of it for
-                the backward, which computes the others again; none at all where steps are orthogonal and linear
-                (`OrthogonalRNN` with the identity), which the backward turns back. Layers below keep their sequence.
-                Not for a PackedSequence.
+            hx: (num_layers * directions, B, hidden_size), unbatched without B: the states before the first step; zero
+                if not given.
+            return_sequence: False returns the last layer's last states alone. It keeps about sqrt(T) states of that
+                layer for the backward, which computes the others again; none at all where steps are orthogonal and
+                linear (`OrthogonalRNN` with the identity), which the backward turns back. Layers below keep their
+                sequence. It must be True for a PackedSequence.
 
         Returns:
             output, shaped or packed as the input with directions * hidden_size features: the last layer's states;
@@ -100,6 +100,32 @@ class Network(Recurrent):
         Raises:
             TypeError, ValueError, RuntimeError: a wrong type, dtype or shape, in torch.nn.RNN's words.
         """
+        return self._run(input, hx, None, return_sequence)
+
+    def step(self, input: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One time step, for a stream: `forward` on a sequence of length 1, to rounding.
+
+        Args:
+            input: (B, input_size), or unbatched (input_size,).
+            state: (num_layers, B, hidden_size), unbatched without B; zero if not given.
+
+        Returns:
+            output (B, hidden_size), unbatched without B: the last layer's state; and the next state, shaped as `state`.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: a wrong type, dtype or shape; a bidirectional network, whose second
+                direction begins at the end of the stream.
+        """
+        return self._stream(input, state, None)
+
+    def _run(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | None,
+        dt: float | Tensor | PackedSequence | None,
+        return_sequence: bool,
+    ) -> tuple[Any, Tensor]:
+        """`forward` with steps of the time dt, as `vfrnn.VFRNN.forward` takes it."""
         if hx is not None and not isinstance(hx, Tensor):
             raise TypeError(f"{type(self).__name__}: hx must be a tensor, got {type(hx).__name__}")
         if isinstance(input, PackedSequence):
@@ -139,29 +165,8 @@ class Network(Recurrent):
             output = output.transpose(0, 1)
         return (output, h_n) if batched else (output.squeeze(batch_dim), h_n.squeeze(1))
 
-    def step(
-        self, input: Tensor, state: Tensor | None = None, *, dt: float | Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """One time step, for a stream: `forward` on a sequence of length 1, to rounding.
-
-        Under torch.no_grad() step matrices are kept until a parameter or a mesh changes (`vfrnn.streaming`), one for
-        every number dt; a dt that is a tensor is computed at every step. Writing through `parameter.data` in place is
-        a change that cannot be seen. Of a field that reads the input, substeps that are planned (None) are planned for
-        this one step.
-
-        Args:
-            input: (B, input_size), or unbatched (input_size,).
-            state: (num_layers, B, hidden_size), unbatched without B; zero if not given.
-            dt: duration of the step, in place of the constructor's: a number, a zero-dimensional tensor, or one for
-                every sample, (B,).
-
-        Returns:
-            output (B, hidden_size), unbatched without B: the last layer's state; and the next state, shaped as `state`.
-
-        Raises:
-            TypeError, ValueError, RuntimeError: a wrong type, dtype or shape; a bidirectional network, whose second
-                direction begins at the end of the stream.
-        """
+    def _stream(self, input: Tensor, state: Tensor | None, dt: float | Tensor | None) -> tuple[Tensor, Tensor]:
+        """`step` with a step of the time dt, as `vfrnn.VFRNN.step` takes it."""
         name = type(self).__name__
         if self.bidirectional:
             raise RuntimeError(f"{name}.step needs bidirectional=False: the other direction begins at the stream's end")
@@ -181,22 +186,17 @@ class Network(Recurrent):
         self.check_hidden_size(h0, expected)
         self._check_dtype("state", h0)
         if is_per_step(dt):
-            check_tensor("dt", dt, next(self.parameters()), "the parameters")
+            check_tensor("dt", dt, self._weight(), "the parameters")
             check_shape("dt", dt, "() or (B,)" if batched else "()", x.shape[1:2] if batched else (), B=x.shape[1])
             dt = dt.unsqueeze(0)
         x, h0, states = x.to(self._dtype()), h0.to(self._dtype()), []
         for layer in range(self.num_layers):
             if layer > 0:
                 x = F.dropout(x, self.dropout, self.training)
-            suffix = _suffix(layer, False)
-            x = self._stream_layer(x, h0[layer], dt, suffix)
+            x = self.rule.stream(self._layer(suffix_of(layer, False)), x, h0[layer], dt)
             states.append(x[0])
         h = torch.stack(states)
         return (states[-1], h) if batched else (states[-1].squeeze(0), h.squeeze(1))
-
-    def _stream_layer(self, x: Tensor, h0: Tensor, dt: float | Tensor | None, suffix: str) -> Tensor:
-        """`_layer` on one step (1, B, i) of a stream."""
-        return self._layer(x, h0, dt, suffix)
 
     def _through_layers(
         self, x: Tensor, h0: Tensor, sequences: Equal | Packed, dt: float | Tensor | None, return_sequence: bool
@@ -210,9 +210,9 @@ class Network(Recurrent):
                 x = F.dropout(x, self.dropout, self.training)
             directions, whole = [], return_sequence or layer < self.num_layers - 1
             for reverse in (False, True)[: 1 + self.bidirectional]:
-                suffix = _suffix(layer, reverse)
                 times = sequences.times(dt, reverse) if is_per_step(dt) else dt
-                hs = self._layer(sequences.steps(x, reverse), h0[len(last)], times, suffix, whole)
+                of_layer = self._layer(suffix_of(layer, reverse))
+                hs = self.rule.states(of_layer, sequences.steps(x, reverse), h0[len(last)], times, whole)
                 last.append(sequences.last(hs) if whole else hs)
                 directions.append(sequences.in_place(hs, reverse) if whole else hs)
             x = torch.cat(directions, -1) if self.bidirectional else directions[0]
@@ -226,7 +226,7 @@ class Network(Recurrent):
         """
         if not is_per_step(dt):
             return dt
-        check_tensor("dt", dt, next(self.parameters()), "the parameters")
+        check_tensor("dt", dt, self._weight(), "the parameters")
         expected, shape = ((B, T), "(B, T)") if self.batch_first else ((T, B), "(T, B)")
         check_shape("dt", dt, f"(T,) or {shape}", (T,) if dt.dim() == 1 else expected, T=T, B=B)
         return dt.mT if self.batch_first and dt.dim() == 2 else dt
@@ -240,7 +240,7 @@ class Network(Recurrent):
             TypeError, ValueError: it does not fit the parameters or the sequences.
         """
         if isinstance(dt, PackedSequence):
-            check_tensor("dt", dt.data, next(self.parameters()), "the parameters")
+            check_tensor("dt", dt.data, self._weight(), "the parameters")
             check_shape("dt", dt.data, "(rows,) as packed data, like the input", input.data.shape[:1])
             if not torch.equal(dt.batch_sizes, input.batch_sizes):
                 raise ValueError("dt must be packed like the input, got other batch_sizes")
@@ -316,37 +316,9 @@ class Network(Recurrent):
         words += [] if self.dropout == 0 else [f"dropout={self.dropout}"]
         words += ["bidirectional=True"] if self.bidirectional else []
         words += [f"backend={self.backend}"] if self.backend is not None else []
-        return ", ".join(words)
+        return ", ".join(words + self.rule.words(self.nonlinearity))
 
 
-class FieldNetwork(FieldRecurrent, Network):
-    """A network whose step matrices are flows of vector fields."""
-
-    def step_matrix(self, layer: int = 0, reverse: bool = False, *, dt: float | Tensor | None = None) -> Tensor:
-        """M (n, n) of a layer and direction, differentiable; `dt` replaces the constructor's.
-
-        Raises:
-            ValueError: there is no such layer or direction.
-        """
-        suffix = _suffix(layer, reverse)
-        if suffix not in self.suffixes:
-            raise ValueError(
-                f"layer must be below num_layers = {self.num_layers} and reverse needs bidirectional=True, "
-                f"got layer={layer}, reverse={reverse}"
-            )
-        return self._matrix(suffix, dt)
-
-    def _stream_layer(self, x: Tensor, h0: Tensor, dt: float | Tensor | None, suffix: str) -> Tensor:
-        if self.field_kind != "static" or isinstance(dt, Tensor):
-            return self._layer(x, h0, dt, suffix)
-        made_with = (self.substeps, self.volume_preserving, self.exp_dtype, self.backend)
-        key = (suffix, self.dt if dt is None else dt, *made_with)
-        return self._states(x, h0, kept_matrix(self, key, lambda: self._matrix(suffix, dt)), suffix)
-
-    def extra_repr(self) -> str:
-        nonlinearity = "" if self.nonlinearity == "modrelu" else f", nonlinearity={self.nonlinearity}"
-        return super().extra_repr() + nonlinearity + self._field_repr()
-
-
-def _suffix(layer: int, reverse: bool) -> str:
+def suffix_of(layer: int, reverse: bool) -> str:
+    """What ends the names of the parameters of a layer and direction."""
     return f"_l{layer}_reverse" if reverse else f"_l{layer}"

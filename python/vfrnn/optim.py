@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils.parametrize import ParametrizationList
 
-from vfrnn.layers import FieldRecurrent
+from vfrnn.layers import Recurrent
 from vfrnn.mesh import LatentMesh
 from vfrnn.parametrizations import Orthogonal
 
@@ -16,9 +16,10 @@ from vfrnn.parametrizations import Orthogonal
 def param_groups(model: nn.Module, lr: float, generator_lr: float, **options: Any) -> list[dict[str, Any]]:
     """Groups for an optimizer: what generates the step matrices learns at `generator_lr`, all else at `lr`.
 
-    Generators are the fields and divergence scales of `VFRNN`, `OrthogonalRNN` and their cells, learned tensors of a
-    `LatentMesh`, and the parameters behind `vfrnn.parametrizations.orthogonal` and
-    torch.nn.utils.parametrizations.orthogonal.
+    Generators are the fields and divergence scales of `VFRNN`, `OrthogonalRNN`, `InputFieldRNN` and their cells,
+    learned tensors of a `LatentMesh`, and the parameters behind `vfrnn.parametrizations.orthogonal` and
+    torch.nn.utils.parametrizations.orthogonal. What a field gets from the input, `field_input_weight`, is an input
+    weight like `weight_ih` and learns at `lr`.
 
     Args:
         model: any module; a parameter that occurs twice is listed once.
@@ -27,7 +28,7 @@ def param_groups(model: nn.Module, lr: float, generator_lr: float, **options: An
             of the generators' group: `generator_weight_decay=0.0`.
 
     Returns:
-        The group of the others, first, and that of the generators; a group without parameters is left out.
+        The group of the others, and then that of the generators; a group without parameters is left out.
 
     Example:
         >>> groups = param_groups(torch.nn.Sequential(vfrnn.OrthogonalRNN(3, 4), torch.nn.Linear(4, 2)), 1e-3, 1e-4)
@@ -50,8 +51,8 @@ def _generators(model: nn.Module) -> set[nn.Parameter]:
     for module in model.modules():
         if isinstance(module, LatentMesh):
             found.update(module.parameters())
-        elif isinstance(module, FieldRecurrent):
-            names = [name + suffix for name in ("field", "divergence_scale") for suffix in module.suffixes]
+        elif isinstance(module, Recurrent):
+            names = [name + suffix for name in module.rule.generators for suffix in module.suffixes]
             found.update(
                 getattr(module, name) for name in names if isinstance(getattr(module, name, None), nn.Parameter)
             )

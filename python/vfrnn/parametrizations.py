@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from vfrnn.rounding import wider
 from vfrnn_kernels import skew_expm
 from vfrnn_kernels.autocast import autocasts
 from vfrnn_kernels.dispatch import get_backend
@@ -33,8 +34,8 @@ def orthogonal(
 
     for a tall X (n, k); a wide Q is the transpose of a tall one. What torch.nn.utils.parametrizations.orthogonal does
     with `orthogonal_map="matrix_exp"`, with the same parameter `parametrizations.<name>.original`, buffer
-    `parametrizations.<name>.0.base` and `state_dict`: the weight is first the given one if that is orthogonal, else the
-    Q of its QR decomposition; assigning `module.<name> = value` does the same. Besides:
+    `parametrizations.<name>.0.base` and `state_dict`: the weight starts as the given one if that is orthogonal, else as
+    the Q of its QR decomposition; assigning `module.<name> = value` does the same. Besides:
 
     - The weight is computed once per forward pass of the module, however often that reads it (torch.nn.RNN: four
       times). `once_per_forward` does the same for a model that calls a cell in a loop.
@@ -45,8 +46,8 @@ def orthogonal(
         module: holds the tensor.
         name: of a parameter or buffer (..., n, k), n and k at least 1.
         orthogonal_map: None or "matrix_exp". (PyTorch's default for matrices that are not square is "householder".)
-        use_trivialization: False has no base, B = I: then X is first the given matrix as it is, and the weight cannot
-            be assigned.
+        use_trivialization: False has no base, B = I: then X starts as the given matrix, and the weight cannot be
+            assigned.
         backend: of `skew_expm`; None is the first that serves.
 
     Returns:
@@ -264,7 +265,7 @@ def _tall(X: Tensor) -> Tensor:
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+    return wider(dtype) or dtype
 
 
 def _product(A: Tensor, B: Tensor) -> Tensor:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from vfrnn.init import Init
-from vfrnn.layers import PlainRecurrent
+from vfrnn.layers import rule_argument
 from vfrnn.mesh import LatentMesh
-from vfrnn.network import FieldNetwork, Network
+from vfrnn.network import Network, suffix_of
+from vfrnn.steps import FieldStep, PlainStep
+from vfrnn_kernels.activations import Activation
 
-Nonlinearity = Literal["tanh", "relu", "modrelu", "identity"]
-FieldKind = Literal["static", "input"]
 
-
-class RNN(PlainRecurrent, Network):
+class RNN(Network):
     r"""An Elman RNN: torch.nn.RNN on this package's recurrence.
 
     .. math:: h_t = \mathrm{act}(W_{hh} h_{t-1} + b_{hh} + W_{ih} x_t + b_{ih})
@@ -28,8 +27,8 @@ class RNN(PlainRecurrent, Network):
     Args:
         input_size, hidden_size: numbers of features of x and h.
         num_layers: layers; each reads the states of the one before.
-        nonlinearity: "tanh", "relu", and beyond torch.nn.RNN "modrelu" (with a learned `beta_l0` (n,), first 0) and
-            "identity".
+        nonlinearity: one of `vfrnn_kernels.activations.ACTIVATIONS`: torch.nn.RNN's and more. One that has a parameter
+            learns it as `beta_l[k]` (n,), which starts at 0.
         bias: whether there are biases.
         batch_first: sequences are (B, T, features) instead of (T, B, features).
         dropout: probability of zeroing a state between layers, in training.
@@ -53,7 +52,7 @@ class RNN(PlainRecurrent, Network):
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
-        nonlinearity: Nonlinearity = "tanh",
+        nonlinearity: Activation = "tanh",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
@@ -65,35 +64,99 @@ class RNN(PlainRecurrent, Network):
         backend: str | None = None,
     ) -> None:
         super().__init__(
+            PlainStep(),
             input_size,
             hidden_size,
-            num_layers,
-            nonlinearity,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            proj_size,
-            backend,
+            num_layers=num_layers,
+            nonlinearity=nonlinearity,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            device=device,
+            dtype=dtype,
+            proj_size=proj_size,
+            backend=backend,
         )
-        self._add_layers(device, dtype)
-        self.reset_parameters()
 
     @property
     def mode(self) -> str:
         """The nonlinearity in torch.nn.RNN's words, such as "RNN_TANH"."""
         return f"RNN_{self.nonlinearity.upper()}"
 
-    def forward(  # type: ignore[override]
-        self, input: Tensor | PackedSequence, hx: Tensor | None = None, *, return_sequence: bool = True
+
+class FieldNetwork(Network):
+    """A network whose step matrices are flows of vector fields."""
+
+    rule: FieldStep
+    dt: float = rule_argument("dt")
+    substeps: int = rule_argument("substeps")
+    init: Init = rule_argument("init")
+    volume_preserving: bool = rule_argument("volume_preserving")
+    exp_dtype: torch.dtype | None = rule_argument("exp_dtype")
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | None = None,
+        *,
+        dt: float | Tensor | PackedSequence | None = None,
+        return_sequence: bool = True,
     ) -> tuple[Any, Tensor]:
-        return super().forward(input, hx, return_sequence=return_sequence)
+        """Runs the layers over the sequences. What is not told here is as in `RNN.forward`.
 
-    forward.__doc__ = Network.forward.__doc__
+        Args:
+            input, hx, return_sequence: as there.
+            dt: duration of the steps, in place of the constructor's: a number or a zero-dimensional tensor, or one for
+                every step, (T,), or every step and sequence, (T, B), (B, T) with `batch_first`, or packed like the
+                input (then by `spectral_recurrence`). It may have any sign, and is the same in all layers; in the
+                second direction, too, the step that reads input t lasts dt[t].
 
-    def step(self, input: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """One time step, for a stream: `Network.step` without dt."""
-        return super().step(input, state)
+        Returns:
+            output and h_n, as there.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: a wrong type, dtype or shape, in torch.nn.RNN's words.
+        """
+        return self._run(input, hx, dt, return_sequence)
+
+    def step(
+        self, input: Tensor, state: Tensor | None = None, *, dt: float | Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """One time step, for a stream: `forward` on a sequence of length 1, to rounding.
+
+        Under torch.no_grad() step matrices are kept until a parameter or a mesh changes (`vfrnn.streaming`), one for
+        every number dt; a dt that is a tensor is computed at every step. Writing through `parameter.data` in place is
+        a change that cannot be seen.
+
+        Args:
+            input: (B, input_size), or unbatched (input_size,).
+            state: (num_layers, B, hidden_size), unbatched without B; zero if not given.
+            dt: duration of the step, in place of the constructor's: a number, a zero-dimensional tensor, or one for
+                every sample, (B,).
+
+        Returns:
+            output (B, hidden_size), unbatched without B: the last layer's state; and the next state, shaped as `state`.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: a wrong type, dtype or shape; a bidirectional network, whose second
+                direction begins at the end of the stream.
+        """
+        return self._stream(input, state, dt)
+
+    def step_matrix(self, layer: int = 0, reverse: bool = False, *, dt: float | Tensor | None = None) -> Tensor:
+        """M (n, n) of a layer and direction, differentiable; `dt` replaces the constructor's.
+
+        Raises:
+            ValueError: there is no such layer or direction.
+        """
+        suffix = suffix_of(layer, reverse)
+        if suffix not in self.suffixes:
+            raise ValueError(
+                f"layer must be below num_layers = {self.num_layers} and reverse needs bidirectional=True, "
+                f"got layer={layer}, reverse={reverse}"
+            )
+        return self.rule.matrix(self._layer(suffix), dt)
 
 
 class VFRNN(FieldNetwork):
@@ -114,13 +177,11 @@ class VFRNN(FieldNetwork):
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype,
             backend: as in `RNN`.
-        nonlinearity: "modrelu" (`sign(z) relu(|z| + beta)`), "tanh", "relu" or "identity".
+        nonlinearity: one of `vfrnn_kernels.activations.ACTIVATIONS`.
         mesh: a `LatentMesh` with hidden_size nodes, shared by all layers and directions. None gives each one a
             complete mesh of its own, whose fields reach every skew-symmetric S.
         dt: duration of a step.
-        field: "static", the same in every step, or "input": `v_t = v + V x_t`, a field of its own for every step and
-            sample, along which the state is moved without a matrix (`flow_recurrence`). It needs a mesh with N and G.
-        substeps: k; None is 1 for a static field, and planned from a bound on v_t for one that reads the input.
+        substeps: k.
         init: of the rotation angles per unit of time: "henaff" (uniform in [-pi, pi]), "cayley" (as in scoRNN) or
             "zero" (`vfrnn.init`); on a general mesh the field that fits them best.
         volume_preserving: removes the mean of delta, so that det M = 1.
@@ -128,14 +189,14 @@ class VFRNN(FieldNetwork):
             16-bit parameters (it stays float32 on the CPU; a GPU's recurrence multiplies by M rounded to 16 bits).
 
     Attributes:
-        weight_ih_l[k], with `_reverse` for the second direction: (n, input size of the layer), uniform in
-            [-1 / sqrt(n), 1 / sqrt(n)] at first.
-        bias_l[k]: (n,), first 0.
-        field_l[k]: (m, d), by `init`.
-        field_input_weight_l[k]: V, (m, d, input size of the layer), only for field="input", first 0.
-        divergence_scale_l[k]: (1,), first 0.
-        beta_l[k]: (n,), only for "modrelu", first 0.
+        weight_ih_l[k], with `_reverse` for the second direction: U, (n, input size of the layer), drawn uniformly from
+            [-1 / sqrt(n), 1 / sqrt(n)].
+        bias_l[k]: c, (n,); it starts at 0.
+        field_l[k]: v, (m, d), drawn by `init`.
+        divergence_scale_l[k]: (1,); it starts at 0.
+        beta_l[k]: (n,), where the nonlinearity has one; it starts at 0.
         mesh, or mesh_l[k]: the meshes.
+        dt, substeps, init, volume_preserving, exp_dtype: the arguments; they can be set.
 
     Raises:
         TypeError, ValueError: an argument is wrong.
@@ -154,7 +215,7 @@ class VFRNN(FieldNetwork):
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
-        nonlinearity: Nonlinearity = "modrelu",
+        nonlinearity: Activation = "modrelu",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
@@ -163,30 +224,38 @@ class VFRNN(FieldNetwork):
         dtype: torch.dtype | None = None,
         *,
         mesh: LatentMesh | None = None,
-        field: FieldKind = "static",
         dt: float = 1.0,
-        substeps: int | None = None,
+        substeps: int = 1,
         init: Init = "henaff",
         volume_preserving: bool = False,
         exp_dtype: torch.dtype | None = None,
         proj_size: int | None = None,
         backend: str | None = None,
     ) -> None:
+        rule = FieldStep(
+            dt=dt,
+            substeps=substeps,
+            init=init,
+            volume_preserving=volume_preserving,
+            exp_dtype=exp_dtype,
+            shares_mesh=mesh is not None,
+        )
         super().__init__(
+            rule,
             input_size,
             hidden_size,
-            num_layers,
-            nonlinearity,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            proj_size,
-            backend,
+            num_layers=num_layers,
+            nonlinearity=nonlinearity,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            device=device,
+            dtype=dtype,
+            proj_size=proj_size,
+            backend=backend,
+            mesh=mesh,
         )
-        self._set_field(mesh, dt, substeps, init, volume_preserving, exp_dtype, field)
-        self._add_layers(device, dtype)
-        self.reset_parameters()
 
 
 class OrthogonalRNN(FieldNetwork):
@@ -216,7 +285,7 @@ class OrthogonalRNN(FieldNetwork):
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
-        nonlinearity: Nonlinearity = "modrelu",
+        nonlinearity: Activation = "modrelu",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
@@ -231,18 +300,20 @@ class OrthogonalRNN(FieldNetwork):
         proj_size: int | None = None,
         backend: str | None = None,
     ) -> None:
+        rule = FieldStep(dt=dt, init=init, exp_dtype=exp_dtype, shares_mesh=mesh is not None, divergence=False)
         super().__init__(
+            rule,
             input_size,
             hidden_size,
-            num_layers,
-            nonlinearity,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            proj_size,
-            backend,
+            num_layers=num_layers,
+            nonlinearity=nonlinearity,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            device=device,
+            dtype=dtype,
+            proj_size=proj_size,
+            backend=backend,
+            mesh=mesh,
         )
-        self._set_field(mesh, dt, 1, init, False, exp_dtype)
-        self._add_layers(device, dtype)
-        self.reset_parameters()

@@ -1,11 +1,36 @@
-"""Rounding a step matrix to a narrower dtype without changing the lengths it gives."""
+"""Rounding: what 16-bit parameters are computed in, and a step matrix in a narrower dtype that gives the same lengths.
+
+The rule for 16-bit parameters: generators, step matrices, flows and states are computed in float32, and the states are
+rounded once per layer (in 16 bits a rotation would lose its length within some hundred steps). Only a GPU multiplies by
+a step matrix in 16 bits.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from vfrnn_kernels import recurrence
+from vfrnn_kernels.autocast import converted
+
 NUDGES = 4
+
+
+def wider(dtype: torch.dtype) -> torch.dtype | None:
+    """float32, in which 16 bits are computed; None for a dtype that is computed in as it is."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else None
+
+
+def rounded_once(op: Callable[..., Tensor], x: Tensor, *arguments: Any, **options: Any) -> Tensor:
+    """The states `op(x, *arguments, **options)` in the dtype of x, by the rule for 16-bit parameters above."""
+    wide = wider(x.dtype)
+    if wide is None:
+        return op(x, *arguments, **options)
+    dtype = wide if op is not recurrence or x.device.type in ("cpu", "meta") else x.dtype
+    return op(*converted(dtype, x, *arguments), **options).to(x.dtype)
 
 
 def round_step(M: Tensor, dtype: torch.dtype) -> Tensor:

@@ -6,11 +6,10 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 import vfrnn
 from tests.cases import skew_matrix
-from vfrnn import convert, param_groups
+from vfrnn import convert
 from vfrnn.convert import nearest_rotation, rotation_logarithm
 
 OPTIONS = [
@@ -208,35 +207,3 @@ def test_the_logarithm_of_a_rotation(n, angle):
 def test_the_logarithm_is_the_principal_one(n):
     S = skew_matrix(n, 3.0)
     torch.testing.assert_close(rotation_logarithm(torch.linalg.matrix_exp(S)), S, rtol=0, atol=1e-11)
-
-
-def test_param_groups_finds_every_generator_once():
-    model = nn.ModuleDict(
-        {
-            "flow": vfrnn.VFRNN(3, 4, 2, mesh=vfrnn.LatentMesh.complete(4, learn=("b", "w"))),
-            "cell": vfrnn.OrthogonalRNNCell(3, 4),
-            "ours": vfrnn.parametrizations.orthogonal(nn.Linear(4, 4)),
-            "torchs": nn.utils.parametrizations.orthogonal(nn.Linear(4, 4)),
-            "plain": vfrnn.RNN(4, 4),
-        }
-    )
-    parametrize.register_parametrization(model["plain"], "weight_hh_l0", nn.Identity())
-    model["again"] = model["cell"]
-    others, generators = param_groups(model, 0.1, 0.01, weight_decay=0.5, generator_weight_decay=0.0, betas=(0.8, 0.9))
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    assert {names[p] for p in generators["params"]} == {
-        "flow.divergence_scale_l0",
-        "flow.divergence_scale_l1",
-        "flow.field_l0",
-        "flow.field_l1",
-        "flow.mesh.log_b",
-        "flow.mesh.log_w",
-        "cell.field",
-        "ours.parametrizations.weight.original",
-        "torchs.parametrizations.weight.original",
-    }
-    assert len(others["params"]) + len(generators["params"]) == len(names)
-    assert (others["lr"], others["weight_decay"]) == (0.1, 0.5)
-    assert (generators["lr"], generators["weight_decay"], generators["betas"]) == (0.01, 0.0, (0.8, 0.9))
-    torch.optim.AdamW([others, generators])
-    assert [group["lr"] for group in param_groups(nn.Linear(2, 2), 0.1, 0.01)] == [0.1]

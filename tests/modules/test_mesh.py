@@ -1,4 +1,4 @@
-"""LatentMesh: its identities, its constructors, what is learned, the calculus on it, and initialisations of fields."""
+"""LatentMesh: its conditions, its constructors, what is learned, and its state."""
 
 import itertools
 import math
@@ -8,21 +8,8 @@ import pytest
 import torch
 
 import vfrnn
-from tests.cases import skew_matrix
+from tests.modules.meshes import MESHES
 from vfrnn import LatentMesh
-from vfrnn.init import block_diagonal_generator, init_field_, least_squares_field, rotation_angles_
-
-MESHES = {
-    "complete": lambda **kw: LatentMesh.complete(6, **kw),
-    "random": lambda **kw: LatentMesh.random(6, 5, 3, **kw),
-    "edges": lambda **kw: LatentMesh.from_edges(6, [(0, 1), (3, 1), (5, 2)], **kw),
-    "grid": lambda **kw: LatentMesh.grid(2, 3, **kw),
-}
-
-
-@pytest.fixture(params=MESHES)
-def mesh(request):
-    return MESHES[request.param](dtype=torch.float64)
 
 
 def assert_identities(mesh, tolerance=1e-12):  # sums of a few numbers of order 1 to 10 in float64
@@ -35,31 +22,6 @@ def assert_identities(mesh, tolerance=1e-12):  # sums of a few numbers of order 
 
 def test_rows_sum_to_one_and_constants_have_no_gradient(mesh):
     assert_identities(mesh)
-
-
-def test_divergence_is_the_negative_adjoint_of_the_gradient(mesh):
-    f, v = torch.randn(6, dtype=torch.float64), torch.randn(mesh.m, mesh.d, dtype=torch.float64)
-    left = vfrnn.inner_product(mesh, vfrnn.gradient(mesh, f), v, of="fields")
-    right = -vfrnn.inner_product(mesh, f, vfrnn.divergence(mesh, v))
-    torch.testing.assert_close(left, right)
-
-
-def test_generator_is_the_skew_part_of_the_directional_derivative(mesh):
-    v, f = torch.randn(mesh.m, mesh.d, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
-    S, delta = vfrnn.field_generator(mesh, v)
-    D = vfrnn.directional_derivative(mesh, v, torch.eye(6, dtype=torch.float64)).mT
-    r = mesh.b.sqrt()
-    symmetric = r[:, None] * D / r
-    torch.testing.assert_close(S, (symmetric - symmetric.mT) / 2)
-    torch.testing.assert_close(S @ r, r * delta / 2)  # T_v 1 = 0
-    torch.testing.assert_close(vfrnn.directional_derivative(mesh, v, f), D @ f)
-
-
-def test_field_flow_is_the_step(mesh):
-    v, h = 0.1 * torch.randn(mesh.m, mesh.d, dtype=torch.float64), torch.randn(3, 6, dtype=torch.float64)
-    S, delta = vfrnn.field_generator(mesh, v)
-    moved = vfrnn.field_flow(mesh, h, v, 0.1, substeps=8)
-    torch.testing.assert_close(moved, h @ vfrnn.strang_step(S, delta, 0.1, 8).mT, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", MESHES)
@@ -174,41 +136,8 @@ def test_repr():
             ValueError,
             "rows of G must sum to 0, got a sum of 2",
         ),
-        (lambda: vfrnn.gradient(LatentMesh.complete(3), torch.ones(4)), ValueError, "n = 3, got"),
-        (lambda: vfrnn.divergence(LatentMesh.complete(3), torch.ones(4, 1)), ValueError, "v must have shape"),
     ],
 )
 def test_bad_arguments_are_named(make, error, message):
     with pytest.raises(error, match=message):
         make()
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 17])
-@pytest.mark.parametrize(
-    ("init", "low", "high"), [("henaff", -math.pi, math.pi), ("cayley", -math.pi / 2, 0), ("zero", 0, 0)]
-)
-def test_initial_field_on_the_complete_mesh_is_exact(n, init, low, high):
-    mesh = LatentMesh(torch.rand(n).double() + 0.5, torch.rand(n * (n - 1) // 2).double() + 0.5)
-    v = torch.full((mesh.m, 1), math.nan, dtype=torch.float64)
-    torch.manual_seed(5)
-    init_field_(v, mesh, init)
-    torch.manual_seed(5)
-    angles = rotation_angles_(torch.empty(n // 2, dtype=torch.float64), init)
-    assert ((low <= angles) & (angles <= high)).all()
-    torch.testing.assert_close(vfrnn.field_generator(mesh, v)[0], block_diagonal_generator(angles, n))
-
-
-@pytest.mark.parametrize(("cells", "dim"), [(21, 1), (6, 2), (12, 4)])
-def test_initial_field_on_a_general_mesh_is_the_least_squares_solution(cells, dim):
-    mesh = LatentMesh.random(7, cells, dim, dtype=torch.float64)
-    S = skew_matrix(7, 2.0)
-    basis = torch.eye(cells * dim, dtype=torch.float64).reshape(-1, cells, dim)
-    A = vfrnn.field_generator(mesh, basis)[0].flatten(1).mT
-    exact = torch.linalg.pinv(A) @ S.flatten()
-    # Conjugate gradients stop at a normal residual of 2e-15; the solution loses at most the condition squared, 1e8.
-    torch.testing.assert_close(least_squares_field(mesh, S).flatten(), exact, rtol=1e-6, atol=1e-6)
-
-
-def test_unknown_initialisation_is_named():
-    with pytest.raises(ValueError, match="init must be one of 'henaff', 'cayley', 'zero', got 'haar'"):
-        init_field_(torch.zeros(3, 1), LatentMesh.complete(3), "haar")

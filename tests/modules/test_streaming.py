@@ -9,13 +9,12 @@ import torch
 
 import vfrnn
 from vfrnn import streaming
+from vfrnn.steps import FieldStep
 
 
 def reads_the_input(i, n, **options):
     # substeps given: planned ones depend on the inputs of the whole sequence
-    return vfrnn.VFRNN(
-        i, n, field="input", substeps=40, mesh=vfrnn.LatentMesh.random(n, cells=6, dim=2).double(), **options
-    )
+    return vfrnn.InputFieldRNN(i, n, substeps=40, mesh=vfrnn.LatentMesh.random(n, cells=6, dim=2).double(), **options)
 
 
 MODELS = (vfrnn.RNN, vfrnn.OrthogonalRNN, vfrnn.VFRNN, reads_the_input)
@@ -75,8 +74,8 @@ def test_a_changed_parameter_is_seen():
 @torch.no_grad()
 def test_dt_may_change_and_matrices_are_kept(monkeypatch):
     net, x, state = vfrnn.VFRNN(3, 5), torch.randn(4, 3), torch.randn(1, 4, 5)
-    computed, matrix = [], net._matrix
-    monkeypatch.setattr(net, "_matrix", lambda suffix, dt: computed.append(dt) or matrix(suffix, dt))
+    computed, matrix = [], FieldStep.matrix
+    monkeypatch.setattr(FieldStep, "matrix", lambda rule, layer, dt: computed.append(dt) or matrix(rule, layer, dt))
     for dt in (0.5, 2.0, 0.5, 2.0):
         torch.testing.assert_close(net.step(x, state, dt=dt)[0], net(x[None], state, dt=dt)[0][0])
     assert computed == [0.5, 0.5, 2.0, 2.0, 0.5, 2.0]  # the sequence calls compute theirs at every call
@@ -84,6 +83,33 @@ def test_dt_may_change_and_matrices_are_kept(monkeypatch):
         net.step(x, state, dt=float(dt))
     assert len(streaming._kept[net].matrices) == streaming._KEPT
     assert copy.deepcopy(net) not in streaming._kept
+
+
+@torch.no_grad()
+def test_a_changed_argument_is_seen():
+    net, x, state = vfrnn.VFRNN(3, 5), torch.randn(4, 3), torch.randn(1, 4, 5)
+    first, _ = net.step(x, state)
+    for name, value in (("dt", 0.5), ("exp_dtype", torch.float64), ("backend", "reference"), ("substeps", 2)):
+        setattr(net, name, value)
+        torch.testing.assert_close(net.step(x, state)[0], net(x[None], state)[0][0])
+    assert not torch.equal(net.step(x, state)[0], first)
+
+
+@torch.no_grad()
+def test_a_kept_matrix_is_computed_once_and_forgotten_with_its_tensors():
+    module, calls = torch.nn.Linear(2, 2), []
+
+    def kept(key):
+        return streaming.kept_matrix(module, key, lambda: calls.append(key) or module.weight * 2)
+
+    assert kept("a") is kept("a")
+    kept("b")
+    assert calls == ["a", "b"]
+    module.bias.add_(1)  # any tensor of the module counts
+    kept("a")
+    assert calls == ["a", "b", "a"]
+    with torch.enable_grad():
+        assert kept("a") is not kept("a")  # a graph serves one backward pass
 
 
 def test_errors():

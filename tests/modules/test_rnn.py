@@ -12,8 +12,6 @@ from torch.autograd import gradcheck
 import vfrnn
 from tests.cases import exact_exponential, relative_error
 from vfrnn import RNN, VFRNN, LatentMesh, OrthogonalRNN
-from vfrnn.init import block_diagonal_generator
-from vfrnn.rounding import round_step
 
 FIELD_NETWORKS = (VFRNN, OrthogonalRNN)
 
@@ -68,60 +66,6 @@ def test_same_seed_same_parameters_as_torch(options):
         states.append(network_type(3, 5, **options).state_dict())
     assert list(states[0]) == list(states[1])
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-
-
-def test_dropout_is_torchs():
-    theirs, ours = torch.nn.RNN(3, 5, 3, dropout=0.5), RNN(3, 5, 3, dropout=0.5)
-    ours.load_state_dict(theirs.state_dict())
-    x, outputs = torch.randn(4, 2, 3), []
-    for network in (theirs, ours):
-        torch.manual_seed(1)
-        outputs.append((network(x)[0], network.eval()(x)[0]))
-    for their, our in zip(*outputs, strict=True):
-        torch.testing.assert_close(our, their)
-    assert not torch.equal(*outputs[1])
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda rnn: rnn(torch.zeros(0, 2, 3)),
-        lambda rnn: rnn(torch.zeros(0, 3)),
-        lambda rnn: rnn(torch.zeros(5, 2, 4)),
-        lambda rnn: rnn(torch.zeros(5, 2, 3, 1)),
-        lambda rnn: rnn(torch.zeros(3)),
-        lambda rnn: rnn(torch.zeros(5, 2, 3, dtype=torch.float64)),
-        lambda rnn: rnn(torch.zeros(5, 2, 3), torch.zeros(1, 2, 5)),
-        lambda rnn: rnn(torch.zeros(5, 2, 3), torch.zeros(2, 4)),
-        lambda rnn: rnn(torch.zeros(5, 3), torch.zeros(1, 2, 4)),
-        lambda rnn: rnn(torch.zeros(5, 3), torch.zeros(2, 4)),
-        lambda rnn: type(rnn)(0, 4),
-        lambda rnn: type(rnn)(3, -1),
-        lambda rnn: type(rnn)(3.0, 4),
-        lambda rnn: type(rnn)(3, 4, 0),
-        lambda rnn: type(rnn)(3, 4, dropout=1.5),
-        lambda rnn: type(rnn)(3, 4, bias=1),
-        lambda rnn: type(rnn)(3, 4, proj_size=0),
-        lambda rnn: type(rnn)(3, 4, batch_first=None),
-        lambda rnn: type(rnn)(3, 4, dropout=0.5),
-    ],
-)
-def test_errors_are_torchs(call):
-    errors = []
-    for rnn in (torch.nn.RNN(3, 4), RNN(3, 4)):
-        with pytest.raises((RuntimeError, ValueError, TypeError, UserWarning)) as caught:
-            call(rnn)
-        errors.append((caught.type, str(caught.value)))
-    assert errors[0] == errors[1]
-
-
-@pytest.mark.parametrize("network_type", FIELD_NETWORKS)
-@pytest.mark.parametrize("n", [1, 2, 17])
-def test_shapes_are_torchs(network_type, n, backend):
-    options = {"num_layers": 2, "bidirectional": True, "batch_first": True}
-    theirs, ours = torch.nn.RNN(3, n, **options), network_type(3, n, backend=backend, **options)
-    for x in (torch.randn(2, 4, 3), torch.randn(4, 3), torch.randn(0, 4, 3)):
-        assert [t.shape for t in ours(x)] == [t.shape for t in theirs(x)]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 17, 190])
@@ -218,20 +162,6 @@ def test_the_norm_is_kept_over_100000_steps(exp_dtype, bound, init):
         for _ in range(10):
             output, h = network(x, h)
             assert (output.double().norm(dim=-1) / start - 1).abs().max() < bound
-
-
-@pytest.mark.parametrize("n", [1, 2, 17])
-def test_a_rounded_step_keeps_its_lengths_and_its_gradient(n):
-    angles = torch.linspace(0.5, 1.2, n // 2, dtype=torch.float64)
-    M = exact_exponential(block_diagonal_generator(angles, n)).requires_grad_()
-    R = round_step(M, torch.float32)
-    assert R.dtype == torch.float32
-    assert (R.double() - M).abs().max() < 1e-6  # a few roundings of entries below 1, 6e-8 each
-    plain, rounded = ((t.double().square().sum(0) - 1).abs().max() for t in (M.float(), R))
-    assert rounded <= plain
-    assert n < 17 or rounded < plain / 2
-    R.sum().backward()
-    assert torch.equal(M.grad, torch.ones_like(M))
 
 
 @pytest.mark.parametrize("network_type", FIELD_NETWORKS)
@@ -348,17 +278,6 @@ def test_meta_device_costs_nothing():
 def test_bad_arguments_are_named(options, error, message):
     with pytest.raises(error, match=message):
         VFRNN(3, 5, **options)
-
-
-def test_what_is_no_tensor_is_named():
-    with pytest.raises(TypeError, match="VFRNN: input must be a tensor or a PackedSequence, got list"):
-        VFRNN(3, 5)([0.0])
-    with pytest.raises(TypeError, match="VFRNN: hx must be a tensor, got list"):
-        VFRNN(3, 5)(torch.zeros(2, 3), [0.0])
-    with pytest.raises(ValueError, match=r"VFRNN hx dtype \(torch.float64\) does not match weight dtype"):
-        VFRNN(3, 5)(torch.zeros(2, 3), torch.zeros(1, 5, dtype=torch.float64))
-    with pytest.raises(ValueError, match="layer must be below num_layers = 1 and reverse needs bidirectional=True"):
-        VFRNN(3, 5).step_matrix(1)
 
 
 def test_a_generator_that_is_not_finite_is_an_error():

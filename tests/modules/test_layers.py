@@ -1,0 +1,121 @@
+"""What networks and cells share: sizes, names of parameters, arguments of the rule, and the checks of both."""
+
+import copy
+
+import pytest
+import torch
+
+import vfrnn
+from tests.cases import DTYPES
+from vfrnn import LatentMesh
+from vfrnn.layers import Recurrent
+from vfrnn.steps import FieldStep, InputFieldStep, PlainStep
+from vfrnn_kernels.activations import ACTIVATIONS, has_beta
+
+NETWORKS = {
+    "RNN": PlainStep(),
+    "VFRNN": FieldStep(shares_mesh=False),
+    "OrthogonalRNN": FieldStep(shares_mesh=False, divergence=False),
+    "InputFieldRNN": InputFieldStep(),
+}
+RULES = {f"{name}{kind}": rule for name, rule in NETWORKS.items() for kind in ("", "Cell")}
+EVERY = pytest.mark.parametrize("name", RULES)
+
+
+def module(name, hidden_size=5, **options):
+    if "InputField" in name:
+        options = {"mesh": LatentMesh.random(5, 4, dtype=options.get("dtype")), **options}
+    return getattr(vfrnn, name)(3, hidden_size, **options)
+
+
+@EVERY
+def test_a_module_has_its_rule(name):
+    one = module(name)
+    assert isinstance(one, Recurrent)
+    assert one.rule == RULES[name]
+    assert "rule" not in dict(one.named_modules())
+    assert one.suffixes == ([""] if "Cell" in name else ["_l0"])
+    assert one.weight_names == [[key for key, _ in one.named_parameters(recurse=False)]]
+
+
+@EVERY
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation(name, activation):
+    one = module(name, nonlinearity=activation)
+    assert ("beta" + one.suffixes[0] in one.state_dict()) == has_beta(activation)
+    result = one(torch.randn(2, 3))
+    assert all(value.isfinite().all() for value in (result if isinstance(result, tuple) else [result]))
+    default = "tanh" if isinstance(one.rule, PlainStep) else "modrelu"
+    assert module(name).nonlinearity == one.rule.default_nonlinearity == default
+    named = activation != default and name != "RNN"  # torch.nn.RNN does not name its own
+    assert (f"nonlinearity={activation}" in repr(one)) == named
+
+
+@EVERY
+def test_bad_arguments_are_named(name):
+    names = [repr(activation) for activation in ACTIVATIONS]
+    with pytest.raises(ValueError, match="Unknown nonlinearity 'gelu'") as caught:
+        module(name, nonlinearity="gelu")
+    assert str(caught.value).endswith(f"Select from {', '.join(names[:-1])} or {names[-1]}.")
+    with pytest.raises(ValueError, match="hidden_size must be greater than zero"):
+        module(name, 0)
+    for size in (2.0, True):
+        with pytest.raises(TypeError, match=f"hidden_size should be of type int, got: {type(size).__name__}"):
+            module(name, size)
+    with pytest.raises(ValueError, match=r"backend must be one of .* got 'fast'"):
+        module(name, backend="fast")
+    if not isinstance(RULES[name], PlainStep):
+        with pytest.raises(ValueError, match="mesh must have n = hidden_size = 5 nodes, got 4"):
+            module(name, mesh=LatentMesh.random(4, 3))
+        with pytest.raises(TypeError, match="mesh must be a LatentMesh, got str"):
+            module(name, mesh="complete")
+
+
+@pytest.mark.parametrize("name", [name for name, rule in RULES.items() if not isinstance(rule, PlainStep)])
+def test_arguments_of_the_rule_can_be_set(name):
+    one = module(name)
+    other, shallow = copy.deepcopy(one), copy.copy(one)
+    for argument, value in (("dt", 0.5), ("substeps", 3), ("init", "zero"), ("volume_preserving", True)):
+        setattr(one, argument, value)
+        assert getattr(one, argument) == getattr(one.rule, argument) == value
+    assert other.dt == shallow.dt == 1.0
+    with pytest.raises(ValueError, match="dt must be finite, got nan"):
+        one.dt = float("nan")
+    with pytest.raises(TypeError, match="substeps must be an int, got str"):
+        one.substeps = "many"
+    assert (one.dt, one.substeps) == (0.5, 3)
+    x = torch.randn(2, 3)
+    fresh = module(name, dt=0.5, mesh=copy.deepcopy(one.mesh)) if "InputField" in name else module(name, dt=0.5)
+    fresh.load_state_dict(other.state_dict())
+    other.dt = 0.5
+    first, second = (m(x) for m in (fresh, other))
+    assert all(map(torch.equal, first, second))
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_dtype_is_that_of_the_parameters(name, dtype):
+    one = module(name, dtype=dtype)
+    wrong = torch.float64 if dtype == torch.float32 else torch.float32
+    with pytest.raises(ValueError, match=rf"{name} input dtype \({wrong}\) does not match weight dtype \({dtype}\)"):
+        one(torch.zeros(2, 3, dtype=wrong))
+    for key in one.weight_names[0]:
+        torch.nn.utils.parametrize.register_parametrization(one, key, torch.nn.Identity())
+    assert one._dtype() == dtype  # also where no parameter is the module's own
+
+
+@EVERY
+def test_replicas_for_data_parallel_compute_the_same(name):
+    """torch.nn.DataParallel copies a module's attributes and gives the copy tensors in place of parameters."""
+    mesh = LatentMesh.random(5, 4, learn=("b", "G"))
+    one, x = module(name, **({} if RULES[name] == PlainStep() else {"mesh": mesh})), torch.randn(2, 3)
+    replica = one._replicate_for_data_parallel()
+    for key, child in one.named_children():
+        replica._modules[key] = child._replicate_for_data_parallel()
+    for copied, original in zip(replica.modules(), one.modules(), strict=True):
+        for key, parameter in original.named_parameters(recurse=False):
+            setattr(copied, key, parameter.detach().clone())
+    assert not list(replica.parameters())
+    assert all(map(torch.equal, one(x), replica(x)))
+    if name in ("VFRNN", "OrthogonalRNN"):
+        assert all(map(torch.equal, one(x, dt=torch.ones(2)), replica(x, dt=torch.ones(2))))
