@@ -151,7 +151,7 @@ def test_norms(backend, name, norm):
     assert_right(CASES[name](9, norm=norm), backend)
 
 
-@pytest.mark.parametrize("name", quick(CASES, *FEW, "spectral_recurrence", "strang_step", "field_flow"))
+@pytest.mark.parametrize("name", quick(CASES, *FEW, "spectral_recurrence", "strang_step"))
 def test_only_what_is_needed(backend, name):
     case = small_case(name, 11)
     leaves = case.leaves()

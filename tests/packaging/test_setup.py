@@ -10,6 +10,8 @@ import pybind11
 import pytest
 import torch
 
+from tests.cases import quick
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 RUN = "import runpy, sys; sys.argv = ['setup.py', 'build_ext']; {before}; runpy.run_path('setup.py')"
@@ -128,7 +130,7 @@ def test_cmake_by_itself_names_what_is_wrong(tmp_path):
     assert "VFRNN_CUDA must be AUTO, ON, OFF or EMULATED, got MAYBE" in " ".join(found.stderr.split())
 
 
-@pytest.mark.parametrize("cuda_torch", [False, True])
+@pytest.mark.parametrize("cuda_torch", quick([False, True], False))
 def test_without_nvcc_the_cpu_build_happens_and_says_so(tmp_path, cuda_torch):
     """Beside a CPU build of torch nobody expects CUDA kernels; beside a CUDA build nvcc is what is missing."""
     stand_in = tmp_path / "torch"

