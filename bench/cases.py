@@ -113,6 +113,7 @@ def training_step_case(
 
 
 def exponential_case(e: Exponential, on: Setting) -> Case:
+    """exp(S) and its gradient, whose skew-symmetric part is compared."""
     return _case(
         e, EXPONENTIAL, on, functools.partial(exponential_providers, e, on),
         exact=functools.partial(exponential_exact, e, on), compared=skew,
@@ -120,9 +121,8 @@ def exponential_case(e: Exponential, on: Setting) -> Case:
 
 
 def field_case(w: Field, on: Setting) -> Case:
-    return _case(
-        w, FIELD, on, functools.partial(field_providers, w, on), exact=functools.partial(field_exact, w, on)
-    )  # fmt: skip
+    """An op of fields beside its formulas in PyTorch."""
+    return _case(w, FIELD, on, functools.partial(field_providers, w, on), exact=functools.partial(field_exact, w, on))
 
 
 # ---- the suite -------------------------------------------------------------------------------------------------------

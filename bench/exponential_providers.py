@@ -34,9 +34,9 @@ def exponential_providers(e: Exponential, on: Setting) -> Providers:
 
 
 def exponential_exact(e: Exponential, on: Setting) -> Results:
+    """Q and the skew-symmetric part of the gradient, in float64 by torch.matrix_exp."""
     tensors, grads = e.inputs(on.device)
-    doubles = ({name: t.double() for name, t in given.items()} for given in (tensors, grads))
-    S, grad = doubles
+    S, grad = ({name: t.double() for name, t in given.items()} for given in (tensors, grads))
     return skew(differentiated(_matrix_exp, S, "S", grad, 0.0).runs[STEP]())
 
 
