@@ -77,7 +77,8 @@ def recurrence_providers(w: Sequence, on: Setting, update: bool = True) -> Provi
         layer = library_layer(w, on)
 
         def forward(x: Tensor) -> Tensor:
-            torch.backends.cudnn.allow_tf32 = tf32
+            if on.device.type == "cuda":
+                torch.backends.cudnn.allow_tf32 = tf32
             return layer(x)[0]
 
         limit = TF32_LIMIT if tf32 and float32_on_gpu else on.limit

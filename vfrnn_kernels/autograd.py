@@ -33,11 +33,11 @@ class Kernels:
 
     Attributes:
         op: its declaration.
-        forward: `(*inputs, *constants) -> outputs + kept`.
+        forward: `(*inputs, *constants) -> outputs + saved`.
         traced: the same, differentiable: what torch.compile and torch.export trace.
-        backward: `(*grad_outputs, *inputs, *outputs, *kept, *constants, needs) -> one gradient per input`; bit k of
+        backward: `(*grad_outputs, *inputs, *outputs, *saved, *constants, needs) -> one gradient per input`; bit k of
             `needs` asks for the k-th (the convention of csrc/ops.cpp).
-        inputs, outputs, kept: how many there are of each.
+        inputs, outputs, saved: how many there are of each.
     """
 
     op: Op
@@ -46,7 +46,7 @@ class Kernels:
     backward: Callable[..., Gradients]
     inputs: int
     outputs: int
-    kept: int
+    saved: int
 
 
 BACKENDS = ("cpu", "cuda", "triton", "reference")  # "cpu" and "cuda": one library op, two devices
@@ -57,12 +57,12 @@ def differentiable(op: Op) -> dict[str, Callable[..., Tensors]]:
     """The op as one differentiable function per backend, each `(*inputs, *constants) -> results`."""
     name = op.name
     if op.composed is not None:
-        define_ops(op, name, op.kept, lambda: op.composed)
+        define_ops(op, name, op.saved, lambda: op.composed)
     elif HAS_SCHEMAS:
-        register_fakes(op, op.kept)
+        register_fakes(op, op.saved)
     if op.composed_on_cuda is not None and CUDA_LIBRARY_MISSING is None:
-        implement_ops(op, op.kept, lambda: op.composed_on_cuda, "CPU" if CUDA_EMULATED else "CUDA")
-    define_ops(op, f"{name}_triton", op.kept_on("triton"), lambda: op.triton or triton_kernels(name))
+        implement_ops(op, op.saved, lambda: op.composed_on_cuda, "CPU" if CUDA_EMULATED else "CUDA")
+    define_ops(op, f"{name}_triton", op.saved_on("triton"), lambda: op.triton or triton_kernels(name))
 
     def plain_backward(*args: Any) -> Gradients:
         return op.reference_backward(*args[:-1])
@@ -70,8 +70,8 @@ def differentiable(op: Op) -> dict[str, Callable[..., Tensors]]:
     inputs, outputs = len(op.inputs), len(op.outputs)
     for backend, library_name in (("cpu", name), ("cuda", name), ("triton", f"{name}_triton")):
         forward, traced = _below_autograd(library_name), _library(library_name)
-        backward, kept = _library(f"{library_name}_backward"), len(op.kept_on(backend).tensors)
-        _KERNELS[f"{name}:{backend}"] = Kernels(op, forward, traced, backward, inputs, outputs, kept)
+        backward, saved = _library(f"{library_name}_backward"), len(op.saved_on(backend).tensors)
+        _KERNELS[f"{name}:{backend}"] = Kernels(op, forward, traced, backward, inputs, outputs, saved)
     reference = op.reference
     _KERNELS[f"{name}:reference"] = Kernels(op, reference, reference, plain_backward, inputs, outputs, 0)
     if HAS_SCHEMAS:
@@ -150,7 +150,7 @@ class KernelFunction(DirectFunction):
         tensors = args[1 : 1 + kernels.inputs]
         ctx.save_for_backward(*tensors, *results)
         ctx.save_for_forward(*tensors)
-        if kernels.kept:
+        if kernels.saved:
             ctx.mark_non_differentiable(*results[kernels.outputs :])
         ctx.set_materialize_grads(False)  # not for `saved`; for the outputs in backward
         ctx.key, ctx.constants = args[0], args[1 + kernels.inputs :]
@@ -175,7 +175,7 @@ class KernelFunction(DirectFunction):
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Gradients:
         kernels = _KERNELS[ctx.key]
         found = _tangents(_reference(ctx), ctx.saved_tensors, tangents[: kernels.inputs])
-        return (*found, *[None for _ in range(kernels.kept)])
+        return (*found, *[None for _ in range(kernels.saved)])
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensors, tuple[int, ...]]:
@@ -195,7 +195,7 @@ class KernelBackward(DirectFunction):
     @staticmethod
     def setup_context(ctx: Any, args: tuple[Any, ...], gradients: Tensors) -> None:
         kernels = _KERNELS[args[0]]
-        first_constant = 1 + 2 * kernels.outputs + kernels.inputs + kernels.kept
+        first_constant = 1 + 2 * kernels.outputs + kernels.inputs + kernels.saved
         tensors = args[1 : 1 + kernels.outputs + kernels.inputs]
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)

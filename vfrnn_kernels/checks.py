@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 
 import torch
@@ -154,53 +153,3 @@ def check_mesh_gradient(b: Tensor, w: Tensor, G: Tensor | None) -> None:
     check_rank("G", G, "(m, d, n)", 3)
     m = w.shape[0]
     check_shape("G", G, "(m, d, n)", (m, G.shape[1], n), m=m, n=n)
-
-
-def values_wanted(device: torch.device) -> bool:
-    """Whether values on this device are checked: on the CPU always; elsewhere, where reading them costs a
-    synchronisation, only if VFRNN_CHECK_VALUES=1 asks for it."""
-    return device.type == "cpu" or (device.type != "meta" and os.environ.get("VFRNN_CHECK_VALUES") == "1")
-
-
-def values_readable(tensor: Tensor) -> bool:
-    """Whether Python may look at the values: they are wanted, and neither traced by a compiler nor mapped over."""
-    if torch.compiler.is_compiling() or not values_wanted(tensor.device):
-        return False
-    functorch = torch._C._functorch
-    while functorch.is_functorch_wrapped_tensor(tensor):
-        if functorch.is_batchedtensor(tensor):
-            return False
-        tensor = functorch.get_unwrapped(tensor)
-    return type(tensor) in (Tensor, torch.nn.Parameter)
-
-
-def check_mesh_values(b: Tensor, w: Tensor, v: Tensor) -> None:
-    """b and w are positive and v is finite, where the values may be read.
-
-    Raises:
-        RuntimeError: they are not.
-    """
-    if not values_readable(v):
-        return
-    for name, weights in (("b", b), ("w", w)):
-        if not bool((weights.detach() > 0).all() and torch.isfinite(weights.detach()).all()):
-            raise RuntimeError(f"{name} must be positive and finite")
-    if not bool(torch.isfinite(v.detach()).all()):
-        raise RuntimeError("v must be finite, got NaN or infinity")
-
-
-def check_skew(S: Tensor) -> None:
-    """S is finite and skew-symmetric up to the square root of its precision.
-
-    Raises:
-        RuntimeError: it is not.
-    """
-    S = S.detach()
-    if S.numel() == 0:
-        return
-    if not bool(torch.isfinite(S).all()):
-        raise RuntimeError("S must be finite, but it holds NaN or infinity")
-    defect = (S + S.mT).abs().amax((-2, -1))
-    wrong = defect > math.sqrt(torch.finfo(S.dtype).eps) * S.abs().amax((-2, -1))
-    if bool(wrong.any()):
-        raise RuntimeError(f"S must be skew-symmetric, S = -S^T, but max |S + S^T| = {float(defect[wrong].max()):.3g}")

@@ -123,7 +123,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Kept:
+class Saved:
     """What a forward returns beside its results, for its backward.
 
     `sizes` gives the letters that no input has, from the sizes of the inputs and all arguments.
@@ -142,7 +142,7 @@ class Op:
         inputs, constants, outputs: its arguments and results, in the order of the schema.
         reference: the op in plain differentiable PyTorch, `(*inputs, *constants) -> outputs`.
         reference_backward: `(*grad_outputs, *inputs, *outputs, *constants) -> one gradient per input`.
-        kept: what the library op keeps for its backward; `kept_by_triton`, where the Triton kernels keep other things.
+        saved: what the library op keeps for its backward; `saved_by_triton`, where the Triton kernels save others.
         serves: what each compiled backend computes in.
         largest_n: of each backend that has one.
         sample: `(n, **variation) -> Sample`: small arguments of the op's Python function.
@@ -167,8 +167,8 @@ class Op:
     serves: Mapping[str, tuple[torch.dtype, ...]]
     sample: Callable[..., Sample]
     variations: Callable[[int, Sequence[torch.dtype]], Iterator[dict[str, Any]]] = lambda n, dtypes: iter([{}])
-    kept: Kept = Kept()
-    kept_by_triton: Kept | None = None
+    saved: Saved = Saved()
+    saved_by_triton: Saved | None = None
     largest_n: Mapping[str, int] = field(default_factory=dict)
     route_sizes: tuple[int, ...] = (17,)
     composed: Any = None
@@ -186,20 +186,20 @@ class Op:
         object.__setattr__(self, "input_names", tuple(t.name for t in self.inputs))
         object.__setattr__(self, "by_name", {t.name: t for t in self.inputs})
 
-    def kept_on(self, backend: str) -> Kept:
+    def saved_on(self, backend: str) -> Saved:
         """What the forward of a backend keeps for its backward; the reference keeps nothing."""
         if backend == "reference":
-            return Kept()
-        return self.kept_by_triton or self.kept if backend == "triton" else self.kept
+            return Saved()
+        return self.saved_by_triton or self.saved if backend == "triton" else self.saved
 
     def index(self, name: str) -> int:
         """The place of an input."""
         return self.input_names.index(name)
 
-    def schemas(self, library_name: str, kept: Kept) -> tuple[str, str]:
+    def schemas(self, library_name: str, saved: Saved) -> tuple[str, str]:
         """The schemas of the library op and of its backward."""
         inputs, constants = [t.schema for t in self.inputs], [c.schema for c in self.constants]
-        results = [t.schema for t in (*self.outputs, *kept.tensors)]
+        results = [t.schema for t in (*self.outputs, *saved.tensors)]
         one = results[0].split()[0] if len(results) == 1 else f"({', '.join(results)})"
         grads = [f"Tensor grad_{t.name}" for t in self.outputs]
         backward = [*grads, *inputs, *results, *constants, "int needs"]
@@ -240,11 +240,11 @@ class Op:
                 found.update(zip(declared.shape.split(), tensor.shape, strict=True))
         return found
 
-    def empty_results(self, kept: Kept, *arguments: Any) -> Tensors:
+    def empty_results(self, saved: Saved, *arguments: Any) -> Tensors:
         """Results of the right shapes and dtypes, unwritten: what a fake kernel returns."""
         tensors = dict(zip(self.input_names, arguments, strict=False))
         sizes = self.sizes(arguments)
-        sizes |= kept.sizes(sizes, arguments)
+        sizes |= saved.sizes(sizes, arguments)
 
         def empty(t: T) -> Tensor:
             shape = [int(letter) if letter.isdigit() else sizes[letter] for letter in t.shape.split()]
@@ -252,7 +252,7 @@ class Op:
                 return arguments[0].new_empty(shape, dtype=t.like)
             return (arguments[0] if t.like is None else tensors[t.like]).new_empty(shape)
 
-        return tuple(empty(t) for t in (*self.outputs, *kept.tensors))
+        return tuple(empty(t) for t in (*self.outputs, *saved.tensors))
 
     def places(self, needs: int) -> list[int]:
         """The places of the inputs whose gradients are asked for: bit k of `needs` is the k-th."""

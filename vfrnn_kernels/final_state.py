@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vfrnn_kernels.autograd import differentiable, kernels_of
-from vfrnn_kernels.declaration import Constant, Gradients, Kept, Op, Sizes, T, Tensors
+from vfrnn_kernels.declaration import Constant, Gradients, Op, Saved, Sizes, T, Tensors
 
 #: Numbers of a chunk's states below which a call would take longer to make than to run.
 LEAST_NUMBERS = 1 << 20
@@ -78,8 +78,8 @@ def final_state(op: Op) -> dict[str, Callable[..., Tensors]]:
         name=name,
         constants=(*op.constants, Constant("reversible", "bool"), Constant("chunk", "int")),
         outputs=(T("h_T", "B n", like=state),),
-        kept=Kept((T("between", "chunks B n", like=state),), chunks),
-        kept_by_triton=None,
+        saved=Saved((T("between", "chunks B n", like=state),), chunks),
+        saved_by_triton=None,
         reference=whole,
         reference_backward=whole_backward,
         composed=on("cpu"),

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from vfrnn_kernels.declaration import Kept, Op, Tensors
+from vfrnn_kernels.declaration import Op, Saved, Tensors
 
 #: Where Python registers what the ops do.
 library = torch.library.Library("vfrnn_kernels", "FRAGMENT")
@@ -27,25 +27,25 @@ def triton_kernels(op: str) -> Any:
     return importlib.import_module(f"vfrnn_kernels.{op}.triton_kernels")
 
 
-def define_ops(op: Op, library_name: str, kept: Kept, module: Callable[[], Any]) -> None:
+def define_ops(op: Op, library_name: str, saved: Saved, module: Callable[[], Any]) -> None:
     """Declares a library op and its backward: the functions `<op>` and `<op>_backward` of what `module` returns."""
-    forward, backward = _functions(op, kept, module)
-    schema, backward_schema = op.schemas(library_name, kept)
-    results = len(op.outputs) + len(kept.tensors)
-    _define(library_name, schema, results, forward, lambda *args: op.empty_results(kept, *args))
+    forward, backward = _functions(op, saved, module)
+    schema, backward_schema = op.schemas(library_name, saved)
+    results = len(op.outputs) + len(saved.tensors)
+    _define(library_name, schema, results, forward, lambda *args: op.empty_results(saved, *args))
     _define(f"{library_name}_backward", backward_schema, len(op.inputs), backward, backward_fake(op))
 
 
-def implement_ops(op: Op, kept: Kept, module: Callable[[], Any], key: str) -> None:
+def implement_ops(op: Op, saved: Saved, module: Callable[[], Any], key: str) -> None:
     """Makes the functions `<op>` and `<op>_backward` of what `module` returns the kernels of the library ops of these
     names, which csrc/ops.cpp declares, at a dispatch key."""
-    for name, run in zip((op.name, f"{op.name}_backward"), _functions(op, kept, module), strict=True):
+    for name, run in zip((op.name, f"{op.name}_backward"), _functions(op, saved, module), strict=True):
         library.impl(name, run, key)
 
 
-def register_fakes(op: Op, kept: Kept) -> None:
+def register_fakes(op: Op, saved: Saved) -> None:
     """Gives the library ops of csrc/ops.cpp their fake kernels."""
-    fake = _as_schema(lambda *args: op.empty_results(kept, *args), len(op.outputs) + len(kept.tensors))
+    fake = _as_schema(lambda *args: op.empty_results(saved, *args), len(op.outputs) + len(saved.tensors))
     torch.library.register_fake(f"vfrnn_kernels::{op.name}")(fake)
     torch.library.register_fake(f"vfrnn_kernels::{op.name}_backward")(_as_schema(backward_fake(op), len(op.inputs)))
 
@@ -55,10 +55,12 @@ def _as_schema(run: Callable[..., Tensors], results: int) -> Callable[..., Any]:
     return (lambda *args: run(*args)[0]) if results == 1 else run
 
 
-def _functions(op: Op, kept: Kept, module: Callable[[], Any]) -> tuple[Callable[..., Tensors], Callable[..., Tensors]]:
+def _functions(
+    op: Op, saved: Saved, module: Callable[[], Any]
+) -> tuple[Callable[..., Tensors], Callable[..., Tensors]]:
     """The op and its backward as library ops run them."""
     names = [*op.input_names, *(c.name for c in op.constants)]
-    results = [t.name for t in (*op.outputs, *kept.tensors)]
+    results = [t.name for t in (*op.outputs, *saved.tensors)]
     grads = [f"grad_{t.name}" for t in op.outputs]
     backward_names = [*grads, *op.input_names, *results, *(c.name for c in op.constants)]
 

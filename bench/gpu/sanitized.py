@@ -14,7 +14,7 @@ from vfrnn_kernels.declaration import OPS
 from vfrnn_kernels.dispatch import get_backend, refusal
 from vfrnn_kernels.loader import CUDA_EMULATED
 
-DEVICE = torch.device("cpu" if CUDA_EMULATED else "cuda")
+DEVICE, BACKEND = torch.device("cpu" if CUDA_EMULATED else "cuda"), "cuda"
 #: The recurrence takes the route that the environment names, at these sizes and in these types.
 ROUTES = {"cta": (33, 190), "cluster": (300,), "steps": (33,)}
 DTYPES = (torch.float32, torch.bfloat16)
@@ -25,13 +25,14 @@ def run(op: str, n: int, **variation: Any) -> None:
     sample = OPS[op].sample(n, **variation)
     arguments = {k: t.to(DEVICE) if isinstance(t, torch.Tensor) else t for k, t in sample.arguments.items()}
     leaves = [arguments[name].requires_grad_() for name in sample.leaves]
-    outputs = OPS[op].function(**arguments, backend="cuda")
+    outputs = OPS[op].function(**arguments, backend=BACKEND)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     found = torch.autograd.grad(outputs, leaves, [torch.ones_like(output) for output in outputs])
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
     words = ", ".join(f"{name} {value}" for name, value in variation.items())
-    print(f"{op} n {n} {words}", all(bool(t.isfinite().all()) for t in found), flush=True)
+    finite = all(bool(t.isfinite().all()) for t in found)
+    print(f"{op} n {n} {words}: {'finite' if finite else 'NOT FINITE'}", flush=True)
 
 
 def variations(op: str, n: int) -> Iterator[dict[str, Any]]:
@@ -46,7 +47,7 @@ def main() -> None:
     """Every op by every route, and the recurrence in every type."""
     torch.manual_seed(0)
     for op, declared in OPS.items():
-        if op == "recurrence" or refusal(get_backend("cuda"), op, DEVICE, torch.float32) is not None:
+        if op == "recurrence" or refusal(get_backend(BACKEND), op, DEVICE, torch.float32) is not None:
             continue
         for n in declared.route_sizes:
             for variation in variations(op, n) if n < 64 else ({},):

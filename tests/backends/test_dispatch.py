@@ -29,7 +29,10 @@ def test_a_backend_from_the_environment_is_obeyed_and_named(monkeypatch):
 
 def test_automatic_choice_is_compiled_where_it_can_be():
     assert select_backend("recurrence", None, [torch.zeros(1)]) == "cpu"
-    assert select_backend("recurrence", None, [torch.zeros(1, dtype=torch.bfloat16)]) == "reference"
+    with pytest.warns(
+        RuntimeWarning, match=r"recurrence runs on plain PyTorch \(slow\); cpu: it computes recurrence in"
+    ):
+        assert select_backend("recurrence", None, [torch.zeros(1, dtype=torch.bfloat16)]) == "reference"
 
 
 @pytest.mark.parametrize("chosen", ["cuda", "triton"])
@@ -43,8 +46,7 @@ def test_without_compiled_kernels_the_reference_serves_and_says_so(monkeypatch):
     monkeypatch.delenv("VFRNN_BACKEND", raising=False)
     absent = Backend("cpu", "not built: gone", lambda op, device, dtype, n: None)
     monkeypatch.setattr(dispatch, "BACKENDS", (absent, *dispatch.BACKENDS[1:]))
-    monkeypatch.setattr(dispatch, "CPU_LIBRARY_MISSING", "not built: gone")
-    with pytest.warns(RuntimeWarning, match=r"plain PyTorch \(slow\): the CPU kernels are not built: gone"):
+    with pytest.warns(RuntimeWarning, match=r"recurrence runs on plain PyTorch \(slow\); cpu: not built: gone"):
         assert select_backend("recurrence", None, [torch.zeros(1)]) == "reference"
     with pytest.raises(RuntimeError, match=r"backend 'cpu' \(from backend\) cannot serve this call: not built: gone"):
         select_backend("recurrence", "cpu", [torch.zeros(1)])
@@ -52,5 +54,7 @@ def test_without_compiled_kernels_the_reference_serves_and_says_so(monkeypatch):
 
 def test_the_first_tensor_that_is_given_decides():
     assert select_backend("recurrence", None, [None, torch.zeros(1)]) == "cpu"
-    assert select_backend("recurrence", None, [torch.zeros(1)], dtype=torch.bfloat16) == "reference"
+    assert select_backend("recurrence", "reference", [torch.zeros(1)], dtype=torch.bfloat16) == "reference"
+    with pytest.raises(RuntimeError, match=r"got torch.bfloat16"):
+        select_backend("recurrence", "cpu", [torch.zeros(1)], dtype=torch.bfloat16)
     assert select_backend("recurrence", None, [torch.zeros(1, device="meta")]) == "cpu"

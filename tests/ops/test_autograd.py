@@ -7,6 +7,7 @@ import torch
 
 from vfrnn_kernels import autograd, field_generator, recurrence
 from vfrnn_kernels.autograd import kernels_of
+from vfrnn_kernels.declaration import OPS
 
 F64 = torch.float64
 
@@ -20,7 +21,7 @@ def leaves():
 @pytest.fixture
 def asked(monkeypatch):
     """Every `needs` that the backward of recurrence on the CPU is called with."""
-    kernels, found = kernels_of("recurrence:cpu"), []
+    kernels, found = kernels_of(OPS["recurrence"], "cpu"), []
 
     def backward(*args):
         found.append(args[-1])

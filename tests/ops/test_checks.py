@@ -32,11 +32,6 @@ X = torch.zeros(3, 2)
             ValueError,
             "N and G must both be given or both be None, got N alone",
         ),
-        (
-            lambda: checks.check_mesh_values(-torch.ones(2), torch.ones(1), torch.ones(1, 1)),
-            RuntimeError,
-            "b must be positive and finite",
-        ),
     ],
 )
 def test_what_is_refused(call, error, message):
@@ -67,20 +62,3 @@ def test_batches_become_one_dimension_and_back():
     one = torch.zeros(5, 3)
     assert checks.as_batch(one, (5,), 3) is one
     assert checks.from_batch(one, (5,)) is one
-
-
-def test_values_on_a_device_are_checked_on_request_only(monkeypatch):
-    assert checks.values_wanted(torch.device("cpu"))
-    assert not checks.values_wanted(torch.device("cuda"))
-    monkeypatch.setenv("VFRNN_CHECK_VALUES", "1")
-    assert checks.values_wanted(torch.device("cuda"))
-    assert not checks.values_wanted(torch.device("meta"))
-
-
-def test_values_that_are_mapped_over_are_not_read():
-    seen = []
-    torch.func.vmap(lambda x: (seen.append(checks.values_readable(x)), x)[1])(X)
-    torch.func.grad(lambda x: (seen.append(checks.values_readable(x)), x.sum())[1])(X)
-    assert seen == [False, True]
-    assert checks.values_readable(torch.nn.Parameter(X))
-    assert not checks.values_readable(X.to("meta"))

@@ -36,9 +36,9 @@ def library_arguments(op, sample, backend):
 
 @pytest.mark.parametrize("op", OPS.values(), ids=list(OPS))
 def test_the_schemas_are_those_of_the_library(op):
-    for library_name, kept in ((op.name, op.kept), (f"{op.name}_triton", op.kept_on("triton"))):
+    for library_name, saved in ((op.name, op.saved), (f"{op.name}_triton", op.saved_on("triton"))):
         names = (library_name, f"{library_name}_backward")
-        for name, schema in zip(names, op.schemas(library_name, kept), strict=True):
+        for name, schema in zip(names, op.schemas(library_name, saved), strict=True):
             declared = torch._C.parse_schema(f"vfrnn_kernels::{schema}")
             assert str(declared) == str(getattr(torch.ops.vfrnn_kernels, name).default._schema)
 
@@ -65,9 +65,9 @@ def test_fakes_have_the_shapes_of_the_results(name, backend):
     arguments = library_arguments(op, op.sample(6), backend)
     kernels = kernels_of(op, backend)
     results = kernels.forward(*arguments)
-    fakes = op.empty_results(op.kept_on(backend), *arguments)
+    fakes = op.empty_results(op.saved_on(backend), *arguments)
     assert [(t.shape, t.dtype) for t in results] == [(t.shape, t.dtype) for t in fakes]
-    assert len(results) == kernels.outputs + kernels.kept
+    assert len(results) == kernels.outputs + kernels.saved
 
 
 @pytest.mark.parametrize(("name", "backend"), SERVED)

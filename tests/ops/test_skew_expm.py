@@ -20,7 +20,7 @@ from tests.cases import (
     skew_matrix,
 )
 from vfrnn_kernels.skew_expm import skew_expm, skew_expm_reference
-from vfrnn_kernels.skew_expm.op import kept_sizes
+from vfrnn_kernels.skew_expm.op import saved_sizes
 from vfrnn_kernels.skew_expm.reference_coefficients import MAX_SQUARINGS, scheme
 
 NORMS = (0, 1e-4, 1, math.pi, 10, 50, 1000)
@@ -230,7 +230,7 @@ def test_the_same_input_gives_the_same_bits_and_backward_may_run_twice(backend):
 def test_library_ops(dtype, norm):
     S, dt = skew_matrix(4, norm, dtype=dtype).expand(2, 4, 4).contiguous(), torch.tensor([1.0, 0.5], dtype=dtype)
     Q, saved = torch.ops.vfrnn_kernels.skew_expm(S, dt)
-    assert saved.shape[1] == kept_sizes({}, (S,))["L"]
+    assert saved.shape[1] == saved_sizes({}, (S,))["L"]
     # test_aot_dispatch compares every entry of `saved`: few squarings leave some levels unwritten, norm 500 none
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     everything = (*checks, "test_aot_dispatch_dynamic")

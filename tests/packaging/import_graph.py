@@ -120,13 +120,18 @@ def circles(found: list[Import], known: dict[str, Path]) -> list[list[str]]:
     return sorted(result)
 
 
+def is_reference(module: str) -> bool:
+    """Whether the module is `reference`, or belongs to references, as `reference_plan`."""
+    return module.rpartition(".")[2].startswith("reference")
+
+
 def impure_references(found: list[Import], allowed: set[str]) -> list[Import]:
-    """Imports of a module called `reference` that are neither references, nor torch, nor among `allowed`."""
+    """Imports of references that are neither references, nor torch, nor among `allowed`."""
     return [
         edge
         for edge in found
-        if edge.source.endswith(".reference")
-        and not edge.target.endswith(".reference")
+        if is_reference(edge.source)
+        and not is_reference(edge.target)
         and edge.target.split(".")[0] not in {"torch", *allowed}
     ]
 
@@ -137,7 +142,7 @@ def borrowed_references(found: list[Import]) -> list[Import]:
     return [
         edge
         for edge in found
-        if edge.target.endswith(".reference")
-        and not edge.source.endswith(".reference")
-        and edge.source not in (edge.target.removesuffix("reference") + "op", edge.target.removesuffix(".reference"))
+        if is_reference(edge.target)
+        and not is_reference(edge.source)
+        and edge.source not in (edge.target.rpartition(".")[0] + ".op", edge.target.rpartition(".")[0])
     ]

@@ -11,7 +11,7 @@ from torch import Tensor
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
 from vfrnn_kernels.checks import as_scalar_tensor, check_positive_int
-from vfrnn_kernels.declaration import REAL, Constant, Kept, Op, Sample, T, declare
+from vfrnn_kernels.declaration import REAL, Constant, Op, Sample, Saved, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.field_flow.reference import field_flow_backward_reference, field_flow_reference
 from vfrnn_kernels.field_generator.op import random_mesh
@@ -138,8 +138,8 @@ OP = declare(
         ),
         constants=(Constant("volume_preserving", "bool"), Constant("order", "int"), Constant("substeps", "int")),
         outputs=(T("moved", "B n"),),
-        kept=Kept((T("taken", ""),)),
-        kept_by_triton=Kept((T("taken", "1", like=torch.int32),)),
+        saved=Saved((T("taken", ""),)),
+        saved_by_triton=Saved((T("taken", "1", like=torch.int32),)),
         reference=field_flow_reference,
         reference_backward=field_flow_backward_reference,
         serves={"cpu": REAL, "cuda": (torch.float32,), "triton": (torch.float32,)},

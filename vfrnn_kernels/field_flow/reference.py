@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vfrnn_kernels.checks import check_mesh_values, values_readable
 from vfrnn_kernels.field_flow.reference_plan import check_substeps, planned_substeps
+from vfrnn_kernels.reference_values import check_mesh_values, values_readable
 
 Mesh = tuple[Tensor, Tensor, Tensor, Tensor]  # v (1 or B, m, d), w (m,), N B^-1/2 (m, n), G B^-1/2 (m, d, n)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vfrnn_kernels.checks import check_mesh_values
+from vfrnn_kernels.reference_values import check_mesh_values
 
 
 def field_generator_reference(

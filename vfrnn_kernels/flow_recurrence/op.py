@@ -13,7 +13,7 @@ from vfrnn_kernels.activations import Activation, check_activation, has_beta
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
 from vfrnn_kernels.checks import as_scalar_tensor, check_positive_int
-from vfrnn_kernels.declaration import REAL, Constant, Kept, Op, Sample, T, declare
+from vfrnn_kernels.declaration import REAL, Constant, Op, Sample, Saved, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.field_flow.op import GPU_LARGEST_N
 from vfrnn_kernels.field_generator.op import random_mesh
@@ -177,7 +177,7 @@ OP = declare(
             Constant("substeps", "int"),
         ),
         outputs=(T("hs", "T B n"),),
-        kept=Kept((T("taken", ""),)),
+        saved=Saved((T("taken", ""),)),
         reference=flow_recurrence_reference,
         reference_backward=flow_recurrence_backward_reference,
         serves={"cpu": REAL, "cuda": (torch.float32,), "triton": (torch.float32,)},

@@ -6,10 +6,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vfrnn_kernels.checks import check_mesh_values
 from vfrnn_kernels.field_flow.reference import computed, field_flow_backward_reference, field_flow_reference
 from vfrnn_kernels.flow_recurrence.reference_plan import planned_substeps
 from vfrnn_kernels.recurrence.reference import activate, multiply_by_derivative, stack
+from vfrnn_kernels.reference_values import check_mesh_values
 
 
 def flow_recurrence_reference(

@@ -11,7 +11,7 @@ from torch import Tensor
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
 from vfrnn_kernels.checks import as_batch, as_number_tensor, check_tensor, from_batch
-from vfrnn_kernels.declaration import REAL, Kept, Op, Sample, Sizes, T, declare
+from vfrnn_kernels.declaration import REAL, Op, Sample, Saved, Sizes, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.loader import CUDA_EMULATED
 from vfrnn_kernels.skew_expm.reference import skew_expm_backward_reference, skew_expm_reference
@@ -80,23 +80,23 @@ def check_broadcast(name: str, batch: torch.Size, S: Tensor) -> None:
 
 #: Matrices that the kernels keep of a generator for the backward: in csrc/skew_expm/cuda.h saved_slots, in
 #: csrc/skew_expm/exponential.h the powers and six more.
-_KEPT_BY_CUDA, _KEPT_BY_CPU = 11, {torch.float32: 9, torch.float64: 10}
+_SAVED_BY_CUDA, _SAVED_BY_CPU = 11, {torch.float32: 9, torch.float64: 10}
 
 
-def kept_sizes(sizes: Sizes, arguments: Sequence[Any]) -> Sizes:
+def saved_sizes(sizes: Sizes, arguments: Sequence[Any]) -> Sizes:
     """L, the number of matrices that the kernel of the device keeps for its backward."""
     S = arguments[0]
     on_cuda = S.device.type == "cuda" or CUDA_EMULATED is not None
-    return {"L": _KEPT_BY_CUDA if on_cuda else _KEPT_BY_CPU[S.dtype]}
+    return {"L": _SAVED_BY_CUDA if on_cuda else _SAVED_BY_CPU[S.dtype]}
 
 
-def kept_sizes_of_triton(sizes: Sizes, arguments: Sequence[Any]) -> Sizes:
+def saved_sizes_of_triton(sizes: Sizes, arguments: Sequence[Any]) -> Sizes:
     """The number of generators of which the Triton kernels keep something: half precisions keep nothing."""
-    return {"kept": sizes["K"] if arguments[0].dtype == torch.float32 else 0}
+    return {"generators": sizes["K"] if arguments[0].dtype == torch.float32 else 0}
 
 
 #: What the Triton kernels keep: matrices, and numbers of squarings.
-KEPT_BY_TRITON = (T("matrices", "kept 9 n n"), T("squarings", "kept", like=torch.int32))
+SAVED_BY_TRITON = (T("matrices", "generators 9 n n"), T("squarings", "generators", like=torch.int32))
 
 
 def generators(n: int, K: int, norm: float) -> Tensor:
@@ -118,8 +118,8 @@ OP = declare(
         inputs=(T("S", "K n n", given="... n n", at_least_one="row"), T("dt", "K")),
         constants=(),
         outputs=(T("Q", "K n n"),),
-        kept=Kept((T("saved", "K L n n"),), kept_sizes),
-        kept_by_triton=Kept(KEPT_BY_TRITON, kept_sizes_of_triton),
+        saved=Saved((T("saved", "K L n n"),), saved_sizes),
+        saved_by_triton=Saved(SAVED_BY_TRITON, saved_sizes_of_triton),
         reference=skew_expm_reference,
         reference_backward=skew_expm_backward_reference,
         serves={"cpu": REAL, "cuda": (torch.float32,), "triton": (torch.float32,)},

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vfrnn_kernels.checks import check_skew, values_readable
+from vfrnn_kernels.reference_values import check_skew, values_readable
 from vfrnn_kernels.skew_expm.reference_coefficients import MAX_SQUARINGS, POLISH_FROM, Scheme, scheme
 
 

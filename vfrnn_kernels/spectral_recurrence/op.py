@@ -13,7 +13,7 @@ from vfrnn_kernels.activations import Activation, check_activation, has_beta
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
 from vfrnn_kernels.checks import check_positive_int, check_tensor
-from vfrnn_kernels.declaration import REAL, Constant, Kept, Op, Sample, T, declare
+from vfrnn_kernels.declaration import REAL, Constant, Op, Sample, Saved, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.final_state import final_state, last_state
 from vfrnn_kernels.skew_expm.op import generators
@@ -152,7 +152,9 @@ OP = declare(
         ),
         constants=(Constant("activation", "str"), Constant("substeps", "int")),
         outputs=(T("hs", "T B n"),),
-        kept=Kept((T("basis", "2 planes n"), T("omega", "planes")), lambda sizes, _: {"planes": (sizes["n"] + 1) // 2}),
+        saved=Saved(
+            (T("basis", "2 planes n"), T("omega", "planes")), lambda sizes, _: {"planes": (sizes["n"] + 1) // 2}
+        ),
         reference=spectral_recurrence_reference,
         reference_backward=spectral_recurrence_backward_reference,
         serves={"cpu": REAL, "cuda": REAL, "triton": (torch.float32,)},

@@ -7,8 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-from vfrnn_kernels.checks import check_skew
-
 #: Frequencies below this part of the largest are found again, in the space that the others leave: the vectors of a
 #: plane are orthogonal to roundings over the part that its frequency is of the largest.
 RESOLVED = 1e-3
@@ -24,9 +22,7 @@ def planes_of(S: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     Raises:
         RuntimeError: S is not finite or not skew-symmetric.
     """
-    check_skew(S.unsqueeze(0))
-    A = S.to(torch.float64)
-    A = (A - A.mT) / 2
+    A = _skew(S)
     n = S.shape[0]
     space = torch.eye(n, dtype=A.dtype, device=A.device)  # its columns span what is left to resolve
     cosines, sines, omegas = [], [], []
@@ -51,3 +47,14 @@ def planes_of(S: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     basis = torch.cat([*cosines, *sines], 1).mT.contiguous()  # (2 p, n)
     basis = 1.5 * basis - 0.5 * basis @ basis.mT @ basis  # orthogonal to the last digit
     return basis.to(dtype).unflatten(0, (2, -1)), torch.cat(omegas).to(dtype)
+
+
+def _skew(S: Tensor) -> Tensor:
+    """(S - S^T) / 2 in float64, of an S that is skew-symmetric up to the square root of its precision."""
+    A = S.detach().to(torch.float64)
+    if not bool(torch.isfinite(A).all()):
+        raise RuntimeError("S must be finite, but it holds NaN or infinity")
+    defect = float((A + A.mT).abs().max())
+    if defect > math.sqrt(torch.finfo(S.dtype).eps) * float(A.abs().max()):
+        raise RuntimeError(f"S must be skew-symmetric, S = -S^T, but max |S + S^T| = {defect:.3g}")
+    return (A - A.mT) / 2

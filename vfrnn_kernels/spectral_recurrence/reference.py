@@ -6,8 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vfrnn_kernels.checks import values_readable
 from vfrnn_kernels.recurrence.reference import activate, multiply_by_derivative, stack
+from vfrnn_kernels.reference_values import values_readable
 from vfrnn_kernels.skew_expm.reference import skew_expm_backward_reference, skew_expm_reference
 from vfrnn_kernels.strang_step.reference import strang_step_backward_reference, strang_step_reference
 

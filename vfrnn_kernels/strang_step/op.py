@@ -11,15 +11,15 @@ from torch import Tensor
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
 from vfrnn_kernels.checks import as_batch, check_positive_int, from_batch
-from vfrnn_kernels.declaration import REAL, Constant, Kept, Op, Sample, T, declare
+from vfrnn_kernels.declaration import REAL, Constant, Op, Sample, Saved, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.skew_expm.op import (
-    KEPT_BY_TRITON,
+    SAVED_BY_TRITON,
     as_times,
     check_broadcast,
     generators,
-    kept_sizes,
-    kept_sizes_of_triton,
+    saved_sizes,
+    saved_sizes_of_triton,
 )
 from vfrnn_kernels.strang_step.reference import strang_step_backward_reference, strang_step_reference
 
@@ -94,8 +94,8 @@ OP = declare(
         ),
         constants=(Constant("substeps", "int"),),
         outputs=(T("M", "K n n"),),
-        kept=Kept((T("Q", "K n n"), T("saved", "K L n n")), kept_sizes),
-        kept_by_triton=Kept((T("Q", "K n n"), *KEPT_BY_TRITON), kept_sizes_of_triton),
+        saved=Saved((T("Q", "K n n"), T("saved", "K L n n")), saved_sizes),
+        saved_by_triton=Saved((T("Q", "K n n"), *SAVED_BY_TRITON), saved_sizes_of_triton),
         reference=strang_step_reference,
         reference_backward=strang_step_backward_reference,
         serves={"cpu": REAL, "cuda": (torch.float32,), "triton": (torch.float32,)},

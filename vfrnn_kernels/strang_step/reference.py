@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vfrnn_kernels.checks import values_readable
+from vfrnn_kernels.reference_values import values_readable
 from vfrnn_kernels.skew_expm.reference import exponential, exponential_gradient, generator
 
 
