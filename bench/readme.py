@@ -1,4 +1,5 @@
-"""`make results`: the README's tables and pictures from bench/results, so that no number in it is typed by hand.
+"""`make results`: the README's tables and pictures from bench/results and from the declarations of the ops, so that no
+number in it is typed by hand.
 
 A block starts with `<!-- results NAME -->` and ends with `<!-- /results -->`. A machine's folder holds `full-*.json`
 (`vfrnn bench --suite full`; of several, the worse ratio is told), `tasks/` (`python -m vfrnn_bench.tasks`), and its
@@ -16,6 +17,8 @@ from typing import Any
 
 from vfrnn_bench import figures, report
 from vfrnn_bench.tasks.results import load_tasks
+
+from vfrnn_kernels.declaration import OPS, Op
 
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[1]
@@ -162,6 +165,22 @@ def tasks(results: Results) -> str:
     return text
 
 
+def status(results: Results) -> str:
+    """What each backend computes in, from the declarations of the ops."""
+    columns = {
+        "cpu": "cpu: C++, tested and measured",
+        "triton": "Triton: interpreted and compiled, never run on a GPU",
+        "cuda": "CUDA: emulated and compiled, never run on a GPU",
+    }
+    rows = [[f"`{name}`", *(_served(op, backend) for backend in columns)] for name, op in sorted(OPS.items())]
+    return markdown(["op", *columns.values()], rows)
+
+
+def _served(op: Op, backend: str) -> str:
+    dtypes = ", ".join(str(dtype).removeprefix("torch.") for dtype in op.serves[backend])
+    return f"{dtypes}; n up to {op.largest_n[backend]}" if backend in op.largest_n else dtypes
+
+
 def pictures(results: Results) -> str:
     lines = []
     for title, caption, _ in figures.FIGURES:
@@ -174,7 +193,7 @@ def pictures(results: Results) -> str:
 
 
 BLOCKS = {block.__name__: block for block in (
-    machine, sequences, exponentials, fields, accuracy, growth, tasks, pictures,
+    status, machine, sequences, exponentials, fields, accuracy, growth, tasks, pictures,
 )}  # fmt: skip
 
 

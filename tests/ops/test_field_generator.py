@@ -262,8 +262,8 @@ def test_opcheck(general):
         torch.library.opcheck(backward, (*grads, b, w, N, G, v, S, delta, needs))
 
 
-@pytest.mark.parametrize("backend", quick(["cpu", "reference"], "cpu"))
 @pytest.mark.parametrize("general", [True, False])
+@pytest.mark.parametrize("backend", quick(["cpu", "reference"], "cpu"))
 def test_compile(backend, general):
     b, w, N, G = random_mesh(4, 6, 1)
     b, w, v = leaves(b, w, torch.randn(6, 1, dtype=F64))

@@ -1,5 +1,6 @@
 """Imports go one way, in no circle, and references share nothing with what they judge."""
 
+import functools
 import sys
 from pathlib import Path
 
@@ -33,6 +34,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ENTRY_POINTS = {"console_scripts": PROJECT["scripts"], **PROJECT.get("entry-points", {})}
 
 
+@functools.cache
 def project_imports():
     groups = {group: [target.split(":")[0] for target in points.values()] for group, points in ENTRY_POINTS.items()}
     return imports(PACKAGES, groups)

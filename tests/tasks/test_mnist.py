@@ -38,3 +38,5 @@ def test_mnist_of_5000_images():
     x, target = task.evaluation_batch("test")
     assert x.shape == (784, 1000, 1)
     assert target.bincount().tolist() == [100] * 10
+    again, _ = Mnist(task_options(batch_size=3)).evaluation_batch("test")
+    assert torch.equal(x, again)
