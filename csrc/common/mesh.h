@@ -15,8 +15,9 @@ namespace vfrnn {
 template <class T>
 void check_positive(const char* name, const Tensor& t) {
   const T* x = t.const_data_ptr<T>();
-  bool positive = all_finite(x, t.numel());
-  for (int64_t j = 0; j < t.numel(); ++j) positive = positive && x[j] > 0;
+  const int64_t count = t.numel();
+  bool positive = all_finite(x, count);
+  for (int64_t j = 0; j < count; ++j) positive = positive && x[j] > 0;
   require(positive, name, " must be positive and finite");
 }
 

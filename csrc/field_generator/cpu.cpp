@@ -95,9 +95,9 @@ void general_forward(const Mesh<T>& mesh, const T* v, T* wvG, T* H, T* S, T* del
 template <class T>
 void complete_forward(const Mesh<T>& mesh, const T* v, T* S, T* delta) {
   const int64_t n = mesh.n;
-  const T* w = mesh.w;
-  const MeshKernels<T>& rows = IsaTable<MeshKernels<T>>::active();
-  const std::vector<T> r = inverse_roots(mesh.b, n);
+  const T *b = mesh.b, *w = mesh.w;
+  const auto dot = IsaTable<MeshKernels<T>>::active().dot;
+  const std::vector<T> r = inverse_roots(b, n);
   std::fill(delta, delta + n, T(0));
   for (int64_t i = 0; i < n; ++i) {
     const int64_t cells = n - 1 - i;
@@ -108,10 +108,10 @@ void complete_forward(const Mesh<T>& mesh, const T* v, T* S, T* delta) {
       row[c] = flux * (half * rj[c]);
       others[c] -= flux;
     }
-    delta[i] += rows.dot(w, v, cells);
+    delta[i] += dot(w, v, cells);
     w += cells, v += cells;
   }
-  for (int64_t j = 0; j < n; ++j) delta[j] /= mesh.b[j];
+  for (int64_t j = 0; j < n; ++j) delta[j] /= b[j];
   mirror(S, n);
 }
 
