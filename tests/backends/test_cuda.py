@@ -154,7 +154,7 @@ def test_the_spectral_chains_wherever_they_are_kept(monkeypatch, dtype, n, activ
         torch.ops.vfrnn_kernels.spectral_recurrence_states(hs, delta, dt, h0, beta, basis, omega, *constants)
         return hs, *torch.ops.vfrnn_kernels.spectral_recurrence_grad_z(grad, delta, dt, basis, omega, hs, *constants)
 
-    hs, deltas, grad_h0 = chains()
+    hs, grad_z, grad_h0 = chains()
     delta, dt, basis, omega = (t.double() for t in flow[:4])
     exact_beta = None if beta is None else beta.double()
     h, preactivations, exact = h0.double(), [], []
@@ -162,17 +162,17 @@ def test_the_spectral_chains_wherever_they_are_kept(monkeypatch, dtype, n, activ
         preactivations.append(moved(h, delta, dt[t], basis, omega, substeps) + z[t])
         h = oracles.activate(activation, preactivations[t], exact_beta)
         exact.append(h)
-    carried, exact_deltas = torch.zeros_like(h), []
+    carried, exact_grads_z = torch.zeros_like(h), []
     for t in reversed(range(T)):
-        exact_deltas.insert(0, (grad[t] + carried) * oracles.derivative(activation, preactivations[t], exact_beta))
-        carried = moved(exact_deltas[0], delta, dt[t], basis, -omega, substeps)
+        exact_grads_z.insert(0, (grad[t] + carried) * oracles.derivative(activation, preactivations[t], exact_beta))
+        carried = moved(exact_grads_z[0], delta, dt[t], basis, -omega, substeps)
     tolerance = 10 * math.sqrt(n) * torch.finfo(dtype).eps
     assert relative_error(hs, torch.stack(exact)) <= tolerance
-    assert relative_error(deltas, torch.stack(exact_deltas)) <= tolerance
+    assert relative_error(grad_z, torch.stack(exact_grads_z)) <= tolerance
     assert relative_error(grad_h0, carried) <= tolerance
     delta, dt, basis, omega, substeps = flow
     monkeypatch.setenv("VFRNN_EMULATOR_SEED", "1")
-    assert all(torch.equal(a, b) for a, b in zip(chains(), (hs, deltas, grad_h0), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(chains(), (hs, grad_z, grad_h0), strict=True))
 
 
 def test_spectral_recurrence_in_double():
