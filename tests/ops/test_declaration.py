@@ -70,9 +70,9 @@ def test_fakes_have_the_shapes_of_the_results(name, backend):
     assert len(results) == kernels.outputs + kernels.saved
 
 
-@pytest.mark.parametrize(("name", "backend"), SERVED)
-def test_every_variation_runs_forward_and_backward(name, backend):
-    op = OPS[name]
+@pytest.mark.parametrize("name", OPS)
+def test_every_variation_runs_forward_and_backward(name):
+    op, backend = OPS[name], next(backend for served, backend in SERVED if served == name)
     few = {"activation": "tanh", "dtype": torch.float32}
     for variation in op.variations(4, [torch.float32]):
         if all(variation.get(key, value) == value for key, value in few.items()):
