@@ -189,8 +189,8 @@ class KernelBackward(DirectFunction):
     def forward(key: str, *args: Any) -> Tensors:
         kernels = _KERNELS[key]
         grads = kernels.backward(*args)
-        found = (grads[k] for k in kernels.op.places(args[-1]))
-        return tuple(grad for grad in found if grad is not None)
+        found = [grads[k] for k in kernels.op.places(args[-1])]
+        return tuple([grad for grad in found if grad is not None])
 
     @staticmethod
     def setup_context(ctx: Any, args: tuple[Any, ...], gradients: Tensors) -> None:

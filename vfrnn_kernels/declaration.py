@@ -10,6 +10,7 @@ other shapes than what the kernels get: `given` lists them, "m d | B m d"; "... 
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,9 +49,12 @@ class T:
     like: str | torch.dtype | None = None
     at_least_one: str | None = None
     shapes: tuple[tuple[str, ...], ...] = field(init=False)
+    batched: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shapes", tuple(tuple(s.split()) for s in (self.given or self.shape).split(" | ")))
+        shapes = [tuple(shape.split()) for shape in (self.given or self.shape).split(" | ")]
+        object.__setattr__(self, "batched", shapes[0][:1] == ("...",))
+        object.__setattr__(self, "shapes", tuple(shape[1:] if self.batched else shape for shape in shapes))
 
     @property
     def schema(self) -> str:
@@ -62,11 +66,11 @@ class T:
         Raises:
             ValueError: it has not.
         """
-        letters = next((shape for shape in self.shapes if len(shape) == tensor.dim()), self.shapes[-1])
-        batched = letters[:1] == ("...",)
-        if batched:
-            letters = letters[1:]
-        actual = tensor.shape[tensor.dim() - len(letters) :] if batched else tensor.shape
+        letters, actual = self.shapes[0], tensor.shape
+        if self.batched:
+            actual = actual[len(actual) - len(letters) :]
+        elif len(self.shapes) > 1:
+            letters = next((shape for shape in self.shapes if len(shape) == len(actual)), self.shapes[-1])
         known = len(sizes)
         if len(actual) == len(letters):
             for letter, size in zip(letters, actual, strict=True):
@@ -75,13 +79,14 @@ class T:
             else:
                 if self.at_least_one is None or actual[0] > 0:
                     return
-        self._refuse(tensor, letters, batched, dict(list(sizes.items())[:known]))
+        self._refuse(tensor, letters, dict(list(sizes.items())[:known]))
 
-    def _refuse(self, tensor: Tensor, letters: tuple[str, ...], batched: bool, known: Sizes) -> None:
-        spelled = " or ".join(f"({s[0]},)" if len(s) == 1 else f"({', '.join(s)})" for s in self.shapes)
-        every = [letter for shape in reversed(self.shapes) for letter in shape if letter != "..."]
-        if not all(letter in known for letter in letters) or batched:
-            check_rank(self.name, tensor, spelled, len(letters), batched=batched)
+    def _refuse(self, tensor: Tensor, letters: tuple[str, ...], known: Sizes) -> None:
+        given = [("...", *shape) if self.batched else shape for shape in self.shapes]
+        spelled = " or ".join(f"({s[0]},)" if len(s) == 1 else f"({', '.join(s)})" for s in given)
+        every = [letter for shape in reversed(self.shapes) for letter in shape]
+        if not all(letter in known for letter in letters) or self.batched:
+            check_rank(self.name, tensor, spelled, len(letters), batched=self.batched)
             actual = tensor.shape[tensor.dim() - len(letters) :]
             if self.at_least_one is not None and actual[0] == 0:
                 problem = f"must have at least one {self.at_least_one}, got shape {tuple(tensor.shape)}"
@@ -215,20 +220,21 @@ class Op:
         Args:
             known: sizes of letters that are known already.
             like: name of the tensor whose dtype and device the others have; None is the first one given.
-            values: what the caller gave for the inputs, by name.
+            values: what the caller gave for the inputs, by name; the first state may be None, for zero.
 
         Raises:
             TypeError, ValueError: a tensor has the wrong type, dtype, device or shape.
         """
         sizes: Sizes = {} if known is None else dict(known)
         like = like or next(iter(values))
-        check_tensor(like, values[like])
+        first = values[like]
+        check_tensor(like, first)
         for name, value in values.items():
             declared = self.by_name[name]
-            if value is None and declared.optional:
+            if value is None and (declared.optional or name == self.state):
                 continue
-            if name != like:
-                check_tensor(name, value, values[like], like)
+            if value is not first:
+                check_tensor(name, value, first, like)
             declared.check(value, sizes)
         return sizes
 
@@ -256,7 +262,7 @@ class Op:
 
     def places(self, needs: int) -> list[int]:
         """The places of the inputs whose gradients are asked for: bit k of `needs` is the k-th."""
-        return [k for k in range(len(self.inputs)) if needs >> k & 1]
+        return _places(len(self.inputs), needs)
 
     def wanted(self, needs: int) -> frozenset[str]:
         """The names of the inputs whose gradients are asked for."""
@@ -282,6 +288,11 @@ class Op:
     def function(self) -> Callable[..., Any]:
         """What users call."""
         return getattr(importlib.import_module(f"vfrnn_kernels.{self.name}"), self.name)
+
+
+@functools.cache
+def _places(count: int, needs: int) -> list[int]:
+    return [k for k in range(count) if needs >> k & 1]
 
 
 #: Every op, by name.

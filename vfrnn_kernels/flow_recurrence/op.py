@@ -99,10 +99,9 @@ def flow_recurrence(
     )
     if N is None or G is None:
         raise ValueError("N and G must be given: flow_recurrence has no complete mesh, pass its dense N and G")
-    sizes = OP.check(x=x, b=b, w=w, G=G, N=N, U=U, v=v, V=V)
+    sizes = OP.check(x=x, b=b, w=w, G=G, N=N, U=U, v=v, V=V, h0=h0, c=c, beta=beta)
     if h0 is None:
         h0 = x.new_zeros(sizes["B"], sizes["n"])
-    OP.check(sizes, x=x, h0=h0, c=c, beta=beta)
     check_activation(activation, beta)
     dt = as_scalar_tensor("dt", dt, x)
     if isinstance(divergence_scale, Tensor) and divergence_scale.shape == (1,):

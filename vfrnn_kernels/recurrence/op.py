@@ -71,14 +71,14 @@ def recurrence(
         [1.0, 3.0, 7.0]
     """
     x, U, c, M, h0, beta = _autocast(x, U, c, M, h0, beta, backend)
-    sizes = OP.check(x=x, M=M, U=U)
-    if h0 is None:
-        h0 = x.new_zeros(sizes["B"], sizes["n"])
-    if isinstance(h0, Tensor) and h0.dtype == torch.float32 and x.dtype in _HALF:
+    if isinstance(h0, Tensor) and isinstance(x, Tensor) and h0.dtype == torch.float32 and x.dtype in _HALF:
+        sizes = OP.check(x=x, M=M, U=U)
         check_tensor("h0", h0, x.new_empty(0, dtype=torch.float32), "x")
         OP.check(sizes, h0=h0, c=c, beta=beta)
     else:
-        OP.check(sizes, x=x, h0=h0, c=c, beta=beta)
+        sizes = OP.check(x=x, M=M, U=U, h0=h0, c=c, beta=beta)
+    if h0 is None:
+        h0 = x.new_zeros(sizes["B"], sizes["n"])
     check_activation(activation, beta)
     if reversible and (return_sequence or activation != "identity"):
         raise ValueError(

@@ -89,13 +89,12 @@ def spectral_recurrence(
     check_tensor("x", x)
     if x.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"x must be float32 or float64, got {x.dtype}")
-    sizes = OP.check(x=x, S=S, U=U, dt=dt)
+    sizes = OP.check(x=x, S=S, U=U, dt=dt, h0=h0, c=c, delta=delta, beta=beta)
     T, B, n = sizes["T"], sizes["B"], sizes["n"]
     if dt.dim() == 1:
         dt = dt.unsqueeze(1).expand(T, B)
     if h0 is None:
         h0 = x.new_zeros(B, n)
-    OP.check(sizes, x=x, h0=h0, c=c, delta=delta, beta=beta)
     check_activation(activation, beta)
     check_positive_int("substeps", substeps)
     if delta is None:
