@@ -17,6 +17,7 @@ FORMULAS: dict[str, Callable[..., Tensor]] = {
     "tanh": lambda z: torch.tanh(z),
     "relu": lambda z: torch.where(z > 0, z, 0 * z),
     "identity": lambda z: 1 * z,
+    "leaky_relu": lambda z: torch.where(z > 0, z, 0.01 * z),
 }
 
 

@@ -9,6 +9,7 @@ does not tell on which side of a kink z was, the derivative is the one that the 
 | tanh | tanh(z) | (1 - h^2) grad_h | |
 | relu | max(z, 0) | grad_h where h > 0 | 0 where h is 0 |
 | identity | z | grad_h | |
+| leaky_relu | max(z, 0) + min(z, 0) / 100 | grad_h where h > 0, else grad_h / 100 | 1 / 100 where h is 0 |
 
 Their order is that of the enumeration in csrc/common/activations.h and of the numbers that the Triton kernels take. The
 formulas here serve what is put together from PyTorch's operations; the reference and the tests have their own.
@@ -23,7 +24,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-Activation = Literal["modrelu", "tanh", "relu", "identity"]
+Activation = Literal["modrelu", "tanh", "relu", "identity", "leaky_relu"]
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 
 
@@ -45,6 +46,9 @@ FORMULAS = {
     "tanh": Formula(lambda z, _: z.tanh(), lambda grad_h, h: grad_h * (1 - h * h)),
     "relu": Formula(lambda z, _: z.relu(), lambda grad_h, h: torch.where(h > 0, grad_h, torch.zeros_like(grad_h))),
     "identity": Formula(lambda z, _: z, lambda grad_h, h: grad_h),
+    "leaky_relu": Formula(
+        lambda z, _: torch.nn.functional.leaky_relu(z), lambda grad_h, h: torch.where(h > 0, grad_h, 0.01 * grad_h)
+    ),
 }
 if tuple(FORMULAS) != ACTIVATIONS:
     raise NotImplementedError(f"activations {ACTIVATIONS} have formulas for {tuple(FORMULAS)}")

@@ -1,7 +1,7 @@
 """The activations in Triton, on float32: the table of activations.py by number.
 
-Comparisons are written so that a NaN takes the branch that keeps it. An unknown number makes NaN; what is launched
-comes from `activations.number`, which knows no unknown name.
+Comparisons are written so that a NaN takes the branch that keeps it. A number comes from `activations.number`, which
+refuses an unknown name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ MODRELU = tl.constexpr(0)
 TANH = tl.constexpr(1)
 RELU = tl.constexpr(2)
 IDENTITY = tl.constexpr(3)
-if ACTIVATIONS != ("modrelu", "tanh", "relu", "identity"):
+LEAKY_RELU = tl.constexpr(4)
+if ACTIVATIONS != ("modrelu", "tanh", "relu", "identity", "leaky_relu"):
     raise NotImplementedError(f"the Triton kernels lack one of the activations {ACTIVATIONS}")
 
 
@@ -34,21 +35,23 @@ def _tanh(z):
     return tl.where(size < 0.625, near + near * square * p, tl.where(z < 0, -far, far))
 
 
+# The branches stand in this order, and the last one is IDENTITY's, because otherwise ptxas spills in the forward
+# kernels of 16 bits on sm_90.
 @triton.jit
 def activate(z, beta, activation):
     """act(z); `activation` may be a number at run time: all threads take the same branch, and one kernel to compile
     replaces as many as there are activations."""
-    if activation == TANH:
+    if activation == LEAKY_RELU:
+        h = tl.where(z < 0, 0.01 * z, z)
+    elif activation == TANH:
         h = _tanh(z)
-    elif activation == RELU:
-        h = tl.where(z <= 0, 0.0, z)
     elif activation == MODRELU:
         modulus = tl.abs(z) + beta
         h = tl.where((modulus <= 0) | (z == 0), 0.0, tl.where(z < 0, -modulus, modulus))
-    elif activation == IDENTITY:
-        h = z
+    elif activation == RELU:
+        h = tl.where(z <= 0, 0.0, z)
     else:
-        h = z * float("nan")
+        h = z
     return h
 
 
@@ -63,6 +66,8 @@ def grad_z_of(grad_h, h, activation):
         grad_z = tl.where(h != 0, grad_h, 0.0)
     elif activation == IDENTITY:
         grad_z = grad_h
+    elif activation == LEAKY_RELU:
+        grad_z = tl.where(h > 0, grad_h, 0.01 * grad_h)
     else:
         grad_z = grad_h * float("nan")
     return grad_z

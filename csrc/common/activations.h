@@ -9,10 +9,10 @@
 
 namespace vfrnn {
 
-enum class Activation { modrelu, tanh, relu, identity };
+enum class Activation { modrelu, tanh, relu, identity, leaky_relu };
 
 // Their names in Python, in the order of the enumerators.
-inline constexpr const char* activation_names[] = {"modrelu", "tanh", "relu", "identity"};
+inline constexpr const char* activation_names[] = {"modrelu", "tanh", "relu", "identity", "leaky_relu"};
 inline constexpr int activation_count = sizeof(activation_names) / sizeof(activation_names[0]);
 
 // Whether the activation has a parameter, the vector beta (n,).
@@ -57,6 +57,14 @@ struct Formula<Activation::identity, Math> {
   static VFRNN_DEVICE Number times_derivative(Number grad, Number) { return grad; }
 };
 
+template <class Math>
+struct Formula<Activation::leaky_relu, Math> {
+  using Number = typename Math::Number;
+  static constexpr typename Math::Scalar slope = 0.01;
+  static VFRNN_DEVICE Number value(Number z, Number) { return z < Number{} ? slope * z : z; }
+  static VFRNN_DEVICE Number times_derivative(Number grad, Number h) { return h > Number{} ? grad : slope * grad; }
+};
+
 template <Activation activation>
 struct ActivationConstant {
   static constexpr Activation value = activation;
@@ -74,6 +82,8 @@ VFRNN_DEVICE auto with_activation(Activation activation, F f) {
       return f(ActivationConstant<Activation::relu>{});
     case Activation::modrelu:
       return f(ActivationConstant<Activation::modrelu>{});
+    case Activation::leaky_relu:
+      return f(ActivationConstant<Activation::leaky_relu>{});
     case Activation::identity:
       break;  // behind the switch, so that the function ends in every case
   }

@@ -22,7 +22,12 @@ def recurrence_reference(
 def activate(z: Tensor, beta: Tensor | None, activation: str) -> Tensor:
     if beta is not None:  # modrelu
         return z.sign() * (z.abs() + beta).relu()
-    return {"tanh": torch.tanh, "relu": torch.relu, "identity": lambda z: z}[activation](z)
+    return {
+        "tanh": torch.tanh,
+        "relu": torch.relu,
+        "identity": lambda z: z,
+        "leaky_relu": lambda z: torch.where(z > 0, z, 0.01 * z),
+    }[activation](z)
 
 
 def stack(steps: list[Tensor], h0: Tensor) -> Tensor:
@@ -65,4 +70,5 @@ def multiply_by_derivative(grad_h: Tensor, h: Tensor, activation: str) -> Tensor
         "tanh": lambda: grad_h * (1 - h * h),
         "relu": lambda: torch.where(h > 0, grad_h, zero),
         "identity": lambda: grad_h,
+        "leaky_relu": lambda: torch.where(h > 0, grad_h, 0.01 * grad_h),
     }[activation]()
