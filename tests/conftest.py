@@ -5,14 +5,17 @@ import os
 import pytest
 import torch
 
+from vfrnn_kernels import dispatch
+
 # Without it cuBLAS refuses to run deterministically; it is read when the first handle is made.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @pytest.fixture(autouse=True)
 def seeded_and_poisoned():
-    """Same numbers every run; torch.empty comes back full of NaN, so that reading unwritten memory shows."""
+    """Same numbers and warnings every run; torch.empty is full of NaN, so that reading unwritten memory shows."""
     torch.manual_seed(0)
+    dispatch._warned.clear()
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True
     yield

@@ -32,7 +32,7 @@ ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 class Formula:
     """`value` (z, beta) -> h, and `grad_z` (grad_h, h) -> the gradient of z."""
 
-    value: Callable[[Tensor, Tensor], Tensor]
+    value: Callable[..., Tensor]
     grad_z: Callable[[Tensor, Tensor], Tensor]
     has_beta: bool = False
 
@@ -66,7 +66,7 @@ def has_beta(activation: str) -> bool:
 
 def activate(z: Tensor, beta: Tensor | None, activation: str) -> Tensor:
     """h = act(z) for z (..., n), beta (n,) where the activation has one."""
-    return FORMULAS[activation].value(z, z if beta is None else beta)
+    return FORMULAS[activation].value(z, beta)
 
 
 def grad_z_of(grad_h: Tensor, h: Tensor, activation: str) -> Tensor:
@@ -80,7 +80,7 @@ def check_activation(activation: object, beta: object) -> None:
     Raises:
         ValueError: it is not.
     """
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         known = ", ".join(map(repr, ACTIVATIONS))
         raise ValueError(f"activation must be one of {known}, got {activation!r}")
     if beta is None and has_beta(activation):

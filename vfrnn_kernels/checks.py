@@ -65,6 +65,16 @@ def check_positive_int(name: str, value: object) -> None:
         raise ValueError(f"{name} must be at least 1, got {value}")
 
 
+def check_bool(name: str, value: object) -> None:
+    """`value` is a bool.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, got {type(value).__name__}")
+
+
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """`value` is one of `choices`.
 

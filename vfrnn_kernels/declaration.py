@@ -50,10 +50,12 @@ class T:
     at_least_one: str | None = None
     shapes: tuple[tuple[str, ...], ...] = field(init=False)
     batched: bool = field(init=False)
+    numbers: Sizes = field(init=False)
 
     def __post_init__(self) -> None:
         shapes = [tuple(shape.split()) for shape in (self.given or self.shape).split(" | ")]
         object.__setattr__(self, "batched", shapes[0][:1] == ("...",))
+        object.__setattr__(self, "numbers", {n: int(n) for shape in shapes for n in shape if n.isdigit()})
         object.__setattr__(self, "shapes", tuple(shape[1:] if self.batched else shape for shape in shapes))
 
     @property
@@ -71,6 +73,8 @@ class T:
             actual = actual[len(actual) - len(letters) :]
         elif len(self.shapes) > 1:
             letters = next((shape for shape in self.shapes if len(shape) == len(actual)), self.shapes[-1])
+        if self.numbers:
+            sizes.update(self.numbers)
         known = len(sizes)
         if len(actual) == len(letters):
             for letter, size in zip(letters, actual, strict=True):
@@ -85,20 +89,18 @@ class T:
         given = [("...", *shape) if self.batched else shape for shape in self.shapes]
         spelled = " or ".join(f"({s[0]},)" if len(s) == 1 else f"({', '.join(s)})" for s in given)
         every = [letter for shape in reversed(self.shapes) for letter in shape]
+        free, leading = {}, tensor.shape[: max(tensor.dim() - len(letters), 0)]
+        actual = tensor.shape[len(leading) :]
         if not all(letter in known for letter in letters) or self.batched:
             check_rank(self.name, tensor, spelled, len(letters), batched=self.batched)
-            actual = tensor.shape[tensor.dim() - len(letters) :]
-            if self.at_least_one is not None and actual[0] == 0:
-                problem = f"must have at least one {self.at_least_one}, got shape {tuple(tensor.shape)}"
-                raise ValueError(f"{self.name} {problem}")
             # what the tensor itself says of a letter that stands twice, as n in (n, n), and of those that are free
             free = dict(reversed(list(zip(letters, actual, strict=True)))) | known
             known |= {letter: free[letter] for letter in letters if letters.count(letter) > 1}
-            leading = tensor.shape[: tensor.dim() - len(letters)]
-        else:
-            free, leading = {}, tensor.shape[:0]
-        told = {letter: known[letter] for letter in every if letter in known}
-        check_shape(self.name, tensor, spelled, (*leading, *((free | known)[letter] for letter in letters)), **told)
+        if self.at_least_one is not None and actual[:1] == (0,):
+            raise ValueError(f"{self.name} must have at least one {self.at_least_one}, got shape {tuple(tensor.shape)}")
+        expected = [*(leading if self.batched else ()), *((free | known)[letter] for letter in letters)]
+        told = {letter: known[letter] for letter in every if letter in known and letter not in self.numbers}
+        check_shape(self.name, tensor, spelled, expected, **told)
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,8 @@ class Op:
     by_name: dict[str, T] = field(init=False)
 
     def __post_init__(self) -> None:
+        if set(self.serves) != {"cpu", "cuda", "triton"}:
+            raise ValueError(f"{self.name} must say what cpu, cuda and triton serve, got {sorted(self.serves)}")
         object.__setattr__(self, "input_names", tuple(t.name for t in self.inputs))
         object.__setattr__(self, "by_name", {t.name: t for t in self.inputs})
 

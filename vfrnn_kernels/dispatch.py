@@ -66,9 +66,10 @@ def get_backend(name: str, *, argument: str = "backend") -> Backend:
     Raises:
         ValueError: the name is unknown.
     """
-    for backend in BACKENDS:
-        if backend.name == name:
-            return backend
+    if isinstance(name, str):
+        for backend in BACKENDS:
+            if backend.name == name:
+                return backend
     known = ", ".join(repr(backend.name) for backend in BACKENDS)
     raise ValueError(f"{argument} must be one of {known}, got {name!r}")
 
@@ -122,6 +123,11 @@ def select_backend(
     )
 
 
+#: The ops and reasons that were told: once in a process.
+_warned: set[tuple[str, str]] = set()
+
+
 def _warn_of_the_reference(op: str, reason: str) -> None:
-    # `warnings` shows it once for each place that calls, by default.
-    warnings.warn(f"{op} runs on plain PyTorch (slow); {reason}", RuntimeWarning, stacklevel=4)
+    if (op, reason) not in _warned:
+        _warned.add((op, reason))
+        warnings.warn(f"{op} runs on plain PyTorch (slow); {reason}", RuntimeWarning, stacklevel=4)

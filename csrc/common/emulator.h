@@ -35,9 +35,6 @@ struct dim3 {
 struct alignas(16) uint4 {
   uint32_t x, y, z, w;
 };
-struct alignas(8) uint2 {
-  uint32_t x, y;
-};
 struct alignas(16) float4 {
   float x, y, z, w;
 };
@@ -46,9 +43,6 @@ struct alignas(8) float2 {
 };
 inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) {
   return {x, y, z, w};
-}
-inline uint2 make_uint2(uint32_t x, uint32_t y) {
-  return {x, y};
 }
 inline float4 make_float4(float x, float y, float z, float w) {
   return {x, y, z, w};

@@ -130,9 +130,7 @@ class FieldCell(Cell):
 
     rule: FieldStep
     dt: float = rule_argument("dt")
-    substeps: int = rule_argument("substeps")
     init: Init = rule_argument("init")
-    volume_preserving: bool = rule_argument("volume_preserving")
     exp_dtype: torch.dtype | None = rule_argument("exp_dtype")
 
     def forward(
@@ -184,6 +182,9 @@ class VFRNNCell(FieldCell):
         >>> tuple(VFRNNCell(10, 20)(torch.randn(3, 10)).shape)
         (3, 20)
     """
+
+    substeps: int = rule_argument("substeps")
+    volume_preserving: bool = rule_argument("volume_preserving")
 
     def __init__(
         self,

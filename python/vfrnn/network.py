@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-from vfrnn.layers import Recurrent
+from vfrnn.layers import Recurrent, check_size
 from vfrnn.mesh import LatentMesh
 from vfrnn.packed import Equal, Packed
 from vfrnn.steps import StepRule, is_per_step
 from vfrnn_kernels.activations import Activation
-from vfrnn_kernels.checks import check_shape, check_tensor
+from vfrnn_kernels.checks import check_bool, check_shape, check_tensor
 
 
 class Network(Recurrent):
@@ -56,8 +56,7 @@ class Network(Recurrent):
         for name, value in (("bias", bias), ("batch_first", batch_first), ("bidirectional", bidirectional)):
             if not isinstance(value, bool):
                 raise TypeError(f"{name} should be of type bool, got: {type(value).__name__}")
-        if num_layers <= 0:
-            raise ValueError("num_layers must be greater than zero")
+        check_size("num_layers", num_layers)
         super().__init__(
             rule, input_size, hidden_size, nonlinearity=nonlinearity, bias=bias, backend=backend, mesh=mesh
         )
@@ -126,6 +125,7 @@ class Network(Recurrent):
         return_sequence: bool,
     ) -> tuple[Any, Tensor]:
         """`forward` with steps of the time dt, as `vfrnn.VFRNN.forward` takes it."""
+        check_bool("return_sequence", return_sequence)
         if hx is not None and not isinstance(hx, Tensor):
             raise TypeError(f"{type(self).__name__}: hx must be a tensor, got {type(hx).__name__}")
         if isinstance(input, PackedSequence):

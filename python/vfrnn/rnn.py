@@ -90,9 +90,7 @@ class FieldNetwork(Network):
 
     rule: FieldStep
     dt: float = rule_argument("dt")
-    substeps: int = rule_argument("substeps")
     init: Init = rule_argument("init")
-    volume_preserving: bool = rule_argument("volume_preserving")
     exp_dtype: torch.dtype | None = rule_argument("exp_dtype")
 
     def forward(
@@ -209,6 +207,9 @@ class VFRNN(FieldNetwork):
         >>> tuple(output.shape), tuple(h_n.shape)
         ((5, 3, 20), (1, 3, 20))
     """
+
+    substeps: int = rule_argument("substeps")
+    volume_preserving: bool = rule_argument("volume_preserving")
 
     def __init__(
         self,

@@ -1,5 +1,7 @@
 """Who serves a call: by the argument, by the environment, else the first of the table that can."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -40,6 +42,21 @@ def test_a_backend_from_the_environment_that_is_not_there_is_an_error(monkeypatc
     monkeypatch.setenv("VFRNN_BACKEND", chosen)
     with pytest.raises(RuntimeError, match=rf"backend '{chosen}' \(from VFRNN_BACKEND\) cannot serve this call: "):
         vfrnn_kernels.skew_expm(torch.zeros(3, 3))
+
+
+def test_a_slow_choice_is_told_once():
+    x = torch.zeros(1, dtype=torch.float16)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            assert select_backend("recurrence", None, [x]) == "reference"
+        assert select_backend("skew_expm", None, [x]) == "reference"
+    assert [str(w.message).split()[0] for w in told] == ["recurrence", "skew_expm"]
+
+
+def test_what_is_no_name_of_a_backend_is_refused():
+    with pytest.raises(ValueError, match=r"^backend must be one of 'cpu'"):
+        dispatch.get_backend(torch.ones(2))
 
 
 def test_without_compiled_kernels_the_reference_serves_and_says_so(monkeypatch):

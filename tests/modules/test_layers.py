@@ -75,15 +75,18 @@ def test_bad_arguments_are_named(name):
 def test_arguments_of_the_rule_can_be_set(name):
     one = module(name)
     other, shallow = copy.deepcopy(one), copy.copy(one)
-    for argument, value in (("dt", 0.5), ("substeps", 3), ("init", "zero"), ("volume_preserving", True)):
+    values = [("dt", 0.5), ("init", "zero")]
+    values += [] if "Orthogonal" in name else [("substeps", 3), ("volume_preserving", True)]
+    for argument, value in values:
         setattr(one, argument, value)
         assert getattr(one, argument) == getattr(one.rule, argument) == value
     assert other.dt == shallow.dt == 1.0
     with pytest.raises(ValueError, match="dt must be finite, got nan"):
         one.dt = float("nan")
-    with pytest.raises(TypeError, match="substeps must be an int, got str"):
-        one.substeps = "many"
-    assert (one.dt, one.substeps) == (0.5, 3)
+    if "Orthogonal" not in name:
+        with pytest.raises(TypeError, match="substeps must be an int, got str"):
+            one.substeps = "many"
+    assert dict(values).items() <= {argument: getattr(one, argument) for argument, _ in values}.items()
     x = torch.randn(2, 3)
     fresh = module(name, dt=0.5, mesh=copy.deepcopy(one.mesh)) if "InputField" in name else module(name, dt=0.5)
     fresh.load_state_dict(other.state_dict())
@@ -119,3 +122,21 @@ def test_replicas_for_data_parallel_compute_the_same(name):
     assert all(map(torch.equal, one(x), replica(x)))
     if name in ("VFRNN", "OrthogonalRNN"):
         assert all(map(torch.equal, one(x, dt=torch.ones(2)), replica(x, dt=torch.ones(2))))
+
+
+def test_a_wrong_number_of_layers_or_bias_is_named():
+    for wrong in ("2", 1.5, True, None):
+        with pytest.raises(TypeError, match=r"^num_layers should be of type int, got: "):
+            vfrnn.RNN(3, 6, num_layers=wrong)
+    with pytest.raises(TypeError, match=r"^bias should be of type bool, got: str"):
+        vfrnn.RNN(3, 6, bias="False")
+    with pytest.raises(TypeError, match=r"^return_sequence must be a bool, got str"):
+        vfrnn.VFRNN(3, 6)(torch.zeros(2, 1, 3), return_sequence="no")
+
+
+@pytest.mark.parametrize("make", [vfrnn.OrthogonalRNN, vfrnn.OrthogonalRNNCell])
+def test_an_orthogonal_step_has_no_arguments_of_a_divergence(make):
+    model = make(3, 6)
+    assert not hasattr(model, "substeps")
+    assert not hasattr(model, "volume_preserving")
+    assert (model.dt, model.init) == (1.0, "henaff")

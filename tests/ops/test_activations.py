@@ -53,5 +53,10 @@ def test_a_parameter_is_given_exactly_where_there_is_one():
         check_activation("modrelu", None)
     with pytest.raises(ValueError, match=r"^beta must be None unless activation is 'modrelu', got it with"):
         check_activation("relu", torch.zeros(3))
+    with pytest.raises(TypeError):
+        activate(torch.ones(2), None, "modrelu")
+    for wrong in (None, 3, torch.ones(2)):
+        with pytest.raises(ValueError, match=r"^activation must be one of"):
+            check_activation(wrong, None)
     with pytest.raises(ValueError, match=r"^activation must be one of 'modrelu', .* got 'gelu'"):
         check_activation("gelu", None)

@@ -1,5 +1,6 @@
 """What an op declares, and what is read from it: schemas, checks, fakes, refusals, samples, exports."""
 
+import dataclasses
 import inspect
 
 import pytest
@@ -110,6 +111,8 @@ def test_refusals_come_from_the_declaration():
         (T("a", "n n"), (3, 4), {}, r"a must have shape \(n, n\) with n = 3, got \(3, 4\)"),
         (T("a", "m d n"), (2, 3, 4), {"n": 5}, r"a must have shape \(m, d, n\) with n = 5, got \(2, 3, 4\)"),
         (T("a", "n", at_least_one="row"), (0,), {}, r"a must have at least one row, got shape \(0,\)"),
+        (T("a", "n", at_least_one="row"), (0,), {"n": 0}, r"a must have at least one row, got shape \(0,\)"),
+        (T("a", "2 n"), (3, 4), {}, r"a must have shape \(2, n\), got \(3, 4\)"),
         (T("a", "", optional=True), (1,), {}, r"a must have shape \(\), got \(1,\)"),
         (T("a", "K n", given="... n"), (), {"n": 2}, r"a must have shape \(..., n\), got \(\)"),
         (T("a", "K n", given="... n"), (7, 3), {"n": 2}, r"a must have shape \(..., n\) with n = 2, got \(7, 3\)"),
@@ -124,6 +127,20 @@ def test_refusals_come_from_the_declaration():
 def test_a_shape_that_does_not_fit_is_told_with_what_is_known(declared, shape, known, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         declared.check(torch.zeros(shape), dict(known))
+
+
+def test_an_op_says_what_every_backend_serves():
+    with pytest.raises(ValueError, match=r"^strang_step must say what cpu, cuda and triton serve, got \['cpu'\]"):
+        dataclasses.replace(OPS["strang_step"], serves={"cpu": (torch.float32,)})
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=list(OPS))
+def test_what_is_no_bool_is_refused(op):
+    arguments = op.sample(4).arguments
+    options = {"volume_preserving", "return_sequence", "reversible"} & set(inspect.signature(op.function).parameters)
+    for option in options:
+        with pytest.raises(TypeError, match=f"^{option} must be a bool, got str"):
+            op.function(**{**arguments, option: "False"})
 
 
 def test_a_shape_that_fits_tells_its_letters():

@@ -32,7 +32,7 @@ def ops():
         outputs=(T("y", "n"),),
         reference=lambda x, bias, factor: (factor * x,),
         reference_backward=lambda *args: (None, None),
-        serves={},
+        serves=dict.fromkeys(("cpu", "cuda", "triton"), (torch.float32,)),
         sample=lambda n: Sample({}),
     )
     module = SimpleNamespace(test_scaled=scaled, test_scaled_backward=scaled_backward)

@@ -12,7 +12,7 @@ from torch import Tensor
 from vfrnn_kernels.activations import Activation, check_activation, has_beta
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import as_scalar_tensor, check_positive_int
+from vfrnn_kernels.checks import as_scalar_tensor, check_bool, check_positive_int
 from vfrnn_kernels.declaration import REAL, Constant, Op, Sample, Saved, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.field_flow.op import GPU_LARGEST_N
@@ -103,6 +103,8 @@ def flow_recurrence(
     if h0 is None:
         h0 = x.new_zeros(sizes["B"], sizes["n"])
     check_activation(activation, beta)
+    check_bool("return_sequence", return_sequence)
+    check_bool("volume_preserving", volume_preserving)
     dt = as_scalar_tensor("dt", dt, x)
     if isinstance(divergence_scale, Tensor) and divergence_scale.shape == (1,):
         divergence_scale = divergence_scale.reshape(())
@@ -112,7 +114,7 @@ def flow_recurrence(
         check_positive_int("substeps", substeps)
     name = select_backend("flow_recurrence", backend, (x,), n=sizes["n"])
     tensors = (x, U, c, v, V, b, w, N, G, h0, beta, dt, divergence_scale)
-    arguments = (*tensors, activation, bool(volume_preserving), order, substeps or 0)
+    arguments = (*tensors, activation, volume_preserving, order, substeps or 0)
     if return_sequence:
         return _functions[name](*arguments)[0]
     return last_state(_functions[name], _final_functions[name], arguments, sizes)

@@ -12,7 +12,7 @@ from torch import Tensor
 from vfrnn_kernels.activations import ACTIVATIONS, Activation, check_activation, has_beta
 from vfrnn_kernels.autocast import autocast_dtype, converted
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import check_tensor
+from vfrnn_kernels.checks import check_bool, check_tensor
 from vfrnn_kernels.declaration import REAL, Constant, Op, Sample, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.final_state import final_state, last_state
@@ -80,6 +80,8 @@ def recurrence(
     if h0 is None:
         h0 = x.new_zeros(sizes["B"], sizes["n"])
     check_activation(activation, beta)
+    check_bool("return_sequence", return_sequence)
+    check_bool("reversible", reversible)
     if reversible and (return_sequence or activation != "identity"):
         raise ValueError(
             "reversible must be False unless return_sequence is False and activation is 'identity', "
@@ -89,7 +91,7 @@ def recurrence(
     arguments = (x, U, c, M, h0, beta, activation)
     if return_sequence:
         return _functions[name](*arguments)[0]
-    return last_state(_functions[name], _final_functions[name], arguments, sizes, bool(reversible))
+    return last_state(_functions[name], _final_functions[name], arguments, sizes, reversible)
 
 
 def _autocast(

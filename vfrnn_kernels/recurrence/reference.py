@@ -20,9 +20,8 @@ def recurrence_reference(
 
 
 def activate(z: Tensor, beta: Tensor | None, activation: str) -> Tensor:
-    if beta is not None:  # modrelu
-        return z.sign() * (z.abs() + beta).relu()
     return {
+        "modrelu": lambda z: z.sign() * (z.abs() + beta).relu(),
         "tanh": torch.tanh,
         "relu": torch.relu,
         "identity": lambda z: z,
