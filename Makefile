@@ -21,7 +21,7 @@ build: $(VENV)/.built
 # the ops with several.
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
-INTERPRETED := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py triton_skew_expm.py)
+INTERPRETED := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py triton_skew_expm.py triton_activations.py)
 
 # All but what is marked slow.
 test: $(VENV)/.test-tools
