@@ -12,6 +12,7 @@ SCRIPT = Path(__file__).parents[2] / "tools" / "distributed_script.py"
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch was built without torch.distributed")
+@pytest.mark.slow
 def test_two_processes():
     command = [sys.executable, "-W", "error", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

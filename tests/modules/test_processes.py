@@ -42,6 +42,7 @@ def run(code, **environment):
 
 
 @LINUX
+@pytest.mark.slow
 def test_the_number_of_threads_is_honoured():
     code = """
         torch.set_num_threads(1)
@@ -79,6 +80,7 @@ def test_a_forked_child_computes_after_use():
     assert run(code) == ["0", "0"]
 
 
+@pytest.mark.slow
 def test_a_dataloader_whose_workers_use_the_network():
     code = """
         from torch.utils.data import DataLoader, Dataset
@@ -123,6 +125,7 @@ def test_threads_share_a_network():
     assert same == [5] * 4
 
 
+@pytest.mark.slow
 def test_a_spawned_process_gets_the_network():
     network, x = vfrnn.VFRNN(3, 4), torch.randn(5, 3)
     context = torch.multiprocessing.get_context("spawn")

@@ -98,7 +98,7 @@ def assert_right(arguments, activation, backend, substeps=1):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize(("divergence", "substeps"), [(True, 1), (True, 3), (False, 1)])
+@pytest.mark.parametrize(("divergence", "substeps"), quick([(True, 1), (True, 3), (False, 1)], (True, 3), (False, 1)))
 def test_values_and_gradients(backend, activation, dtype, divergence, substeps):
     S = skew(torch.randn(17, 17, dtype=F64)) / 3
     assert_right(inputs(6, 3, S, 3, activation, dtype=dtype, divergence=divergence), activation, backend, substeps)
