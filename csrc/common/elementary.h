@@ -34,8 +34,8 @@ constexpr T inverse_factorial(int k) {
 template <class T>
 inline Vec<T> tanh(Vec<T> x) {
   using Table = ExpTable<T>;
-  const Vec<T> zero{};
-  const Vec<T> size = x < zero ? -x : x;
+  const IntVec<T> sign = (IntVec<T>)x & (IntVec<T>)broadcast(T(-0.0));
+  const Vec<T> size = (Vec<T>)((IntVec<T>)x ^ sign);
   Vec<T> y = size + size;
   y = y > broadcast(Table::saturation) ? broadcast(Table::saturation) : y;
   const Vec<T> shifted = y * Table::log2_e + Table::rounder;  // its low bits are k
@@ -47,8 +47,7 @@ inline Vec<T> tanh(Vec<T> x) {
 #pragma GCC unroll 12
   for (int j = Table::degree - 1; j >= 2; --j) q = q * r + inverse_factorial<T>(j);
   const Vec<T> t = power * (r * r * q + r) + (power - 1);
-  const Vec<T> result = t / (t + 2);
-  return x < zero ? -result : result;
+  return (Vec<T>)((IntVec<T>)(t / (t + 2)) ^ sign);
 }
 
 // exp y = 2^k exp(r), y = k ln 2 + r. Beyond the range of T: its smallest normal, or its largest, number about; a NaN

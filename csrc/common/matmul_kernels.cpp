@@ -39,28 +39,31 @@ inline void transpose_block(const T* in, int64_t in_row, T* out, int64_t out_row
   for (int i = 0; i < L; ++i) store(out + i * out_row, x[i]);
 }
 
+// `width` <= L columns into those of a panel that begin at `panel`.
+template <class T>
+inline void pack_vector(const T* b, int64_t row, int64_t column, int64_t depth, int64_t width, T* panel) {
+  constexpr int L = lanes<T>;
+  if (column == 1) {
+    for (int64_t k = 0; k < depth; ++k) store(panel + k * W<T>, load_part(b + k * row, width));
+    return;
+  }
+  int64_t k = 0;
+  if (row == 1 && width == L) {
+    for (; k + L <= depth; k += L) transpose_block(b + k, column, panel + k * W<T>, W<T>);
+  }
+  for (; k < depth; ++k) {
+    T* to = panel + k * W<T>;
+    for (int64_t j = 0; j < width; ++j) to[j] = b[k * row + j * column];
+    for (int64_t j = width; j < L; ++j) to[j] = 0;
+  }
+}
+
 template <class T>
 void pack(const T* b, int64_t row, int64_t column, int64_t depth, int64_t width, T* panel) {
   constexpr int L = lanes<T>;
-  if (column == 1 && width == W<T>) {
-    for (int64_t k = 0; k < depth; ++k) {
-      store(panel + k * W<T>, load(b + k * row));
-      store(panel + k * W<T> + L, load(b + k * row + L));
-    }
-    return;
-  }
-  int64_t first = 0;
-  if (row == 1 && width == W<T>) {
-    for (; first + L <= depth; first += L) {
-      transpose_block(b + first, column, panel + first * W<T>, W<T>);
-      transpose_block(b + first + L * column, column, panel + first * W<T> + L, W<T>);
-    }
-  }
-  for (int64_t k = first; k < depth; ++k) {
-    T* to = panel + k * W<T>;
-    for (int64_t j = 0; j < width; ++j) to[j] = b[k * row + j * column];
-    for (int64_t j = width; j < W<T>; ++j) to[j] = 0;
-  }
+  const int64_t first = width < L ? width : L;
+  pack_vector(b, row, column, depth, first, panel);
+  pack_vector(b + first * column, row, column, depth, width - first, panel + L);
 }
 
 template <class T>

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <optional>
 
+#include "common/isa.h"
+#include "common/matmul_kernels.h"
 #include "common/panels.h"
 #include "common/tensors.h"
 
@@ -22,21 +24,11 @@ Rows<const T> rows_of(const Tensor& t) {
 template <class T>
 void pack(const T* m, int64_t row_stride, int64_t column_stride, int64_t rows, int64_t columns, int64_t W, T* panels,
           int64_t panel_rows, int64_t first) {
+  const MatmulKernels<T>& kernel = IsaTable<MatmulKernels<T>>::active();
   ts::parallel_for(0, panels_of(columns, W), 1 + 65536 / (rows * W + 1), [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) {
-      T* panel = panels + (p * panel_rows + first) * W;
-      const int64_t width = std::min(W, columns - p * W);
-      for (int64_t r = 0; r < rows; ++r) std::fill(panel + r * W + width, panel + (r + 1) * W, T(0));
-      const T* from = m + p * W * column_stride;
-      if (row_stride == 1) {
-        for (int64_t c = 0; c < width; ++c) {
-          for (int64_t r = 0; r < rows; ++r) panel[r * W + c] = from[r + c * column_stride];
-        }
-      } else {
-        for (int64_t r = 0; r < rows; ++r) {
-          for (int64_t c = 0; c < width; ++c) panel[r * W + c] = from[r * row_stride + c * column_stride];
-        }
-      }
+      kernel.pack(m + p * W * column_stride, row_stride, column_stride, rows, std::min(W, columns - p * W),
+                  panels + (p * panel_rows + first) * W);
     }
   });
 }

@@ -53,6 +53,13 @@ template <int P, int R, int V, int row_stride, int k_stride, class T>
   }
 }
 
+// Rows of a user's tensor, the first of a panel's columns of it; null: none.
+template <class T>
+struct Ahead {
+  const T* p;
+  int64_t stride;  // from one row to the next
+};
+
 // P neighbouring panels of: out = init + [h, x] b, for R rows.
 template <class T>
 struct Product {
@@ -62,11 +69,27 @@ struct Product {
   const T* init;     // one row for all, or null: zero
   T* out;
   int64_t out_stride;
+  // What `done` of product() will read or write of the panel: a tile asks for its rows while it computes, since the
+  // sequences are longer than a cache, and a row's columns of one panel are too few for the processor to foresee.
+  Ahead<T> ahead[2];
 };
+
+template <int P, int R, class T>
+[[gnu::always_inline]] inline void ask_for(const Ahead<T>& ahead, int64_t row) {
+  constexpr int line = 64, bytes = P * panel_width<T> * int(sizeof(T));
+  if (!ahead.p) return;
+  for (int64_t r = row; r < row + R; ++r) {
+    const char* p = reinterpret_cast<const char*>(ahead.p + r * ahead.stride);
+#pragma GCC unroll 8
+    for (int at = 0; at < bytes; at += line) __builtin_prefetch(p + at);
+    __builtin_prefetch(p + bytes - 1);
+  }
+}
 
 template <int P, int R, int V, class T>
 void product_tile(const Product<T>& m, int64_t row) {
   constexpr int W = panel_width<T>;
+  for (const Ahead<T>& ahead : m.ahead) ask_for<P, R>(ahead, row);
   Vec<T> sums[P][R][V];
 #pragma GCC unroll 8
   for (int p = 0; p < P; ++p) {
@@ -121,8 +144,14 @@ void product(Product<T> m, int64_t rows, int64_t columns, int64_t first, int64_t
   constexpr int W = panel_width<T>;
   constexpr int in_one = sums_in_flight / 2;
   const int height = tile_height(rows, tile_rows);
-  m.b += first * m.b_stride, m.out += first * m.out_stride;
-  if (m.init) m.init += first * W;
+  const auto advance = [&m](int64_t panels) {
+    m.b += panels * m.b_stride, m.out += panels * m.out_stride;
+    if (m.init) m.init += panels * W;
+    for (Ahead<T>& ahead : m.ahead) {
+      if (ahead.p) ahead.p += panels * W;
+    }
+  };
+  advance(first);
   for (int64_t p = first; p < last;) {
     const int64_t full = smaller(last, columns / W) - p;
     int count = 1;
@@ -139,8 +168,7 @@ void product(Product<T> m, int64_t rows, int64_t columns, int64_t first, int64_t
     }
     done(p, count);
     p += count;
-    m.b += count * m.b_stride, m.out += count * m.out_stride;
-    if (m.init) m.init += count * W;
+    advance(count);
   }
 }
 

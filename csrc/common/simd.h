@@ -49,12 +49,24 @@ template <class T>
 inline void store(T* p, Vec<T> v) {
   *reinterpret_cast<Vec<T>*>(p) = v;
 }
+// count < N entries, in pieces whose sizes are the powers of two that add up to it: a few moves, and no loop.
+template <int N, class T>
+[[gnu::always_inline]] inline void copy_part(const T* from, T* to, int64_t count) {
+  if constexpr (N > 1) {
+    constexpr int half = N / 2;
+    if (count & half) {
+      __builtin_memcpy(to, from, half * sizeof(T));
+      from += half, to += half;
+    }
+    copy_part<half>(from, to, count);
+  }
+}
 // The first `count` lanes of a vector, all of them where count is larger; the others are 0.
 template <class T>
 inline Vec<T> load_part(const T* p, int64_t count) {
   if (count >= lanes<T>) return load(p);
   T buffer[lanes<T>] = {};
-  for (int64_t k = 0; k < count; ++k) buffer[k] = p[k];
+  copy_part<lanes<T>>(p, buffer, count);
   return load(buffer);
 }
 template <class T>
@@ -62,11 +74,13 @@ inline void store_part(T* p, Vec<T> v, int64_t count) {
   if (count >= lanes<T>) return store(p, v);
   T buffer[lanes<T>];
   store(buffer, v);
-  for (int64_t k = 0; k < count; ++k) p[k] = buffer[k];
+  copy_part<lanes<T>>(buffer, p, count);
 }
+// x in every lane. `x - 0` is x for every x, so that a compiler makes one load of it, where `0 + x` would be an
+// addition: 0 + -0 is not -0.
 template <class T>
 inline Vec<T> broadcast(T x) {
-  return Vec<T>{} + x;
+  return x - Vec<T>{};
 }
 // Lane l is lane from[l] of (a, b), counted through: GCC has it for any constant `from`, Clang only for literals.
 template <class T>

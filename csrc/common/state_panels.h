@@ -9,16 +9,17 @@
 namespace vfrnn {
 namespace VFRNN_ISA {
 
-// rows x count entries from the user's rows into panels.
+// rows x count entries from the user's rows into panels. What pads the last one stays as it was.
 template <class T>
 void to_panels(const T* from, int64_t from_stride, int64_t rows, int64_t count, T* to, int64_t to_stride) {
-  constexpr int W = panel_width<T>;
+  constexpr int W = panel_width<T>, L = lanes<T>;
   for (int64_t p = 0; p < count; p += W, to += to_stride) {
-    const int64_t width = smaller(W, count - p);
+    const int64_t width = smaller(W, count - p), whole = width / L * L;
     for (int64_t row = 0; row < rows; ++row) {
-      for (int64_t v = 0; v < width; v += lanes<T>) {
-        store(to + row * W + v, load_part(from + row * from_stride + p + v, width - v));
-      }
+      const T* entries = from + row * from_stride + p;
+      T* panel = to + row * W;
+      for (int64_t v = 0; v < whole; v += L) store(panel + v, load(entries + v));
+      copy_part<L>(entries + whole, panel + whole, width - whole);
     }
   }
 }

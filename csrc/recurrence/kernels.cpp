@@ -40,7 +40,7 @@ void forward_steps(const ForwardProblem<T>& f, int64_t begin, int64_t end, const
   for (int64_t t = 0; t < f.steps; ++t) {
     to_panels(f.x.p + t * f.x.step + begin * f.x.sample, f.x.sample, rows, f.i, x, stride);
     T* hs = f.hs + t * f.hs_step + begin * n;
-    const Product<T> z{{h, stride, n}, {x, stride, f.i}, f.weights, (n + f.i) * W, f.c, next, stride};
+    const Product<T> z{{h, stride, n}, {x, stride, f.i}, f.weights, (n + f.i) * W, f.c, next, stride, {{hs, n}}};
     product(z, rows, n, share.first, share.last, [&](int64_t p, int count) {
       for (const int64_t last = p + count; p < last; ++p) {
         const T* beta = has_beta<activation> ? f.beta + p * W : nullptr;
@@ -144,7 +144,7 @@ template <class T>
 void carry_out(const Panels<T>& grad_z, int64_t rows, const T* b, int64_t n, int64_t columns, int64_t first,
                int64_t last, T* block, T* to) {
   constexpr int W = panel_width<T>;
-  const Product<T> m{grad_z, {}, b, n * W, nullptr, block, 0};
+  const Product<T> m{grad_z, {}, b, n * W, nullptr, block, 0, {{to, columns}}};
   for (int64_t p = first; p < last; ++p) {
     product(m, rows, columns, p, p + 1, [](int64_t, int) {});
     from_panel(block, rows, smaller(W, columns - p * W), to + p * W, columns);
@@ -167,7 +167,8 @@ void backward_steps(const BackwardProblem<T>& b, int64_t begin, int64_t end, con
       const T* hs = b.hs + t * b.hs_step + begin * n;
       const T* grad_hs = b.grad_hs.p + t * b.grad_hs.step + begin * b.grad_hs.sample;
       const Panels<T> later{next, stride, t == b.steps - 1 ? 0 : n};
-      const Product<T> carried{later, {}, b.weights, n * W, nullptr, grad_z, stride};
+      const Product<T> carried{later,   {},     b.weights, n * W,
+                               nullptr, grad_z, stride,    {{hs, n}, {grad_hs, b.grad_hs.sample}}};
       product(carried, rows, n, share.first, share.last, [&](int64_t p, int count) {
         for (const int64_t end_panel = p + count; p < end_panel; ++p) {
           grad_z_panel<activation>(grad_z + p * stride, rows, smaller(W, n - p * W), grad_hs + p * W, b.grad_hs.sample,

@@ -86,11 +86,11 @@ struct Block {
     for (int64_t k = 0; k < s.substeps; ++k) {
       for (int64_t p = 0; s.growth && p < state_panels; ++p) scale(state + p * stride, p, scaled + p * stride);
       const T* from = s.growth ? scaled : state;
-      const Product<T> coordinates{{from, stride, n}, {}, s.analysis, n * W, nullptr, planes, stride};
+      const Product<T> coordinates{{from, stride, n}, {}, s.analysis, n * W, nullptr, planes, stride, {}};
       product(coordinates, rows, 2 * plane_panels * W, 0, 2 * plane_panels, [](int64_t, int) {});
       rotate<backwards>();
       const Panels<T> first{planes, stride, P}, second{planes + plane_panels * stride, stride, P};
-      const Product<T> moved{first, second, s.synthesis, 2 * P * W, nullptr, state, stride};
+      const Product<T> moved{first, second, s.synthesis, 2 * P * W, nullptr, state, stride, {}};
       product(moved, rows, n, 0, state_panels, [&](int64_t p, int count) {
         for (const int64_t last = p + count; s.growth && p < last; ++p)
           scale(state + p * stride, p, state + p * stride);
