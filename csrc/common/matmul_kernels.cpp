@@ -78,16 +78,22 @@ inline void store_columns(T* out, Vec<T> v, int64_t columns, bool accumulate) {
 template <class T, int R>
 void multiply_tile(T* out, int64_t out_row, int64_t width, bool accumulate, const T* a, int64_t row, int64_t column,
                    const T* panel, int64_t depth) {
-  constexpr int L = lanes<T>;
+  constexpr int L = lanes<T>, quads = (R + 3) / 4;
   Vec<T> sum[R][2] = {};
+  // A pointer for every fourth row: one for each would be more than there are registers.
+  const T* quad[quads];
+#pragma GCC unroll 4
+  for (int q = 0; q < quads; ++q) quad[q] = a + 4 * q * row;
   for (int64_t k = 0; k < depth; ++k, panel += W<T>) {
     const Vec<T> b0 = load(panel), b1 = load(panel + L);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      const T x = a[r * row + k * column];
+      const Vec<T> x = broadcast(quad[r / 4][r % 4 * row]);
       sum[r][0] += x * b0;
       sum[r][1] += x * b1;
     }
+#pragma GCC unroll 4
+    for (int q = 0; q < quads; ++q) quad[q] += column;
   }
   for (int r = 0; r < R; ++r) {
     store_columns(out + r * out_row, sum[r][0], width, accumulate);
