@@ -8,9 +8,16 @@
 #include <cstdint>
 
 #include "common/barrier.h"
+#include "common/cpus.h"
 #include "common/tensors.h"
 
 namespace vfrnn {
+
+// Threads that a call may use: those of the framework, and no more than there are CPUs for them. One that waits without
+// a CPU of its own costs the others theirs.
+inline int64_t usable_threads() {
+  return std::min<int64_t>(ts::get_num_threads(), usable_cpus());
+}
 
 // What one thread of the team knows of it. It stands for the members first..last, more than one where the framework had
 // fewer threads to give. Nothing may be thrown while a team is at work.
@@ -29,7 +36,7 @@ class Team {
   // Members that `work` multiply-adds in a pass are worth, at most a thread each.
   static int64_t members_for(int64_t work) {
     constexpr int64_t work_per_member = 100000;
-    return std::clamp<int64_t>(work / work_per_member, 1, ts::get_num_threads());
+    return std::clamp<int64_t>(work / work_per_member, 1, usable_threads());
   }
 
   int64_t members() const { return members_; }
@@ -37,10 +44,9 @@ class Team {
   int64_t number() const { return first_; }
   int64_t begin(int64_t count) const { return count * first_ / members_; }
   int64_t end(int64_t count) const { return count * last_ / members_; }
-  // Until every thread of the team has called it.
-  void wait() const {
-    if (barrier_) barrier_->wait(last_ - first_);
-  }
+  // Until every thread of the team has called it. False, to all of them, where one thread should go on alone; who can
+  // not goes on as before.
+  bool wait() const { return barrier_ ? barrier_->wait(last_ - first_, losses_) : true; }
   // f(begin, end) on the part of 0..count that is this thread's; all have done theirs when it returns.
   template <class F>
   void split(int64_t count, const F& f) const {
@@ -60,6 +66,7 @@ class Team {
 
   int64_t first_, last_, members_;
   Barrier* barrier_;
+  mutable Barrier::Losses losses_;
 };
 
 }  // namespace vfrnn

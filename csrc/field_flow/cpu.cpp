@@ -16,6 +16,7 @@
 
 #include "common/gradients.h"
 #include "common/scratch.h"
+#include "common/team.h"
 #include "common/tensors.h"
 #include "field_flow/problem.h"
 
@@ -189,7 +190,7 @@ struct Backward {
     constexpr int64_t elements = int64_t(1) << 18;
     const bool keeps_X = grad_G || problem.shared;
     chunk = B;
-    if (keeps_X || grad_N) chunk = std::min(B, std::max<int64_t>(elements / (m * n + 1), 4 * ts::get_num_threads()));
+    if (keeps_X || grad_N) chunk = std::min(B, std::max<int64_t>(elements / (m * n + 1), 4 * usable_threads()));
     if (needs_C() && keeps_X) X = std::make_unique<Scratch<T>>(chunk * m * n);
     if (grad_N) Y = std::make_unique<Scratch<T>>(chunk * m * n);
     std::vector<T> collected(collects ? m * n : 0, T(0));

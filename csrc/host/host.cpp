@@ -1,5 +1,5 @@
-// vfrnn_kernels._host: what this build is, and what its CUDA kernels would do. Links no torch, so it loads when nothing
-// else does.
+// vfrnn_kernels._host: what this build is, the CPUs it may use, and what its CUDA kernels would do. Links no torch, so
+// it loads when nothing else does.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "common/cpus.h"
 #include "recurrence/plan.h"
 
 namespace {
@@ -46,9 +47,15 @@ py::dict recurrence_plan(int n, const std::string& dtype, int64_t batch, bool ba
 }  // namespace
 
 PYBIND11_MODULE(_host, m) {
-  m.doc() = "Build information of vfrnn_kernels, and the plans of its CUDA kernels.";
+  m.doc() = "Build information of vfrnn_kernels, the CPUs for its threads, and the plans of its CUDA kernels.";
   m.def("build_info", &build_info,
         "Version, compiler, oldest torch served, build type and CUDA architectures, as strings.");
+  m.def("usable_cpus", &vfrnn::usable_cpus,
+        "CPUs that this process may use, by its affinity and the quota of its control groups; 2^20 where nothing is "
+        "known.");
+  m.def(
+      "cgroup_cpus", &vfrnn::cgroup_cpus, py::arg("membership"), py::arg("root"),
+      "The quota of the control groups that a file like /proc/self/cgroup names, in CPUs, rounded up; 2^20 for none.");
   m.def("recurrence_plan", &recurrence_plan, py::arg("n"), py::arg("dtype"), py::arg("batch"), py::arg("backward"),
         py::arg("arch") = 90, py::arg("multiprocessors") = 132, py::arg("shared_limit") = 232448,
         py::arg("largest_cluster") = 16,

@@ -51,7 +51,7 @@ struct Split {
 
   Split(int64_t steps, int64_t samples_, int64_t n, int64_t i, int64_t panels_) : samples(samples_), panels(panels_) {
     const double step_work = double(samples) * double(n) * double(n + i), work = double(steps) * step_work;
-    const int64_t threads = ts::get_num_threads();
+    const int64_t threads = usable_threads();
     const auto worth = [](double all, int64_t least) { return int64_t(std::min(all / double(least), 1e6)); };
     slices = std::max<int64_t>(1, std::min({threads, samples, worth(work, work_per_thread)}));
     shares = std::min({threads, panels, worth(step_work, work_per_share)});
@@ -68,13 +68,15 @@ struct Split {
   void run(const F& block) const {
     if (shares > 1) {
       return Team::run(shares, [&](const Team& team) {
-        const auto wait = [](const void* t) { static_cast<const Team*>(t)->wait(); };
-        const Share share{team.begin(panels), team.end(panels), wait, &team};
-        run_blocks(0, [&](int64_t begin, int64_t end) { block(0, team.number(), share, begin, end); });
+        const auto wait = [](const void* t) { return static_cast<const Team*>(t)->wait(); };
+        Share share{team.begin(panels), team.end(panels), wait, &team};
+        run_blocks(0, [&](int64_t begin, int64_t end) {
+          if (share.first < share.last) block(0, team.number(), share, begin, end);
+        });
       });
     }
-    const Share everything{0, panels, nullptr, nullptr};
     ts::parallel_for(0, slices, 1, [&](int64_t first, int64_t last) {
+      Share everything{0, panels, nullptr, nullptr};
       for (int64_t s = first; s < last; ++s) {
         run_blocks(s, [&](int64_t begin, int64_t end) { block(s, s, everything, begin, end); });
       }
@@ -116,7 +118,7 @@ void forward(Tensor& hs, const Tensor& x_, const Tensor& U_, const std::optional
   const int64_t state_size = kernel.forward_state(problem, split.rows),
                 size = kernel.forward_workspace(problem, split.rows);
   const Scratch<T> states(split.slices * state_size), workspaces(split.workers() * size);
-  split.run([&](int64_t slice, int64_t worker, const Share& share, int64_t begin, int64_t end) {
+  split.run([&](int64_t slice, int64_t worker, Share& share, int64_t begin, int64_t end) {
     kernel.forward(problem, begin, end, share, states.get() + slice * state_size, workspaces.get() + worker * size);
   });
 }
@@ -198,7 +200,7 @@ Gradients backward(const Tensor& grad_hs_, const Tensor& x_, const Tensor& U_, b
   Tensor beta_sums = zeros_tensor(x, {split.slices, needs_beta ? panels * W : 0});
   T* const s = sums.mutable_data_ptr<T>();
   T* const beta_s = needs_beta ? beta_sums.mutable_data_ptr<T>() : nullptr;
-  split.run([&](int64_t slice, int64_t worker, const Share& share, int64_t begin, int64_t end) {
+  split.run([&](int64_t slice, int64_t worker, Share& share, int64_t begin, int64_t end) {
     kernel.backward(problem, begin, end, share, states.get() + slice * state_size, workspaces.get() + worker * size,
                     {s + slice * sums_size, needs_beta ? beta_s + slice * panels * W : nullptr});
   });

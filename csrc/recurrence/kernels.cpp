@@ -24,19 +24,22 @@ int64_t forward_workspace(const ForwardProblem<T>& f, int64_t rows) {
   return rows * panel_width<T> * panels_of(f.i, panel_width<T>);
 }
 
-inline void wait(const Share& share) {
-  if (share.wait) share.wait(share.team);
+// Until the others have come as far; false where this share is over.
+inline bool wait(Share& share, int64_t panels) {
+  if (!share.wait || share.wait(share.team)) return true;
+  share = {0, share.first == 0 ? panels : 0, nullptr, nullptr};
+  return share.last > 0;
 }
 
 // Two copies of the state take turns, so that a step is written while others still read the one before.
 template <Activation activation, class T>
-void forward_steps(const ForwardProblem<T>& f, int64_t begin, int64_t end, const Share& share, T* state, T* x) {
+void forward_steps(const ForwardProblem<T>& f, int64_t begin, int64_t end, Share& share, T* state, T* x) {
   constexpr int W = panel_width<T>;
-  const int64_t rows = end - begin, n = f.n, stride = rows * W, first = share.first * W;
-  T *h = state, *next = h + panels_of(n, W) * stride;
+  const int64_t rows = end - begin, n = f.n, panels = panels_of(n, W), stride = rows * W, first = share.first * W;
+  T *h = state, *next = h + panels * stride;
   to_panels(f.h0.p + begin * f.h0.sample + first, f.h0.sample, rows, smaller(n, share.last * W) - first,
             h + share.first * stride, stride);
-  wait(share);
+  if (!wait(share, panels)) return;
   for (int64_t t = 0; t < f.steps; ++t) {
     to_panels(f.x.p + t * f.x.step + begin * f.x.sample, f.x.sample, rows, f.i, x, stride);
     T* hs = f.hs + t * f.hs_step + begin * n;
@@ -49,12 +52,12 @@ void forward_steps(const ForwardProblem<T>& f, int64_t begin, int64_t end, const
     });
     T* const swap = h;
     h = next, next = swap;
-    wait(share);
+    if (!wait(share, panels)) return;
   }
 }
 
 template <class T>
-void forward(const ForwardProblem<T>& f, int64_t begin, int64_t end, const Share& share, T* state, T* workspace) {
+void forward(const ForwardProblem<T>& f, int64_t begin, int64_t end, Share& share, T* state, T* workspace) {
   with_activation(f.activation,
                   [&](auto activation) { forward_steps<activation.value>(f, begin, end, share, state, workspace); });
 }
@@ -152,7 +155,7 @@ void carry_out(const Panels<T>& grad_z, int64_t rows, const T* b, int64_t n, int
 }
 
 template <Activation activation, class T>
-void backward_steps(const BackwardProblem<T>& b, int64_t begin, int64_t end, const Share& share, T* chunk_grad_z,
+void backward_steps(const BackwardProblem<T>& b, int64_t begin, int64_t end, Share& share, T* chunk_grad_z,
                     T* workspace, const BackwardSums<T>& sums) {
   constexpr int W = panel_width<T>;
   const int64_t rows = end - begin, n = b.n;
@@ -177,7 +180,7 @@ void backward_steps(const BackwardProblem<T>& b, int64_t begin, int64_t end, con
       });
       next = grad_z;
       if (factor_panels(b)) factor_step(b, t, begin, rows, factors + offset + (t - first) * rows * W, stride);
-      wait(share);
+      if (!wait(share, panels_of(n, W))) return;
       if (b.grad_x && share.first == 0) {
         T* grad_x = b.grad_x + t * b.grad_x_step + begin * b.i;
         carry_out<T>({grad_z, stride, n}, rows, b.input_weights, n, b.i, 0, panels_of(b.i, W), block, grad_x);
@@ -194,7 +197,7 @@ void backward_steps(const BackwardProblem<T>& b, int64_t begin, int64_t end, con
 }
 
 template <class T>
-void backward(const BackwardProblem<T>& b, int64_t begin, int64_t end, const Share& share, T* state, T* workspace,
+void backward(const BackwardProblem<T>& b, int64_t begin, int64_t end, Share& share, T* state, T* workspace,
               const BackwardSums<T>& sums) {
   with_activation(b.activation, [&](auto activation) {
     backward_steps<activation.value>(b, begin, end, share, state, workspace, sums);

@@ -43,10 +43,11 @@ struct BackwardProblem {
 };
 
 // The panels of the state that one call computes. Where others compute the rest at the same time, `wait` returns when
-// all have called it: after every step, since each needs the state of all.
+// all have called it: after every step, since each needs the state of all. Once it is false, to all of them, the share
+// of the first becomes everything, and those of the others nothing: they are over.
 struct Share {
   int64_t first, last;
-  void (*wait)(const void* team);  // null: the share is everything
+  bool (*wait)(const void* team);  // null: the share is everything
   const void* team;
 };
 
@@ -67,8 +68,8 @@ struct RecurrenceKernels {
   int64_t (*backward_workspace)(const BackwardProblem<T>&, int64_t rows);
   int64_t (*sums_size)(const BackwardProblem<T>&);
   // Samples begin..end, for all steps.
-  void (*forward)(const ForwardProblem<T>&, int64_t begin, int64_t end, const Share&, T* state, T* workspace);
-  void (*backward)(const BackwardProblem<T>&, int64_t begin, int64_t end, const Share&, T* state, T* workspace,
+  void (*forward)(const ForwardProblem<T>&, int64_t begin, int64_t end, Share&, T* state, T* workspace);
+  void (*backward)(const BackwardProblem<T>&, int64_t begin, int64_t end, Share&, T* state, T* workspace,
                    const BackwardSums<T>&);
 };
 

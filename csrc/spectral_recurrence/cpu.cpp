@@ -10,6 +10,7 @@
 #include "common/isa.h"
 #include "common/packing.h"
 #include "common/scratch.h"
+#include "common/team.h"
 #include "common/tensors.h"
 #include "spectral_recurrence/kernels.h"
 
@@ -75,7 +76,7 @@ struct Chain {
     const double work =
         double(problem.steps) * double(samples) * double(problem.substeps) * 2 * double(problem.n) * double(problem.n);
     const int64_t worth = int64_t(std::min(work / double(work_per_thread), 1e6));
-    const int64_t slices = std::max<int64_t>(1, std::min({int64_t(ts::get_num_threads()), samples, worth}));
+    const int64_t slices = std::max<int64_t>(1, std::min({usable_threads(), samples, worth}));
     const int64_t rows = std::min(block_rows, (samples + slices - 1) / slices);
     ts::parallel_for(0, slices, 1, [&](int64_t first, int64_t last) {
       const Scratch<T> workspace(kernel.workspace(problem, rows));
