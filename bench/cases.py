@@ -41,6 +41,7 @@ class Case:
         sizes: the workload's.
         steps: of time in one call.
         targets: (ours, or OURS for each of them, peer) -> ratio, in the last of the modes.
+        shares: ours -> the least share of the flops of a large product, which then takes part in the turns.
         compared: what of the results is compared.
     """
 
@@ -55,6 +56,7 @@ class Case:
     sizes: dict[str, float] = field(default_factory=dict)
     steps: int = 1
     targets: dict[tuple[str, str], float] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
     compared: Callable[[Results], Results] = lambda results: results
 
     @property
@@ -131,13 +133,17 @@ def field_case(w: Field, on: Setting) -> Case:
 def cases(device: torch.device | str = "cpu") -> Iterator[Case]:
     """Everything that `vfrnn bench` measures on `device`; the targets are those of a CPU."""
     on = Setting(torch.device(device))
-    recurrence = {"R1": 0.5, "R2": 0.45, "R3": 0.75, "R4": 0.1, "R5": 0.35}
-    step = {"R1": 0.6, "R2": 0.6, "R3": 0.33, "R5": 0.33}
+    recurrence = {"R1": 0.36, "R2": 0.36, "R3": 0.45, "R4": 0.1, "R5": 0.35, "R7": 0.35}
+    share = {"R1": 0.85, "R2": 0.85, "R3": 0.75, "R5": 0.6, "R7": 0.6}
+    step = {"R1": 0.36, "R2": 0.36, "R3": 0.25, "R5": 0.25}
     library, field_model, orthogonal = ("vfrnn.RNN", "torch.nn.RNN"), "vfrnn.VFRNN", "orthogonal(torch.nn.RNN)"
+    shares = {name: {"vfrnn.RNN": least} for name, least in share.items()}
     for w in SEQUENCES:
-        yield replace(recurrence_case(w, on, loop_providers, gpu_peers), targets={library: recurrence[w.name]})
-    for w in SEQUENCES[:2]:
-        yield replace(inference_case(w, on), targets={library: 0.6})
+        case = recurrence_case(w, on, loop_providers, gpu_peers)
+        yield replace(case, targets={library: recurrence[w.name]}, shares=shares.get(w.name, {}))
+    for w in SEQUENCES:
+        if w.name in share:
+            yield replace(inference_case(w, on), targets={library: 0.6}, shares=shares[w.name])
     for w in SEQUENCES:
         yield replace(activation_case(w, on), targets={("vfrnn modrelu", "vfrnn tanh"): 1.05})
     for w in SEQUENCES:

@@ -16,6 +16,9 @@ from vfrnn_bench.timing import Budget, Run, within
 
 from vfrnn_kernels.loader import CPU_LIBRARY_MISSING, build_info
 
+#: What holds this package, PyTorch and its libraries of products to an older instruction set than the CPU has.
+ISA_LIMITS = ("VFRNN_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
+
 #: As few rounds as there are: the best of them counts.
 FEW = Budget(0.0)
 
@@ -28,6 +31,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
         "isa": torch.ops.vfrnn_kernels.cpu_isa() if CPU_LIBRARY_MISSING is None else None,
+        "limits": {name: os.environ[name] for name in ISA_LIMITS if os.environ.get(name)},
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -78,13 +82,19 @@ def _output(*command: str) -> str:
 # ---- ceilings --------------------------------------------------------------------------------------------------------
 
 
+def large_product(device: torch.device, n: int = 1536, dtype: torch.dtype = torch.float32) -> tuple[Run, float]:
+    """A product through PyTorch that is as fast as products are there, and its flops."""
+    A, B = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    out = torch.empty_like(A)
+    return lambda: torch.mm(A, B, out=out), 2.0 * n**3
+
+
 def gemm_ceiling(
     device: torch.device, n: int = 1536, dtype: torch.dtype = torch.float32, budget: Budget = FEW
 ) -> float:
-    """Flops per second of a large product through PyTorch, the best of the rounds."""
-    A, B = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    out = torch.empty_like(A)
-    return 2 * n**3 / best(device, lambda: torch.mm(A, B, out=out), budget)
+    """Flops per second of a large product, the best of the rounds."""
+    product, flops = large_product(device, n, dtype)
+    return flops / best(device, product, budget)
 
 
 def copy_ceiling(device: torch.device, megabytes: int = 256, budget: Budget = FEW) -> float:

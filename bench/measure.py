@@ -9,8 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from vfrnn_bench.cases import Case
+from vfrnn_bench.machine import large_product
 from vfrnn_bench.providers import Provider, Results
 from vfrnn_bench.timing import Budget, Clock, Times, host_clock, ratio, spread, within
+
+#: What takes part in the turns where a share of its rate is aimed at.
+LARGE_PRODUCT = "large product"
 
 
 def relative_errors(found: Results, exact: Results) -> dict[str, float]:
@@ -91,12 +95,16 @@ def measure(
     """All that is known of a case of one mode, as JSON.
 
     Args:
-        ceiling: flops per second of a large matrix product.
+        ceiling: flops per second of a large matrix product; a case with shares has one in its own turns.
         wanted: whether a provider takes part.
     """
     (mode,) = case.modes
     providers, errors, refused = checked(case, wanted)
-    times = within(budget, {name: provider.runs[mode] for name, provider in providers.items()}, clock)
+    runs = {name: provider.runs[mode] for name, provider in providers.items()}
+    product, flops = large_product(torch.device("cpu")) if case.shares and runs else (None, 0.0)
+    times = within(budget, runs | ({LARGE_PRODUCT: product} if product else {}), clock)
+    if product:
+        ceiling = flops / statistics.median(times.pop(LARGE_PRODUCT))
     found = [
         {
             "provider": name,
@@ -104,6 +112,7 @@ def measure(
             "spread": spread(values),
             "gflops": case.flops / statistics.median(values) / 1e9,
             "share_of_ceiling": case.flops / statistics.median(values) / ceiling,
+            "least_share": case.shares.get(name),
             "error": max((error for kind, error in errors[name].items() if kind != "orthogonality"), default=0.0),
         }
         for name, values in times.items()

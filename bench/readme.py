@@ -46,6 +46,18 @@ class Results:
         ]
         return max(found) if found else None
 
+    def share(self, workload: str, ours: str) -> str:
+        """Of the rate of a large product, the least of the runs."""
+        found = [
+            row["share_of_ceiling"]
+            for run in self.runs
+            for case in run["cases"]
+            if case["workload"] == workload
+            for row in case["providers"]
+            if row["provider"] == ours and row["least_share"] is not None
+        ]
+        return f"{min(found):.2f}" if found else ""
+
     def cell(self, workload: str, ours: str, peer: str) -> str:
         value = self.ratio(workload, ours, peer)
         return "" if value is None else f"{value:.2f}" if value >= 0.01 else f"{value:.3f}"
@@ -57,13 +69,20 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 
 def machine(results: Results) -> str:
-    m = results.runs[0]["machine"]
-    commits = ", ".join(run["machine"]["commit"] for run in results.runs)
-    return f"{m['device']}, {m['threads']} threads, {m['isa']}, torch {m['torch']}, float32, commits {commits}.\n"
+    """Which processor, instruction sets and commits."""
+    first = results.runs[0]["machine"]
+    isas = " and ".join(dict.fromkeys(run["machine"]["isa"] for run in results.runs))
+    commits = ", ".join(dict.fromkeys(run["machine"]["commit"] for run in results.runs))
+    limited = any(run["machine"]["limits"] for run in results.runs)
+    text = (
+        f"{first['device']}, {first['threads']} threads, {isas}, torch {first['torch']}, float32, commits {commits}. "
+    )
+    text += f"{len(results.runs)} runs; every cell is the worst of them"
+    return text + (", the peers held to the same instruction set as ours.\n" if limited else ".\n")
 
 
 def sequences(results: Results) -> str:
-    names = ["R1", "R2", "R3", "R4", "R5"]
+    names = ["R1", "R2", "R3", "R4", "R5", "R7"]
     ours, field, orthogonal = "vfrnn.RNN", "vfrnn.VFRNN", "orthogonal(torch.nn.RNN)"
     lines: tuple[tuple[str, str, str, Callable[[str], str]], ...] = (
         ("`vfrnn.RNN` over `torch.nn.RNN`", ours, "torch.nn.RNN", str),
@@ -81,7 +100,22 @@ def sequences(results: Results) -> str:
     rows = [
         [title, *(results.cell(workload(name), a, b) for name in names)] for title, a, b, workload in lines
     ]  # fmt: skip
+    for title, workload in (("share of a large product's rate", str), ("inference: share", lambda n: f"{n} inference")):
+        rows.append([f"`vfrnn.RNN`, {title}", *(results.share(workload(name), ours) for name in names)])
     return markdown(["", *names], rows)
+
+
+def shared(results: Results) -> str:
+    """Beside busy processes, and over a long run."""
+    rows = []
+    for row in results.runs[0]["shared_machine"]:
+        ratios = [r["ratio"] for run in results.runs for r in run["shared_machine"] if r["workload"] == row["workload"]]
+        what = f"{row['workload']}, {row['threads']} threads beside {row['neighbours']} busy processes"
+        rows.append([what, f"{max(ratios):.2f}"])
+    text = markdown(["on a shared machine", "`vfrnn.RNN` over `torch.nn.RNN`"], rows) + "\n"
+    grown = [row["grown_mib"] for run in results.runs for row in run["soak"]]
+    steps = results.runs[0]["soak"][0]["steps"] if grown else 0
+    return text + f"Growth of memory in {steps} steps of changing lengths: at most {max(grown, default=0):.0f} MiB.\n"
 
 
 def exponentials(results: Results) -> str:
@@ -193,7 +227,7 @@ def pictures(results: Results) -> str:
 
 
 BLOCKS = {block.__name__: block for block in (
-    status, machine, sequences, exponentials, fields, accuracy, growth, tasks, pictures,
+    status, machine, sequences, shared, exponentials, fields, accuracy, growth, tasks, pictures,
 )}  # fmt: skip
 
 

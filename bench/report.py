@@ -49,12 +49,20 @@ def verdict(ratio: float, target: float | None) -> str:
     return f'<span class="{"met" if ratio <= target else "missed"}">{text}</span>'
 
 
+def share(row: Json) -> str:
+    """Of the rate of a large product, coloured by the least that is aimed at."""
+    text, least = f"{row['share_of_ceiling']:.0%}", row["least_share"]
+    if least is None:
+        return text
+    return f'<span class="{"met" if row["share_of_ceiling"] >= least else "missed"}">{text} of {least:.0%}</span>'
+
+
 def case_tables(result: Json) -> str:
     """Every provider of every workload, then every ratio."""
     providers = [
         [
             html.escape(case["workload"]), html.escape(row["provider"]), f"{row['median_ms']:.3f}",
-            f"{row['spread']:.0%}", f"{row['gflops']:.1f}", f"{row['share_of_ceiling']:.0%}", f"{row['error']:.0e}",
+            f"{row['spread']:.0%}", f"{row['gflops']:.1f}", share(row), f"{row['error']:.0e}",
         ]
         for case in result["cases"]
         for row in case["providers"]

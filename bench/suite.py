@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from vfrnn_bench import accuracy, growth, long_memory
+from vfrnn_bench import accuracy, growth, long_memory, shared_machine, soak
 from vfrnn_bench.cases import LEFT_OUT_OF_QUICK, QUICK, Case, cases
 from vfrnn_bench.gpu.timing import clock_of
 from vfrnn_bench.machine import copy_ceiling, gemm_ceiling, machine
@@ -62,8 +62,11 @@ def count_steps(options: SuiteOptions) -> int:
     """How many steps `run` reports."""
     if options.workloads:
         return len(options.cases())
-    memory = len(growth.MEMORY_PROVIDERS) + len(long_memory.KINDS) if options.device == "cpu" else 0
-    return len(options.cases()) + len(growth.SIZES) + memory + 1
+    on_cpu = 0
+    if options.device == "cpu":
+        shared = shared_machine.QUICK_NAMES if options.quick else shared_machine.NAMES
+        on_cpu = len(growth.MEMORY_PROVIDERS) + len(long_memory.KINDS) + len(shared) + 2 * len(soak.LAYERS)
+    return len(options.cases()) + len(growth.SIZES) + on_cpu + 1
 
 
 def _sizes(options: SuiteOptions) -> tuple[dict[str, tuple[int, ...]], tuple[int, ...], tuple[int, ...]]:
@@ -105,8 +108,14 @@ def run(options: SuiteOptions, report: Report) -> dict[str, Any]:
         for row in growth.memory_growth(steps):
             result["memory"].append(row)
             report("memory", row)
-        result["long_memory"] = []
+        result |= {"long_memory": [], "shared_machine": [], "soak": []}
         for row in long_memory.long_memory(long_memory.QUICK_STEPS if options.quick else long_memory.STEPS):
             result["long_memory"].append(row)
             report("long memory", row)
+        for row in shared_machine.shared_machine(shared_machine.QUICK_NAMES if options.quick else shared_machine.NAMES):
+            result["shared_machine"].append(row)
+            report("shared machine", row)
+        for row in soak.soak(soak.QUICK_STEPS if options.quick else soak.STEPS):
+            result["soak"].append(row)
+            report("soak", row)
     return result

@@ -30,6 +30,12 @@ def lines(kind: str, row: Json) -> Iterator[str]:
     elif kind == "long memory":
         peaks = ", ".join(f"{b / 2**20:.0f} MiB at T {T}" for T, b in zip(row["steps"], row["bytes"], strict=True))
         yield f"{row['provider']}: {peaks}"
+    elif kind == "shared machine":
+        times = ", ".join(f"{name} {ms:.3g} ms" for name, ms in row["median_ms"].items())
+        yield f"{row['workload']} with {row['threads']} threads beside {row['neighbours']} busy processes: {times}"
+    elif kind == "soak":
+        what = "all states" if row["sequence"] else "last state"
+        yield f"{row['layer']}, {what}: grew by {row['grown_mib']:.0f} MiB in {row['steps']} steps"
 
 
 def ratios(result: Json) -> Table:
@@ -46,10 +52,13 @@ def ratios(result: Json) -> Table:
         by_name = {row["provider"]: row for row in case["providers"]}
         for row in case["ratios"]:
             ours, peer, target = by_name[row["ours"]], by_name[row["peer"]], row["target"]
+            share, least = f"{ours['share_of_ceiling']:.0%}", ours["least_share"]
+            if least is not None:
+                share += f" of {least:.0%}" + (" missed" if ours["share_of_ceiling"] < least else "")
             style = "" if target is None else "green" if row["ratio"] <= target else "red"
             table.add_row(
                 case["workload"], row["ours"], f"{ours['median_ms']:.3f}", f"{ours['gflops']:.1f}",
-                f"{ours['share_of_ceiling']:.0%}", row["peer"], f"{peer['median_ms']:.3f}",
+                share, row["peer"], f"{peer['median_ms']:.3f}",
                 f"[{style}]{row['ratio']:.3f}[/]" if style else f"{row['ratio']:.3f}",
                 "" if target is None else f"{target:.2f}" + (" missed" if row["ratio"] > target else ""),
             )  # fmt: skip

@@ -39,8 +39,9 @@ def result() -> dict:
     case = {
         "workload": "R1", "group": "recurrence", "flops": 1e9, "minimal_bytes": 1e7, "rounds": 3, "refused": {"x": "y"},
         "providers": [
-            {"provider": name, "median_ms": ms, "spread": 0.1, "gflops": 9.0, "share_of_ceiling": 0.5, "error": 1e-7}
-            for name, ms in (("vfrnn.RNN", 1.0), ("torch.nn.RNN", 2.0))
+            {"provider": name, "median_ms": ms, "spread": 0.1, "gflops": 9.0, "share_of_ceiling": 0.5, "error": 1e-7,
+             "least_share": least}
+            for name, ms, least in (("vfrnn.RNN", 1.0, 0.6), ("torch.nn.RNN", 2.0, None))
         ],
         "ratios": [{"ours": "vfrnn.RNN", "peer": "torch.nn.RNN", "ratio": 0.5, "target": 0.4}],
     }  # fmt: skip
@@ -50,16 +51,19 @@ def result() -> dict:
         "provider": "vfrnn.RNN", "steps": [1, 2], "bytes": [8, 16], "state_bytes": [4, 8], "copies_of_states": 2.0,
     }  # fmt: skip
     long_memory = [{"provider": kind, "steps": [10, 20], "bytes": [1e5, 1e6], "seconds": [0.1, 0.2]} for kind in KINDS]
+    shared = {"workload": "R4", "threads": 8, "neighbours": 2, "ratio": 0.5, "target": 1.0}
+    soak = {"layer": "recurrence", "sequence": True, "steps": 10, "grown_mib": 3.0, "target": 50.0}
     error = {"forward": 1e-7, "orthogonality": 1e-7, "gradient": 1e-6}
     return {
         "machine": machine(CPU), "suite": "quick", "ceiling": {"gemm_flops": 1e11, "copy_bytes": 1e10},
         "cases": [case], "time": time, "memory": [memory], "long_memory": long_memory,
+        "shared_machine": [shared | {"median_ms": {"vfrnn.RNN": 1.0, "torch.nn.RNN": 2.0}}], "soak": [soak],
         "accuracy": [{"provider": "vfrnn.skew_expm", "n": 8, "norm": 1.0, "median_ms": 0.1, "errors": error}],
     }  # fmt: skip
 
 
 #: The same without what was measured.
-EMPTY = {"cases": [], "time": [], "memory": [], "long_memory": [], "accuracy": []}
+EMPTY = {"cases": [], "time": [], "memory": [], "long_memory": [], "shared_machine": [], "soak": [], "accuracy": []}
 
 
 def log(seed: int) -> dict:

@@ -49,10 +49,18 @@ def test_every_workload_of_the_suite_has_one_mode():
 
 def test_a_target_of_one_of_ours_goes_before_that_of_all():
     case = CASES["R1"]
-    assert case.target("vfrnn.RNN", "torch.nn.RNN") == 0.5
+    assert case.target("vfrnn.RNN", "torch.nn.RNN") == 0.36
     assert case.target("vfrnn.RNN (triton)", "torch.nn.RNN") is None
     assert CASES["F1"].target("vfrnn.field_generator", "eager") == 0.5
     assert CASES["F1"].target("vfrnn.field_generator (triton)", "compiled") == 1.0
+
+
+def test_shares_are_of_providers_that_take_part():
+    shares = {name: case.shares for name, case in CASES.items() if case.shares}
+    assert set(shares) == {name + what for name in ("R1", "R2", "R3", "R5", "R7") for what in ("", " inference")}
+    for name, share in shares.items():
+        assert set(share) <= set(CASES[name].providers())
+        assert all(0.5 < least < 1 for least in share.values())
 
 
 def test_targets_of_fields():

@@ -108,3 +108,10 @@ def test_pairs_with_a_target_come_first_and_ours_meet_only_by_a_target():
     times = {name: [1.0] for name in ("vfrnn.a", "vfrnn.b", "peer")}
     assert measure.pairs(case, times) == [("vfrnn.a", "vfrnn.b"), ("vfrnn.a", "peer"), ("vfrnn.b", "peer")]
     assert case.target("vfrnn.b", "peer") == 0.5
+
+
+def test_a_case_with_shares_has_a_large_product_in_its_turns():
+    case = replace(small.case(**{"vfrnn.op": torch.ones(2), "peer": torch.ones(2)}), shares={"vfrnn.op": 0.5})
+    row = measure.measure(case, SHORT, ceiling=math.nan, wanted=everyone)
+    assert [(p["provider"], p["least_share"]) for p in row["providers"]] == [("vfrnn.op", 0.5), ("peer", None)]
+    assert all(math.isfinite(p["share_of_ceiling"]) for p in row["providers"])

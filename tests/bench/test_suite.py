@@ -1,7 +1,7 @@
 """A run of the suite: what takes part, what it reports and returns."""
 
 import pytest
-from vfrnn_bench import accuracy, growth, long_memory, suite
+from vfrnn_bench import accuracy, growth, long_memory, shared_machine, soak, suite
 from vfrnn_bench.cases import LEFT_OUT_OF_QUICK, QUICK
 
 
@@ -31,12 +31,14 @@ def test_a_whole_run_reports_as_many_steps_as_it_says(monkeypatch):
     monkeypatch.setattr(growth, "time_growth", lambda device, sizes: [{"over": over} for over in sizes])
     monkeypatch.setattr(growth, "memory_growth", lambda steps: [{"provider": p} for p in growth.MEMORY_PROVIDERS])
     monkeypatch.setattr(long_memory, "long_memory", lambda steps: [{"provider": kind} for kind in long_memory.KINDS])
+    monkeypatch.setattr(shared_machine, "shared_machine", lambda names: [{"workload": name} for name in names])
+    monkeypatch.setattr(soak, "soak", lambda steps: [{"layer": name} for name in soak.LAYERS for _ in range(2)])
     heard = []
     result = suite.run(options, lambda kind, row: heard.append(kind))
     assert [case["workload"] for case in result["cases"]] == [case.name for case in options.cases()]
     assert len([kind for kind in heard if kind != "machine"]) == suite.count_steps(options)
     assert [row["n"] for row in result["accuracy"]] == list(accuracy.QUICK_SIZES)
-    assert {"time", "memory", "long_memory", "machine", "suite", "ceiling"} <= set(result)
+    assert {"time", "memory", "long_memory", "shared_machine", "soak", "machine", "suite", "ceiling"} <= set(result)
 
 
 def test_chosen_workloads_are_all_that_is_measured(monkeypatch):

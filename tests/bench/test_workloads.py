@@ -24,7 +24,7 @@ EVERY = (*SEQUENCES, *LONG_SEQUENCES, *EXPONENTIALS, *MESHES, *INPUT_FIELDS, *IR
 def test_minimal_bytes_and_flops():
     R1 = SEQUENCES[0]
     states = R1.T * R1.B * R1.n
-    assert R1.flops == 6 * states * (R1.n + R1.i)
+    assert R1.flops == 4 * states * (R1.n + R1.i) + 2 * states * R1.n
     assert 3 * 4 * states < R1.minimal_bytes < 3.5 * 4 * states
     assert R1.state_bytes == 4 * states
     assert Exponential(64, 1.0).minimal_bytes == 4 * 4 * 64**2

@@ -1,0 +1,23 @@
+"""Memory of a long run of changing lengths."""
+
+import pytest
+from vfrnn_bench import soak
+
+
+@pytest.mark.parametrize("layer", soak.LAYERS)
+@pytest.mark.parametrize("sequence", [True, False])
+def test_every_layer_runs(layer, sequence):
+    row = soak.measure(layer, sequence, steps=12)
+    assert (row["layer"], row["sequence"], row["steps"]) == (layer, sequence, 12)
+
+
+@pytest.mark.slow
+def test_nothing_grows():
+    for row in soak.soak(4000):
+        assert row["grown_mib"] <= row["target"], row
+
+
+def test_growth_is_that_of_the_process():
+    before, kept = soak.resident(), bytearray(b"x") * 2**25
+    assert 25 < soak.resident() - before < 60
+    assert kept
