@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import vfrnn
 
-HIDDEN, INPUT, MOST_STEPS, MOST_SAMPLES = 32, 4, 120, 24
+HIDDEN, INPUT, MOST_STEPS, MOST_SAMPLES = 32, 4, 60, 16
 STEPS, QUICK_STEPS = 20_000, 500
 #: Megabytes after the first tenth of the steps.
 TARGET = 50.0

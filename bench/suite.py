@@ -91,7 +91,7 @@ def run(options: SuiteOptions, report: Report) -> dict[str, Any]:
         "cases": [],
     }
     report("machine", result)
-    budget, clock = Budget(0.0 if options.quick else 10.0), clock_of(device)
+    budget, clock = Budget(0.0 if options.quick else 4.0), clock_of(device)
     for case in selected:
         result["cases"].append(measure(case, budget, gemm, options.wants, clock))
         report("case", result["cases"][-1])
