@@ -14,6 +14,9 @@ from vfrnn_bench.machine import copy_ceiling, gemm_ceiling, machine
 from vfrnn_bench.measure import measure
 from vfrnn_bench.timing import Budget
 
+#: Seconds that a sample lasts: a call of less than that is measured as a model makes it, one after the other.
+SAMPLE = 0.02
+
 Report = Callable[[str, dict[str, Any]], None]
 
 
@@ -91,7 +94,7 @@ def run(options: SuiteOptions, report: Report) -> dict[str, Any]:
         "cases": [],
     }
     report("machine", result)
-    budget, clock = Budget(0.0 if options.quick else 4.0), clock_of(device)
+    budget, clock = Budget(0.0 if options.quick else 4.0, sample=SAMPLE), clock_of(device)
     for case in selected:
         result["cases"].append(measure(case, budget, gemm, options.wants, clock))
         report("case", result["cases"][-1])

@@ -29,25 +29,42 @@ constexpr T inverse_factorial(int k) {
   return T(1) / product;
 }
 
-// tanh x = sign(x) t / (t + 2) with t = expm1(2 |x|) = 2^k expm1(r) + (2^k - 1), 2 |x| = k ln 2 + r. No cancellation
-// anywhere: a few units in the last place for every x; saturates to 1; a NaN stays one.
+// tanh of each x, tanh x = sign(x) t / (t + 2) with t = expm1(2 |x|) = 2^k expm1(r) + (2^k - 1), 2 |x| = k ln 2 + r. No
+// cancellation anywhere: a few units in the last place for every x; saturates to 1; a NaN stays one. One x is a chain
+// of some twenty operations that wait for each other: several go side by side.
+template <class T, int K>
+[[gnu::always_inline]] inline void tanh_each(Vec<T> (&x)[K]) {
+  using Table = ExpTable<T>;
+  Vec<T> r[K], q[K], power[K];
+  IntVec<T> sign[K];
+#pragma GCC unroll 4
+  for (int k = 0; k < K; ++k) {
+    sign[k] = (IntVec<T>)x[k] & (IntVec<T>)broadcast(T(-0.0));
+    const Vec<T> size = (Vec<T>)((IntVec<T>)x[k] ^ sign[k]);
+    Vec<T> y = size + size;
+    y = y > broadcast(Table::saturation) ? broadcast(Table::saturation) : y;
+    const Vec<T> shifted = y * Table::log2_e + Table::rounder;  // its low bits are the multiple of ln 2
+    const Vec<T> multiple = shifted - Table::rounder;
+    r[k] = y - multiple * Table::ln2_high - multiple * Table::ln2_low;
+    power[k] = (Vec<T>)(((IntVec<T>)shifted + Table::bias) << Table::mantissa_bits);
+    q[k] = broadcast(inverse_factorial<T>(Table::degree));
+  }
+#pragma GCC unroll 12
+  for (int j = Table::degree - 1; j >= 2; --j) {
+#pragma GCC unroll 4
+    for (int k = 0; k < K; ++k) q[k] = q[k] * r[k] + inverse_factorial<T>(j);
+  }
+#pragma GCC unroll 4
+  for (int k = 0; k < K; ++k) {
+    const Vec<T> t = power[k] * (r[k] * r[k] * q[k] + r[k]) + (power[k] - 1);
+    x[k] = (Vec<T>)((IntVec<T>)(t / (t + 2)) ^ sign[k]);
+  }
+}
 template <class T>
 inline Vec<T> tanh(Vec<T> x) {
-  using Table = ExpTable<T>;
-  const IntVec<T> sign = (IntVec<T>)x & (IntVec<T>)broadcast(T(-0.0));
-  const Vec<T> size = (Vec<T>)((IntVec<T>)x ^ sign);
-  Vec<T> y = size + size;
-  y = y > broadcast(Table::saturation) ? broadcast(Table::saturation) : y;
-  const Vec<T> shifted = y * Table::log2_e + Table::rounder;  // its low bits are k
-  const Vec<T> k = shifted - Table::rounder;
-  const Vec<T> r = y - k * Table::ln2_high - k * Table::ln2_low;
-  const IntVec<T> power_bits = ((IntVec<T>)shifted + Table::bias) << Table::mantissa_bits;
-  const Vec<T> power = (Vec<T>)power_bits;  // 2^k
-  Vec<T> q = broadcast(inverse_factorial<T>(Table::degree));
-#pragma GCC unroll 12
-  for (int j = Table::degree - 1; j >= 2; --j) q = q * r + inverse_factorial<T>(j);
-  const Vec<T> t = power * (r * r * q + r) + (power - 1);
-  return (Vec<T>)((IntVec<T>)(t / (t + 2)) ^ sign);
+  Vec<T> each[1] = {x};
+  tanh_each<T>(each);
+  return each[0];
 }
 
 // exp y = 2^k exp(r), y = k ln 2 + r. Beyond the range of T: its smallest normal, or its largest, number about; a NaN

@@ -131,10 +131,15 @@ void product_rows(const Product<T>& m, int64_t row, int rows, bool wide) {
   product_tile<P, R, 2>(m, row);
 }
 
-// Tiles of equal height, give or take a row.
-inline int tile_height(int64_t rows, int most) {
-  const int64_t tiles = panels_of(rows, most);
-  return int(panels_of(rows, tiles));
+// f(row, height) for tiles that cover the rows, of heights that differ by one at most: a low tile, with too few sums to
+// hide the latency of a multiply-add, would take as long as a high one.
+template <class F>
+[[gnu::always_inline]] inline void for_tiles(int64_t rows, F&& f) {
+  const int64_t tiles = panels_of(rows, tile_rows);
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t row = rows * t / tiles;
+    f(row, int(rows * (t + 1) / tiles - row));
+  }
 }
 
 // out = init + [h, x] b for the panels first..last of b, which has `columns` columns; done(p, count) when `count`
@@ -143,7 +148,6 @@ template <class T, class Done>
 void product(Product<T> m, int64_t rows, int64_t columns, int64_t first, int64_t last, Done&& done) {
   constexpr int W = panel_width<T>;
   constexpr int in_one = sums_in_flight / 2;
-  const int height = tile_height(rows, tile_rows);
   const auto advance = [&m](int64_t panels) {
     m.b += panels * m.b_stride, m.out += panels * m.out_stride;
     if (m.init) m.init += panels * W;
@@ -162,9 +166,8 @@ void product(Product<T> m, int64_t rows, int64_t columns, int64_t first, int64_t
       count = in_one / 2;
       product_tile<in_one / 2, 2, 2>(m, 0);
     } else {
-      for (int64_t row = 0; row < rows; row += height) {
-        product_rows<1, tile_rows>(m, row, int(smaller(height, rows - row)), columns - p * W > lanes<T>);
-      }
+      const bool wide = columns - p * W > lanes<T>;
+      for_tiles(rows, [&](int64_t row, int height) { product_rows<1, tile_rows>(m, row, height, wide); });
     }
     done(p, count);
     p += count;
@@ -200,10 +203,9 @@ void outer_rows(const T* a, const T* b, int64_t count, T* sums, int rows, bool w
 
 template <class T>
 void outer_product(const T* a, int64_t rows, const T* b, int64_t count, T* sums, bool wide) {
-  const int height = tile_height(rows, tile_rows);
-  for (int64_t row = 0; row < rows; row += height) {
-    outer_rows<tile_rows>(a + row, b, count, sums + row * panel_width<T>, int(smaller(height, rows - row)), wide);
-  }
+  for_tiles(rows, [&](int64_t row, int height) {
+    outer_rows<tile_rows>(a + row, b, count, sums + row * panel_width<T>, height, wide);
+  });
 }
 
 }  // namespace VFRNN_ISA

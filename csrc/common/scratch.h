@@ -6,9 +6,9 @@
 
 namespace vfrnn {
 
-// Uninitialised numbers, aligned for vectors. Unlike a tensor it may be made inside a parallel region. It asks for plain
-// memory and aligns by itself: glibc (2.36) does not find what was freed again for aligned requests of other sizes, so
-// that a process that makes them for as long as it trains would grow.
+// Uninitialised numbers, aligned for vectors. Unlike a tensor it may be made inside a parallel region. It asks for
+// plain memory and aligns by itself: glibc (2.36) does not find what was freed again for aligned requests of other
+// sizes, so that a process that makes them for as long as it trains would grow.
 template <class T>
 class Scratch {
  public:

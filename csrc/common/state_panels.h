@@ -32,16 +32,37 @@ void from_panel(const T* from, int64_t rows, int64_t width, T* to, int64_t to_st
   }
 }
 
+// K rows of a vector of pre-activations become states, and columns of hs.
+template <Activation activation, int K, class T>
+[[gnu::always_inline]] inline void activate_rows(T* panel, Vec<T> beta, T* hs, int64_t n, int64_t width) {
+  Vec<T> h[K];
+#pragma GCC unroll 4
+  for (int k = 0; k < K; ++k) h[k] = load(panel + k * panel_width<T>);
+  if constexpr (activation == Activation::tanh) {
+    tanh_each<T>(h);
+  } else {
+#pragma GCC unroll 4
+    for (int k = 0; k < K; ++k) h[k] = Formula<activation, Math<T>>::value(h[k], beta);
+  }
+#pragma GCC unroll 4
+  for (int k = 0; k < K; ++k) {
+    store(panel + k * panel_width<T>, h[k]);
+    store_part(hs + k * n, h[k], width);
+  }
+}
+
 // One panel of pre-activations becomes a panel of the next state, and `width` columns of hs.
 template <Activation activation, class T>
 void activate_panel(T* panel, int64_t rows, int64_t width, const T* beta, T* hs, int64_t n) {
+  constexpr int K = 4;
   for (int64_t v = 0; v < width; v += lanes<T>) {
     const Vec<T> b = has_beta<activation> ? load(beta + v) : Vec<T>{};
-    for (int64_t row = 0; row < rows; ++row) {
-      T* z = panel + row * panel_width<T> + v;
-      const Vec<T> h = Formula<activation, Math<T>>::value(load(z), b);
-      store(z, h);
-      store_part(hs + row * n + v, h, width - v);
+    int64_t row = 0;
+    for (; row + K <= rows; row += K) {
+      activate_rows<activation, K>(panel + row * panel_width<T> + v, b, hs + row * n + v, n, width - v);
+    }
+    for (; row < rows; ++row) {
+      activate_rows<activation, 1>(panel + row * panel_width<T> + v, b, hs + row * n + v, n, width - v);
     }
   }
 }
