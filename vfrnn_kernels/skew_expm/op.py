@@ -127,6 +127,7 @@ OP = declare(
         reference_backward=skew_expm_backward_reference,
         serves={"cpu": REAL, "cuda": (torch.float32,), "triton": (torch.float32,)},
         sample=_sample,
+        samples=("K", "generators"),
         route_sizes=(17, 150),
     )
 )
