@@ -15,7 +15,9 @@ class LaneExponential {
   using V = Vec<T>;
   using Mask = IntVec<T>;
 
-  static constexpr int blocks = 12;
+  // Numbers of scratch. Blocks of n = 16 would begin at the same place of a page, and evict each other from the cache:
+  // a few vectors are between them.
+  static int64_t scratch_size(int64_t n) { return blocks * (n * n + gap) * lanes<T>; }
   LaneExponential(const SmallGenerators<T>& of, T* scratch)
       : of_(of), n_(of.n), area_(of.n * of.n), products_(of.n), scratch_(reinterpret_cast<V*>(scratch)) {}
 
@@ -78,8 +80,9 @@ class LaneExponential {
 
  private:
   static constexpr const SkewExpmScheme& c = skew_expm_scheme<T>;
+  static constexpr int64_t blocks = 12, gap = 5;
 
-  V* block(int64_t number) const { return scratch_ + number * area_; }
+  V* block(int64_t number) const { return scratch_ + number * (area_ + gap); }
   static void swap(V*& a, V*& b) {
     V* const kept = a;
     a = b, b = kept;

@@ -2,6 +2,7 @@
 // Every lane goes through the same operations, so that a result does not depend on the lane or on its neighbours.
 #pragma once
 
+#include "common/rows.h"
 #include "common/simd.h"
 #include "skew_expm/coefficients.h"
 
@@ -69,20 +70,49 @@ inline void write_lanes(const Vec<C>* from, int64_t stride, int64_t count, T* to
   }
 }
 
+// Lane l of vector i and lane i of vector l change places: blocks of 1, 2, 4, ... lanes in turn.
+template <class T>
+inline void transpose(Vec<T> (&x)[lanes<T>]) {
+  constexpr int L = lanes<T>;
+#pragma GCC unroll 4
+  for (int s = 1; s < L; s *= 2) {
+    const IntVec<T> l = lane_numbers<T>(), upper = (l & s) != 0;
+    const IntVec<T> even = l + (upper & (L - s)), odd = l + (upper & (L - s)) + s;
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) {
+      if ((i & s) != 0) continue;
+      const Vec<T> a = x[i], b = x[i + s];
+      x[i] = shuffle<T>(a, b, even), x[i + s] = shuffle<T>(a, b, odd);
+    }
+  }
+}
+
+// f(e) for parts of a vector's size of 0..area, the last of which may overlap the one before.
+template <class T, class F>
+inline void for_vectors(int64_t area, F&& f) {
+  for (int64_t e = 0; e < area; e += lanes<T>) f(e + lanes<T> <= area ? e : area - lanes<T>);
+}
+
 // The same for a number of entries that is known at run time, `area`, which is at least a vector.
 template <class T>
 inline void read_block(const T* from, int64_t area, int64_t count, Vec<T>* to) {
-  T* const entries = reinterpret_cast<T*>(to);
-  for (int64_t l = 0; l < lanes<T>; ++l) {
-    for (int64_t e = 0; e < area; ++e) entries[e * lanes<T> + l] = l < count ? from[l * area + e] : T(0);
-  }
+  for_vectors<T>(area, [=](int64_t e) {
+    Vec<T> x[lanes<T>];
+    for (int l = 0; l < lanes<T>; ++l) x[l] = l < count ? load(from + l * area + e) : Vec<T>{};
+    transpose<T>(x);
+    for (int l = 0; l < lanes<T>; ++l) to[e + l] = x[l];
+  });
 }
 template <class T>
 inline void write_block(const Vec<T>* from, int64_t area, int64_t count, T* to) {
-  const T* const entries = reinterpret_cast<const T*>(from);
-  for (int64_t l = 0; l < count; ++l) {
-    for (int64_t e = 0; e < area; ++e) to[l * area + e] = entries[e * lanes<T> + l];
-  }
+  for_vectors<T>(area, [=](int64_t e) {
+    Vec<T> x[lanes<T>];
+    for (int l = 0; l < lanes<T>; ++l) x[l] = from[e + l];
+    transpose<T>(x);
+    for (int l = 0; l < lanes<T>; ++l) {
+      if (l < count) store(to + l * area + e, x[l]);
+    }
+  });
 }
 
 // What is known of a product: the part of it on and above the diagonal is then all that is computed.

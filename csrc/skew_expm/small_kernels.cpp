@@ -10,7 +10,7 @@ namespace {
 
 template <class T>
 int64_t scratch(int64_t n) {
-  return n <= 3 ? 0 : LaneExponential<T>::blocks * n * n * lanes<T>;
+  return n <= 3 ? 0 : LaneExponential<T>::scratch_size(n);
 }
 
 template <class T>
