@@ -73,7 +73,7 @@ def differentiable(op: Op) -> dict[str, Callable[..., Tensors]]:
     inputs, outputs = len(op.inputs), len(op.outputs)
     for backend, library_name in (("cpu", name), ("cuda", name), ("triton", f"{name}_triton")):
         forward, traced = _below_autograd(library_name), _library(library_name)
-        backward, saved = _library(f"{library_name}_backward"), op.saved_on(backend).tensors
+        backward, saved = _below_autograd(f"{library_name}_backward"), op.saved_on(backend).tensors
         results = (*op.outputs, *saved)
         _KERNELS[f"{name}:{backend}"] = Kernels(op, forward, traced, backward, results, inputs, outputs, len(saved))
     reference = op.reference
@@ -127,6 +127,8 @@ def _apply(key: str, *args: Any) -> Tensors:
             return _apply(key, *args)
     if torch.compiler.is_compiling():
         return _KERNELS[key].traced(*args)
+    if not (torch.is_grad_enabled() or _transformed() or forward_ad._current_level >= 0):
+        return _KERNELS[key].forward(*unwrap_dead_wrappers(args))  # what nobody differentiates is not prepared for it
     return KernelFunction.apply(key, *args)
 
 
@@ -287,4 +289,3 @@ def _of_some(
         return function(*replaced)
 
     return call
-

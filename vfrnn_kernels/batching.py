@@ -1,4 +1,4 @@
-"""torch.vmap of an op: one call for all of what is mapped, where the op computes samples that know nothing of each other.
+"""torch.vmap of an op: one call for all that is mapped, where the op computes samples that know nothing of each other.
 
 The dimension that is mapped joins the one that counts samples (`Op.samples`), so that a result is that of the loop, to
 the bit. Where a tensor without samples is mapped, as the matrix of a recurrence, or where the gradient of one is asked
@@ -56,7 +56,7 @@ def _place(t: T, letters: Sequence[str]) -> int | None:
 
 
 def _joined(tensor: Tensor | None, dim: int | None, place: int | None, batch_size: int) -> Tensor | None:
-    """The tensor with the dimension that is mapped before its samples, as one; it is repeated where it is not mapped."""
+    """The tensor with the mapped dimension and that of its samples as one; it is repeated where it is not mapped."""
     if tensor is None or place is None:
         return tensor
     if dim is None:

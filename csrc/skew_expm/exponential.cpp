@@ -34,8 +34,8 @@ double inner(const T* x, const T* y, int64_t count) {
   return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
 }
 
-// <grad_A, S>, the gradient of dt; grad_A becomes grad_S = dt grad_A. grad_A is grad_S / dt, which is no number where dt
-// is 0: hence in this order.
+// <grad_A, S>, the gradient of dt; grad_A becomes grad_S = dt grad_A. grad_A is grad_S / dt, which is no number where
+// dt is 0: hence in this order.
 template <class T>
 T of_time(T* grad, const T* S, T dt, int64_t count) {
   const T found = T(inner(grad, S, count));

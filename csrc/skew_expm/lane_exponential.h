@@ -61,7 +61,8 @@ class LaneExponential {
       const V of_left = grad_left[e], of_right = grad_right[e], of_Q = G[e], of_W = grad_W[e];
 #pragma GCC unroll 4
       for (int j = 0; j < c.r; ++j) {
-        grads[j][e] = T(c.p[j]) * of_left + T(c.q[j]) * of_right + T(c.f[j + 1]) * of_Q + T(c.shape[c.r - 1 - j]) * of_W;
+        grads[j][e] =
+            T(c.p[j]) * of_left + T(c.q[j]) * of_right + T(c.f[j + 1]) * of_Q + T(c.shape[c.r - 1 - j]) * of_W;
       }
     }
     products_.add(grads[c.r - 1], {grad_Y}, {W, true});
@@ -131,8 +132,8 @@ class LaneExponential {
     return (wrong <= skew_tolerance<T> * large) & (bound <= largest_norm<T>);
   }
 
-  // The eigenvalues of A are p = floor(n / 2) pairs +-i omega and perhaps a zero; of p numbers x = omega^2 with this sum
-  // and sum of squares the largest is at most this (Samuelson 1968, doi 10.1080/01621459.1968.10480943).
+  // The eigenvalues of A are p = floor(n / 2) pairs +-i omega and perhaps a zero; of p numbers x = omega^2 with this
+  // sum and sum of squares the largest is at most this (Samuelson 1968, doi 10.1080/01621459.1968.10480943).
   V norm_bound(V sum, V squares) const {
     const T pairs = T(n_ / 2);
     const V mean = sum / pairs;
@@ -188,8 +189,8 @@ class LaneExponential {
     for (int64_t e = 0; e < area_; ++e) next[e] = squared ? next[e] : X[e];
   }
 
-  // The gradient of Q0 from that of Q0^(2^s): G <- G X^T + X^T G for the squared matrices X, which commute, so that they
-  // may be taken first to last and made again on the way.
+  // The gradient of Q0 from that of Q0^(2^s): G <- G X^T + X^T G for the squared matrices X, which commute, so that
+  // they may be taken first to last and made again on the way.
   const V* through_squarings(const T* grad_Q, int64_t k, int64_t count) {
     V *G = block(10), *next_G = block(11), *X = block(8), *next = block(9);
     read_block<T>(grad_Q + k * area_, area_, count, G);

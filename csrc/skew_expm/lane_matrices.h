@@ -164,9 +164,8 @@ class LaneProducts {
   void multiply(V* out, Factor a, Factor b) const {
     for_parts(n_, most_rows, [&](int64_t i, auto rows) {
       const int64_t from = form == Form::general ? 0 : i;
-      for_parts(n_ - from, most_columns, [&](int64_t j, auto columns) {
-        tile<form, add, rows.value, columns.value>(out, a, b, i, from + j);
-      });
+      for_parts(n_ - from, most_columns,
+                [&](int64_t j, auto columns) { tile<form, add, rows.value, columns.value>(out, a, b, i, from + j); });
     });
   }
 

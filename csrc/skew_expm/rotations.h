@@ -47,7 +47,7 @@ struct Angle {
 // is served has a larger k.
 inline Angle angle(Lanes theta) {
   constexpr double first = 0x1.921fb544p0, second = 0x1.0b4611a6p-34, third = 0x1.3198a2e037073p-69;
-  constexpr double quarters = 0x1.45f306dc9c883p-1;  // 2 / pi
+  constexpr double quarters = 0x1.45f306dc9c883p-1;                    // 2 / pi
   const Lanes shifted = theta * quarters + ExpTable<double>::rounder;  // its low bits are k
   const Lanes k = shifted - ExpTable<double>::rounder;
   const Lanes r = ((theta - k * first) - k * second) - k * third;
@@ -63,8 +63,8 @@ inline Angle angle(Lanes theta) {
   return found;
 }
 
-// Where S_ij and S_ji are in a generator's coordinate c: of n = 2 the angle, of n = 3 the axis (x, y, z) times the angle,
-// A = ((0, -z, y), (z, 0, -x), (-y, x, 0)).
+// Where S_ij and S_ji are in a generator's coordinate c: of n = 2 the angle, of n = 3 the axis (x, y, z) times the
+// angle, A = ((0, -z, y), (z, 0, -x), (-y, x, 0)).
 template <int n>
 inline constexpr int coordinates = n * (n - 1) / 2;
 template <int n>
@@ -172,8 +172,7 @@ int64_t rotations(const SmallGenerators<T>& of, int64_t begin, int64_t end, T* Q
 }
 
 template <class T, int n>
-void rotation_gradients(const SmallGenerators<T>& of, const T* grad_Q, bool of_S, int64_t begin, int64_t end,
-                        T* grad) {
+void rotation_gradients(const SmallGenerators<T>& of, const T* grad_Q, bool of_S, int64_t begin, int64_t end, T* grad) {
   constexpr int area = n * n, width = lanes<double>;
   for (int64_t k = begin; k < end; k += width) {
     const int64_t count = end - k < width ? end - k : width;

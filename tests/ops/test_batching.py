@@ -45,7 +45,9 @@ def the_same(found, expected):
 def loop(function, *lists):
     """The function of every row of the arguments, stacked."""
     rows = [function(*row) for row in zip(*lists, strict=True)]
-    return torch.stack(rows) if isinstance(rows[0], torch.Tensor) else tuple(torch.stack(c) for c in zip(*rows))
+    if isinstance(rows[0], torch.Tensor):
+        return torch.stack(rows)
+    return tuple(torch.stack(column) for column in zip(*rows, strict=True))
 
 
 def exponential():
@@ -206,7 +208,7 @@ def test_what_has_no_samples_is_mapped_one_by_one():
 
 
 def test_gradients_that_would_be_added_up_are_taken_one_by_one():
-    x, h0, U, M = recurrences(4)
+    x, _, U, M = recurrences(4)
 
     def scalar(M, x):
         return recurrence(x, U, None, M).square().sum()
