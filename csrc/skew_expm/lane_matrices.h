@@ -2,28 +2,12 @@
 // Every lane goes through the same operations, so that a result does not depend on the lane or on its neighbours.
 #pragma once
 
+#include "common/elementary.h"
 #include "common/rows.h"
-#include "common/simd.h"
 #include "skew_expm/coefficients.h"
 
 namespace vfrnn {
 namespace VFRNN_ISA {
-
-template <class V>
-inline V magnitude(V x) {
-  return x < 0 ? -x : x;
-}
-template <class V>
-inline V larger(V a, V b) {
-  return a > b ? a : b;
-}
-template <class T>
-inline Vec<T> square_root(Vec<T> x) {
-  T of[lanes<T>];
-  store(of, x);
-  for (int l = 0; l < lanes<T>; ++l) of[l] = sizeof(T) == 4 ? T(__builtin_sqrtf(of[l])) : T(__builtin_sqrt(of[l]));
-  return load(of);
-}
 
 // What is taken for skew-symmetric: |S + S^T| up to the square root of the precision, relative to |S|. Norms beyond
 // `largest_norm` are refused.
