@@ -9,7 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from vfrnn_bench.exponential_providers import exponential_exact, exponential_providers, skew
+from vfrnn_bench.exponential_providers import (
+    exponential_exact,
+    exponential_providers,
+    mapped_exponential_providers,
+    skew,
+)
 from vfrnn_bench.field_providers import Field, field_exact, field_providers
 from vfrnn_bench.layer_providers import (
     activation_providers,
@@ -21,7 +26,18 @@ from vfrnn_bench.layer_providers import (
     training_step_providers,
 )
 from vfrnn_bench.providers import FORWARD, STEP, Provider, Providers, Results, Setting
-from vfrnn_bench.workloads import EXPONENTIALS, INPUT_FIELDS, IRREGULAR, MESHES, SEQUENCES, Exponential, Mesh, Sequence
+from vfrnn_bench.workloads import (
+    EXPONENTIALS,
+    INPUT_FIELDS,
+    IRREGULAR,
+    MAPPED,
+    MESHES,
+    SEQUENCES,
+    SMALL_EXPONENTIALS,
+    Exponential,
+    Mesh,
+    Sequence,
+)
 
 RECURRENCE, INFERENCE, ACTIVATION, TRAINING = "recurrence", "inference", "activation", "training step"
 EXPONENTIAL, FIELD = "exponential", "field"
@@ -122,6 +138,21 @@ def exponential_case(e: Exponential, on: Setting) -> Case:
     )  # fmt: skip
 
 
+def exponential_forward_case(e: Exponential, on: Setting) -> Case:
+    """exp(S) alone."""
+    return replace(
+        exponential_case(e, on), name=f"{e.name} forward", flops=e.forward_flops, minimal_bytes=e.forward_bytes,
+        modes=(FORWARD,),
+    )  # fmt: skip
+
+
+def mapped_exponential_case(e: Exponential, on: Setting) -> Case:
+    """exp(S) and its gradient under torch.vmap, beside one call with the whole batch."""
+    case = exponential_case(e, on)
+    providers = functools.partial(mapped_exponential_providers, e, on)
+    return replace(case, name=f"{e.name} vmap", providers=providers)
+
+
 def field_case(w: Field, on: Setting) -> Case:
     """An op of fields beside its formulas in PyTorch."""
     return _case(w, FIELD, on, functools.partial(field_providers, w, on), exact=functools.partial(field_exact, w, on))
@@ -155,12 +186,19 @@ def cases(device: torch.device | str = "cpu") -> Iterator[Case]:
     for e in EXPONENTIALS:
         targets = {("vfrnn.skew_expm", "torch.matrix_exp"): exponential_target(e)}
         yield replace(exponential_case(e, on), targets=targets)
+    for e in SMALL_EXPONENTIALS:
+        for case in (exponential_forward_case(e, on), exponential_case(e, on)):
+            yield replace(case, targets={("vfrnn.skew_expm", "torch.matrix_exp"): exponential_target(e)})
+    targets = {("vfrnn.skew_expm, vmap", "vfrnn.skew_expm"): 1.5}
+    yield replace(mapped_exponential_case(MAPPED, on), targets=targets)
     for f in (*MESHES, *INPUT_FIELDS, *IRREGULAR):
         yield replace(field_case(f, on), targets=field_targets(f))
 
 
 def exponential_target(e: Exponential) -> float:
     """The largest ratio to torch.matrix_exp."""
+    if e.n <= 4:
+        return 0.1
     if e.batch > 1:
         return 0.25
     if e.n < 128:

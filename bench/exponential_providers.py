@@ -33,6 +33,20 @@ def exponential_providers(e: Exponential, on: Setting) -> Providers:
     return found
 
 
+def mapped_exponential_providers(e: Exponential, on: Setting) -> Providers:
+    """Ours mapped over the batch, and called with it."""
+    tensors, grads = e.inputs(on.device)
+
+    def mapped(S: Tensor) -> Tensor:
+        return torch.func.vmap(vfrnn.skew_expm)(S)
+
+    functions = {"vfrnn.skew_expm, vmap": mapped, "vfrnn.skew_expm": vfrnn.skew_expm}
+    return {
+        name: functools.partial(differentiated, function, tensors, "S", grads, on.limit)
+        for name, function in functions.items()
+    }
+
+
 def exponential_exact(e: Exponential, on: Setting) -> Results:
     """Q and the skew-symmetric part of the gradient, in float64 by torch.matrix_exp."""
     tensors, grads = e.inputs(on.device)

@@ -66,6 +66,10 @@ def spectral_norms(S: Tensor) -> Tensor:
     return size
 
 
+#: Of the closed forms of csrc/skew_expm/rotations.h, forward and backward, by n; a root or a division counts as one.
+CLOSED_FORM_FLOPS = {1: (0, 0), 2: (48, 57), 3: (104, 171)}
+
+
 @dataclass(frozen=True)
 class Exponential:
     """exp(S) of a batch of skew-symmetric n x n matrices of the given spectral norm."""
@@ -79,15 +83,33 @@ class Exponential:
         return f"E({self.n}){'' if self.batch == 1 else f' x {self.batch}'} norm {self.norm:.3g}"
 
     @property
+    def forward_flops(self) -> float:
+        """4 products, 1 for a squaring, 2 for the polishing of two or more of them; the closed forms to n = 3."""
+        if self.n <= 3:
+            return self.batch * CLOSED_FORM_FLOPS[self.n][0]
+        squarings = self._squarings
+        return self.batch * 2 * self.n**3 * (4 + squarings + (2 if squarings >= 2 else 0))
+
+    @property
     def flops(self) -> float:
-        """4 + 7 products, 3 for a squaring, 2 for the polishing of two or more of them."""
-        squarings = max(0, math.ceil(math.log2(self.norm / 2.5)))
-        return self.batch * 2 * self.n**3 * (11 + 3 * squarings + (2 if squarings >= 2 else 0))
+        """In the backward 7 products more, 2 for a squaring."""
+        if self.n <= 3:
+            return self.batch * sum(CLOSED_FORM_FLOPS[self.n])
+        return self.forward_flops + self.batch * 2 * self.n**3 * (7 + 2 * self._squarings)
+
+    @property
+    def _squarings(self) -> int:
+        return max(0, math.ceil(math.log2(self.norm / 2.5)))
+
+    @property
+    def forward_bytes(self) -> float:
+        """S read and Q written."""
+        return 2 * 4 * self.batch * self.n**2
 
     @property
     def minimal_bytes(self) -> float:
-        """S read and Q written, grad Q read and grad S written."""
-        return 4 * 4 * self.batch * self.n**2
+        """grad Q read and grad S written too."""
+        return 2 * self.forward_bytes
 
     def inputs(self, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """S (batch, n, n) and an incoming gradient of unit scale, made on the device: a large batch takes a while."""
@@ -251,6 +273,11 @@ EXPONENTIALS = (
     *(Exponential(n, norm) for n in (32, 64, 128, 190, 256, 512) for norm in (1.0, math.pi, 10.0, 50.0)),
     Exponential(64, 1.0, batch=64),
 )
+# Many at a time; MAPPED is mapped over by torch.vmap.
+SMALL_EXPONENTIALS = tuple(
+    Exponential(n, math.pi, batch) for n, batch in ((3, 100000), (2, 50000), (4, 20000), (13, 4000), (16, 4000))
+)
+MAPPED = Exponential(5, math.pi, batch=2000)
 # The field alone is learned by default; the mesh may be.
 MESHES = (
     Mesh("F1", n=256, m=512, d=8, learned="v"),

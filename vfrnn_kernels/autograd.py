@@ -3,7 +3,7 @@
 `KernelFunction` is the `torch.autograd.Function` of every op: its backward applies `KernelBackward`, a second Function
 around the backward op, so that everything can be differentiated again. Derivatives of the *backward*, and forward-mode
 derivatives of both, have no kernel: they come from differentiating the reference forward with `torch.func.vjp`
-(correct, not optimised). The vmap rules run the op once per sample and stack.
+(correct, not optimised). torch.vmap: batching.py.
 
 torch.compile and torch.export cannot trace a Function that has a `jvp`. They see the library op, which is opaque to
 them and differentiable by itself: its kernel for the Autograd keys applies the same `KernelFunction`.
@@ -22,7 +22,8 @@ from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import Function, forward_ad
 
 from vfrnn_kernels.autocast import autocasts
-from vfrnn_kernels.declaration import Gradients, Op, Tensors
+from vfrnn_kernels.batching import map_op
+from vfrnn_kernels.declaration import Gradients, Op, T, Tensors
 from vfrnn_kernels.library import define_ops, implement_ops, library, register_fakes, triton_kernels
 from vfrnn_kernels.loader import CUDA_EMULATED, CUDA_LIBRARY_MISSING, HAS_SCHEMAS
 
@@ -37,6 +38,7 @@ class Kernels:
         traced: the same, differentiable: what torch.compile and torch.export trace.
         backward: `(*grad_outputs, *inputs, *outputs, *saved, *constants, needs) -> one gradient per input`; bit k of
             `needs` asks for the k-th (the convention of csrc/ops.cpp).
+        results: what the forward returns: outputs and saved tensors.
         inputs, outputs, saved: how many there are of each.
     """
 
@@ -44,6 +46,7 @@ class Kernels:
     forward: Callable[..., Tensors]
     traced: Callable[..., Tensors]
     backward: Callable[..., Gradients]
+    results: tuple[T, ...]
     inputs: int
     outputs: int
     saved: int
@@ -70,10 +73,11 @@ def differentiable(op: Op) -> dict[str, Callable[..., Tensors]]:
     inputs, outputs = len(op.inputs), len(op.outputs)
     for backend, library_name in (("cpu", name), ("cuda", name), ("triton", f"{name}_triton")):
         forward, traced = _below_autograd(library_name), _library(library_name)
-        backward, saved = _library(f"{library_name}_backward"), len(op.saved_on(backend).tensors)
-        _KERNELS[f"{name}:{backend}"] = Kernels(op, forward, traced, backward, inputs, outputs, saved)
+        backward, saved = _below_autograd(f"{library_name}_backward"), op.saved_on(backend).tensors
+        results = (*op.outputs, *saved)
+        _KERNELS[f"{name}:{backend}"] = Kernels(op, forward, traced, backward, results, inputs, outputs, len(saved))
     reference = op.reference
-    _KERNELS[f"{name}:reference"] = Kernels(op, reference, reference, plain_backward, inputs, outputs, 0)
+    _KERNELS[f"{name}:reference"] = Kernels(op, reference, reference, plain_backward, op.outputs, inputs, outputs, 0)
     if HAS_SCHEMAS:
         _register_derivatives(name, f"{name}:cpu")
     _register_derivatives(f"{name}_triton", f"{name}:triton")
@@ -123,7 +127,13 @@ def _apply(key: str, *args: Any) -> Tensors:
             return _apply(key, *args)
     if torch.compiler.is_compiling():
         return _KERNELS[key].traced(*args)
+    if not (torch.is_grad_enabled() or _transformed() or forward_ad._current_level >= 0):
+        return _KERNELS[key].forward(*unwrap_dead_wrappers(args))  # what nobody differentiates is not prepared for it
     return KernelFunction.apply(key, *args)
+
+
+#: Whether torch.func's transforms are at work.
+_transformed = torch._C._are_functorch_transforms_active
 
 
 class DirectFunction(Function):
@@ -132,7 +142,7 @@ class DirectFunction(Function):
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
-        if torch._C._are_functorch_transforms_active():
+        if _transformed():
             return super().apply(*args)
         return super(Function, cls).apply(*unwrap_dead_wrappers(args))  # type: ignore[misc]
 
@@ -164,8 +174,8 @@ class KernelFunction(DirectFunction):
         needed = ctx.needs_input_grad[1 : 1 + kernels.inputs]
         needs = kernels.op.needs(needed)
         arguments = (ctx.key, *grad_outputs, *saved, *ctx.constants, needs)
-        # Without a graph to record (a plain `.backward()`) the kernel runs directly.
-        recorded = torch.is_grad_enabled() or forward_ad._current_level >= 0
+        # Without a graph to record or anything to map (a plain `.backward()`) the kernel runs directly.
+        recorded = torch.is_grad_enabled() or forward_ad._current_level >= 0 or _transformed()
         run = KernelBackward.apply if recorded else KernelBackward.forward
         found = iter(run(*arguments))
         gradients = [next(found) if needed[k] else None for k in range(kernels.inputs)]
@@ -179,7 +189,9 @@ class KernelFunction(DirectFunction):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensors, tuple[int, ...]]:
-        return _one_by_one(KernelFunction, info.batch_size, in_dims, args)
+        kernels = _KERNELS[args[0]]
+        run, op = functools.partial(KernelFunction.apply, args[0]), kernels.op
+        return map_op(run, op.inputs, kernels.results, op.samples, info.batch_size, in_dims[1:], args[1:])
 
 
 class KernelBackward(DirectFunction):
@@ -214,7 +226,11 @@ class KernelBackward(DirectFunction):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensors, tuple[int, ...]]:
-        return _one_by_one(KernelBackward, info.batch_size, in_dims, args)
+        kernels = _KERNELS[args[0]]
+        run, op = functools.partial(KernelBackward.apply, args[0]), kernels.op
+        given = (*op.outputs, *op.inputs, *kernels.results)
+        wanted = [op.inputs[k] for k in op.places(args[-1])]
+        return map_op(run, given, wanted, op.samples, info.batch_size, in_dims[1:], args[1:])
 
 
 def _reference(ctx: Any) -> Callable[..., Tensors]:
@@ -273,14 +289,3 @@ def _of_some(
         return function(*replaced)
 
     return call
-
-
-def _one_by_one(
-    function: type[Function], batch_size: int, in_dims: tuple[int | None, ...], args: tuple[Any, ...]
-) -> tuple[Tensors, tuple[int, ...]]:
-    rows = [
-        function.apply(*(arg if dim is None else arg.select(dim, k) for arg, dim in zip(args, in_dims, strict=True)))
-        for k in range(batch_size)
-    ]
-    stacked = tuple(torch.stack(column) for column in zip(*rows, strict=True))
-    return stacked, (0,) * len(stacked)

@@ -159,6 +159,9 @@ class Op:
             together in Python; None: csrc/ops.cpp has it.
         composed_on_cuda: the same, for the CUDA kernels of an op whose CPU kernels are in C++.
         triton: the same, of the Triton kernels; None: the module `<name>/triton_kernels.py`.
+        samples: the letters that count samples which the op computes each by itself, in the shapes of
+            inputs, results and saved tensors: what torch.vmap maps joins them (batching.py). None, where every sample
+            is called by itself.
         timed: of a recurrent op, the inputs that begin with the time, x first; `state` is its first state, `into` the
             library op that computes the states into its first argument, and `reverse` finds a chunk of steps from its
             last state (final_state.py).
@@ -181,6 +184,7 @@ class Op:
     composed: Any = None
     composed_on_cuda: Any = None
     triton: Any = None
+    samples: tuple[str, ...] = ()
     timed: tuple[str, ...] = ()
     state: str | None = None
     into: str | None = None

@@ -1,10 +1,26 @@
-// Elementary functions on vectors: tanh, exp, and sine and cosine of a number of quarter turns.
+// Elementary functions on vectors: magnitude, root, tanh, exp, and sine and cosine of a number of quarter turns.
 #pragma once
 
 #include "common/simd.h"
 
 namespace vfrnn {
 namespace VFRNN_ISA {
+
+template <class V>
+inline V magnitude(V x) {
+  return x < 0 ? -x : x;
+}
+template <class V>
+inline V larger(V a, V b) {
+  return a > b ? a : b;
+}
+template <class T>
+inline Vec<T> square_root(Vec<T> x) {
+  T of[lanes<T>];
+  store(of, x);
+  for (int l = 0; l < lanes<T>; ++l) of[l] = sizeof(T) == 4 ? T(__builtin_sqrtf(of[l])) : T(__builtin_sqrt(of[l]));
+  return load(of);
+}
 
 // ln 2 in two parts, the first with so few digits that its multiples here are exact; 1.5 * 2^(mantissa bits), which
 // rounds what it is added to; and 1/k! up to the degree whose remainder on |r| <= ln(2)/2 is below the rounding.
@@ -120,7 +136,7 @@ struct Math {
   using Number = Vec<T>;
   using Scalar = T;  // of constants
   static Number tanh(Number x) { return VFRNN_ISA::tanh<T>(x); }
-  static Number magnitude(Number x) { return x < Number{} ? -x : x; }
+  static Number magnitude(Number x) { return VFRNN_ISA::magnitude(x); }
   // sign(z) relu(x), where sign(0) = 0 and a NaN stays one.
   static Number sign_times_relu(Number z, Number x) {
     const Number zero{}, size = x < zero ? zero : x;

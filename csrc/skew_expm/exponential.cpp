@@ -6,6 +6,7 @@
 #include "skew_expm/exponential.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -15,26 +16,11 @@
 #include "common/tensors.h"
 #include "skew_expm/norm_bound.h"
 #include "skew_expm/project.h"
+#include "skew_expm/small.h"
+#include "skew_expm/verdict.h"
 
 namespace vfrnn {
 namespace {
-
-// What the forward finds wrong with a matrix; raised after the parallel region.
-template <class T>
-struct Verdict {
-  enum { fine, S_not_finite, not_skew, dt_not_finite, too_large } what = fine;
-  T value = 0;
-};
-
-template <class T>
-void raise(const Verdict<T>& verdict) {
-  using V = Verdict<T>;
-  require(verdict.what != V::S_not_finite, "S must be finite, but it holds NaN or infinity");
-  require(verdict.what != V::not_skew, "S must be skew-symmetric, S = -S^T, but max |S + S^T| = ", verdict.value);
-  require(verdict.what != V::dt_not_finite, "dt must be finite");
-  require(verdict.what != V::too_large, "dt * S must have a spectral norm below ",
-          std::ldexp(skew_expm_scheme<T>.theta, max_squarings), ", but its norm may be ", verdict.value);
-}
 
 // <x, y> in a fixed order.
 template <class T>
@@ -46,6 +32,15 @@ double inner(const T* x, const T* y, int64_t count) {
   }
   for (; k < count; ++k) sums[0] += double(x[k]) * y[k];
   return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+// <grad_A, S>, the gradient of dt; grad_A becomes grad_S = dt grad_A. grad_A is grad_S / dt, which is no number where
+// dt is 0: hence in this order.
+template <class T>
+T of_time(T* grad, const T* S, T dt, int64_t count) {
+  const T found = T(inner(grad, S, count));
+  for (int64_t j = 0; j < count; ++j) grad[j] *= dt;
+  return found;
 }
 
 // exp of one matrix after the other, by one thread of a team. What the team shares is in `scratch`, and every thread
@@ -194,10 +189,7 @@ class SkewExpm {
     for (int64_t t = 0; t < tiles; ++t) {
       large = std::max(large, rows.largest[t]), wrong = std::max(wrong, rows.defect[t]), nan += rows.finite[t];
     }
-    if (!(nan == 0)) return {Verdict<T>::S_not_finite, 0};
-    if (wrong > std::sqrt(std::numeric_limits<T>::epsilon()) * large) return {Verdict<T>::not_skew, wrong};
-    if (!std::isfinite(dt)) return {Verdict<T>::dt_not_finite, 0};
-    return {};
+    return verdict_of(large, wrong, nan == 0, dt);
   }
 
   // Q = Q0^(2^s), with a Newton-Schulz step Q + Q (I - Q^T Q)/2 at the end of two or more squarings.
@@ -266,16 +258,51 @@ class SkewExpm {
   NormBound<T> bound_;
 };
 
+// Matrices of a thread's part that are worth handing it over.
+int64_t small_grain(int64_t n) {
+  return 16 * (1 + (int64_t(1) << 13) / (n * n * n));
+}
+
+template <class T>
+void small_forward(const SmallGenerators<T>& of, int64_t K, T* Q) {
+  const SmallExpmKernels<T>& kernels = IsaTable<SmallExpmKernels<T>>::active();
+  std::atomic<int64_t> refused{K};
+  ts::parallel_for(0, K, small_grain(of.n), [&](int64_t begin, int64_t end) {
+    const Scratch<T> scratch(kernels.scratch(of.n));
+    const int64_t first = kernels.forward(of, begin, end, Q, scratch.get());
+    int64_t seen = refused;
+    while (first < end && first < seen && !refused.compare_exchange_weak(seen, first)) {
+    }
+  });
+  const int64_t k = refused;
+  if (k < K) raise(verdict_of(of.S + k * of.n * of.n, of.dt[k * of.dt_stride], of.n));
+}
+
+template <class T>
+void small_gradient(const SmallGenerators<T>& of, const T* grad_Q, int64_t K, T* grad_S, T* grad_dt) {
+  const SmallExpmKernels<T>& kernels = IsaTable<SmallExpmKernels<T>>::active();
+  const int64_t nn = of.n * of.n;
+  ts::parallel_for(0, K, small_grain(of.n), [&](int64_t begin, int64_t end) {
+    const Scratch<T> scratch(kernels.scratch(of.n));
+    kernels.gradient(of, grad_Q, grad_dt == nullptr, begin, end, grad_S, scratch.get());
+    if (!grad_dt) return;
+    for (int64_t k = begin; k < end; ++k) {
+      grad_dt[k] = of_time(grad_S + k * nn, of.S + k * nn, of.dt[k * of.dt_stride], nn);
+    }
+  });
+}
+
 }  // namespace
 
 template <class T>
-void skew_expm_forward(const T* S, const T* dt, int64_t K, int64_t n, T* Q, T* saved) {
-  const int64_t nn = n * n;
+void skew_expm_forward(const T* S, const T* dt, int64_t dt_stride, int64_t K, int64_t n, T* Q, T* saved) {
+  if (n <= small_size) return small_forward<T>({S, dt, dt_stride, n}, K, Q);
+  const int64_t nn = n * n, stride = nn * saved_matrices<T>(n);
   std::vector<Verdict<T>> verdicts(K);
   for_batch<T>(K, n, SkewExpm<T>::forward_scratch(n), [&](const Team& team, int64_t begin, int64_t end, T* scratch) {
     SkewExpm<T> expm(team, n, scratch);
     for (int64_t k = begin; k < end; ++k) {
-      const Verdict<T> verdict = expm.forward(S + k * nn, dt[k], Q + k * nn, saved + k * nn * saved_matrices<T>);
+      const Verdict<T> verdict = expm.forward(S + k * nn, dt[k * dt_stride], Q + k * nn, saved + k * stride);
       team.alone([&] { verdicts[k] = verdict; });
     }
   });
@@ -283,9 +310,10 @@ void skew_expm_forward(const T* S, const T* dt, int64_t K, int64_t n, T* Q, T* s
 }
 
 template <class T>
-void skew_expm_gradient(const T* grad_Q, const T* S, const T* dt, const T* saved, int64_t K, int64_t n, T* grad_S,
-                        T* grad_dt) {
-  const int64_t nn = n * n, stride = nn * saved_matrices<T>;
+void skew_expm_gradient(const T* grad_Q, const T* S, const T* dt, int64_t dt_stride, const T* saved, int64_t K,
+                        int64_t n, T* grad_S, T* grad_dt) {
+  if (n <= small_size) return small_gradient<T>({S, dt, dt_stride, n}, grad_Q, K, grad_S, grad_dt);
+  const int64_t nn = n * n, stride = nn * saved_matrices<T>(n);
   T most = 0;
   for (int64_t k = 0; k < K; ++k) {
     const T s = saved[k * stride];
@@ -298,23 +326,18 @@ void skew_expm_gradient(const T* grad_Q, const T* S, const T* dt, const T* saved
     for (int64_t k = begin; k < end; ++k) {
       T* gradient = grad_S + k * nn;
       const T* Sk = S + k * nn;
-      // grad_A is grad_S / dt, which is no number where dt is 0: <grad_A, S> is taken before grad_S = dt grad_A is
-      // scaled.
-      expm.gradient(grad_Q + k * nn, Sk, dt[k], saved + k * stride, gradient, grad_dt ? T(1) : dt[k]);
-      if (!grad_dt) continue;
-      team.alone([&] {
-        grad_dt[k] = T(inner(gradient, Sk, nn));
-        for (int64_t j = 0; j < nn; ++j) gradient[j] *= dt[k];
-      });
+      const T time = dt[k * dt_stride];
+      expm.gradient(grad_Q + k * nn, Sk, time, saved + k * stride, gradient, grad_dt ? T(1) : time);
+      if (grad_dt) team.alone([&] { grad_dt[k] = of_time(gradient, Sk, time, nn); });
     }
   });
 }
 
-template void skew_expm_forward(const float*, const float*, int64_t, int64_t, float*, float*);
-template void skew_expm_forward(const double*, const double*, int64_t, int64_t, double*, double*);
-template void skew_expm_gradient(const float*, const float*, const float*, const float*, int64_t, int64_t, float*,
-                                 float*);
-template void skew_expm_gradient(const double*, const double*, const double*, const double*, int64_t, int64_t, double*,
-                                 double*);
+template void skew_expm_forward(const float*, const float*, int64_t, int64_t, int64_t, float*, float*);
+template void skew_expm_forward(const double*, const double*, int64_t, int64_t, int64_t, double*, double*);
+template void skew_expm_gradient(const float*, const float*, const float*, int64_t, const float*, int64_t, int64_t,
+                                 float*, float*);
+template void skew_expm_gradient(const double*, const double*, const double*, int64_t, const double*, int64_t, int64_t,
+                                 double*, double*);
 
 }  // namespace vfrnn

@@ -1,21 +1,12 @@
 // Elementwise passes of skew_expm, one copy per instruction set (common/simd.h).
 #include "skew_expm/kernels.h"
 
+#include "common/elementary.h"
 #include "common/isa.h"
-#include "common/simd.h"
 
 namespace vfrnn {
 namespace VFRNN_ISA {
 namespace {
-
-template <class V>
-inline V magnitude(V x) {
-  return x < 0 ? -x : x;
-}
-template <class V>
-inline V larger(V a, V b) {
-  return a > b ? a : b;
-}
 
 template <class T, int I, int O>
 void combine_fixed(const T* const* in, const T* coefficients, T* const* out, int64_t begin, int64_t end) {

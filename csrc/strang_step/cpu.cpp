@@ -154,11 +154,11 @@ std::tuple<Tensor, Tensor, Tensor> strang_step(const Tensor& S_, const Tensor& d
     using T = decltype(zero);
     check_finite<T>("delta", delta);
     Tensor M = empty_tensor(S, {K, n, n}), Q = empty_tensor(S, {K, n, n});
-    Tensor saved = empty_tensor(S, {K, saved_matrices<T>, n, n});
+    Tensor saved = empty_tensor(S, {K, saved_matrices<T>(n), n, n});
     const std::vector<T> step = divided(dt.const_data_ptr<T>(), K, substeps);
     T *q = Q.mutable_data_ptr<T>(), *out = M.mutable_data_ptr<T>();
     const T *d = delta.const_data_ptr<T>(), *times = dt.const_data_ptr<T>();
-    skew_expm_forward(S.const_data_ptr<T>(), step.data(), K, n, q, saved.mutable_data_ptr<T>());
+    skew_expm_forward(S.const_data_ptr<T>(), step.data(), 1, K, n, q, saved.mutable_data_ptr<T>());
     const int64_t count = StrangStep<T>::forward_scratch(n, substeps);
     for_batch<T>(K, n, count, [&](const Team& team, int64_t begin, int64_t end, T* scratch) {
       StrangStep<T> strang(team, n, substeps, scratch);
@@ -193,7 +193,7 @@ std::tuple<Tensor, Tensor, Tensor> strang_step_backward(const Tensor& grad_M_, c
       }
     });
     if (needed(grad_S_bit) || gt) {
-      skew_expm_gradient(gS, S.const_data_ptr<T>(), step.data(), saved.const_data_ptr<T>(), K, n, gS, gt);
+      skew_expm_gradient(gS, S.const_data_ptr<T>(), step.data(), 1, saved.const_data_ptr<T>(), K, n, gS, gt);
     }
     for (int64_t k = 0; k < K; ++k) {
       T* row = gd + k * n;

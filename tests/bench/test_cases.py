@@ -1,6 +1,7 @@
 """The registry of what is measured: names, targets, sizes."""
 
 import importlib.util
+from dataclasses import replace
 
 import pytest
 from vfrnn_bench.cases import (
@@ -9,9 +10,11 @@ from vfrnn_bench.cases import (
     QUICK,
     cases,
     exponential_case,
+    exponential_forward_case,
     field_case,
     field_targets,
     inference_case,
+    mapped_exponential_case,
     recurrence_case,
     training_step_case,
 )
@@ -84,6 +87,25 @@ def test_inference_is_of_the_forward_alone():
     right, errors, _ = checked(case, lambda name: True)
     assert list(right) == ["vfrnn.RNN", "torch.nn.RNN"]
     assert set(errors["vfrnn.RNN"]) == {"output"}
+
+
+def test_an_exponential_alone_and_mapped():
+    e = replace(EXPONENTIAL, batch=3)
+    case = exponential_forward_case(e, ON_CPU)
+    assert (case.name, case.flops) == (f"{e.name} forward", e.forward_flops)
+    right, errors, _ = checked(case, lambda name: True)
+    assert list(right) == ["vfrnn.skew_expm", "torch.matrix_exp"]
+    assert set(errors["vfrnn.skew_expm"]) == {"Q", "orthogonality"}
+    right, errors, _ = checked(mapped_exponential_case(e, ON_CPU), lambda name: True)
+    assert list(right) == ["vfrnn.skew_expm, vmap", "vfrnn.skew_expm"]
+    assert errors["vfrnn.skew_expm, vmap"] == errors["vfrnn.skew_expm"]
+
+
+def test_small_exponentials_have_a_target_both_ways():
+    pair = ("vfrnn.skew_expm", "torch.matrix_exp")
+    for name, target in (("E(3) x 100000", 0.1), ("E(4) x 20000", 0.1), ("E(13) x 4000", 0.25), ("E(16) x 4000", 0.25)):
+        for more in ("", " forward"):
+            assert CASES[f"{name} norm 3.14{more}"].target(*pair) == target
 
 
 def test_a_training_step_has_the_number_of_its_recurrence():

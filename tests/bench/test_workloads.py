@@ -12,13 +12,14 @@ from vfrnn_bench.workloads import (
     LONG_SEQUENCES,
     MESHES,
     SEQUENCES,
+    SMALL_EXPONENTIALS,
     Exponential,
     spectral_norms,
 )
 
 from tests.bench import small
 
-EVERY = (*SEQUENCES, *LONG_SEQUENCES, *EXPONENTIALS, *MESHES, *INPUT_FIELDS, *IRREGULAR)
+EVERY = (*SEQUENCES, *LONG_SEQUENCES, *EXPONENTIALS, *SMALL_EXPONENTIALS, *MESHES, *INPUT_FIELDS, *IRREGULAR)
 
 
 def test_minimal_bytes_and_flops():
@@ -38,6 +39,9 @@ def test_work_is_positive(workload):
 
 def test_squarings_cost():
     assert Exponential(64, 50.0).flops > Exponential(64, 10.0).flops > Exponential(64, 1.0).flops
+    assert [Exponential(64, norm).flops / (2 * 64**3) for norm in (1.0, 3.0, 10.0)] == [11, 14, 19]
+    assert [Exponential(64, norm).forward_flops / (2 * 64**3) for norm in (1.0, 3.0, 10.0)] == [4, 5, 8]
+    assert Exponential(3, 1.0).flops == Exponential(3, 50.0).flops > Exponential(3, 1.0).forward_flops
     assert Exponential(64, 1.0, batch=3).flops == 3 * Exponential(64, 1.0).flops
 
 

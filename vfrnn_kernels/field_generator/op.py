@@ -98,6 +98,7 @@ OP = declare(
         reference_backward=field_generator_backward_reference,
         serves={"cpu": REAL, "cuda": (torch.float32,), "triton": (torch.float32,)},
         sample=_sample,
+        samples=("K",),
         variations=_variations,
     )
 )

@@ -173,6 +173,7 @@ OP = declare(
         serves={"cpu": REAL, "cuda": (torch.float32, *_HALF, torch.float64), "triton": (torch.float32, *_HALF)},
         sample=_sample,
         variations=_variations,
+        samples=("B",),
         timed=("x",),
         state="h0",
         into="recurrence_into",

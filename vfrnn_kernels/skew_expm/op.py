@@ -79,15 +79,18 @@ def check_broadcast(name: str, batch: torch.Size, S: Tensor) -> None:
 
 
 #: Matrices that the kernels keep of a generator for the backward: in csrc/skew_expm/cuda.h saved_slots, in
-#: csrc/skew_expm/exponential.h the powers and six more.
+#: csrc/skew_expm/exponential.h the powers and six more, and none to n = small_size of csrc/skew_expm/small.h.
 _SAVED_BY_CUDA, _SAVED_BY_CPU = 11, {torch.float32: 9, torch.float64: 10}
+_SMALL = 16
 
 
 def saved_sizes(sizes: Sizes, arguments: Sequence[Any]) -> Sizes:
     """L, the number of matrices that the kernel of the device keeps for its backward."""
     S = arguments[0]
     on_cuda = S.device.type == "cuda" or CUDA_EMULATED is not None
-    return {"L": _SAVED_BY_CUDA if on_cuda else _SAVED_BY_CPU[S.dtype]}
+    if on_cuda:
+        return {"L": _SAVED_BY_CUDA}
+    return {"L": 0 if S.shape[-1] <= _SMALL else _SAVED_BY_CPU[S.dtype]}
 
 
 def saved_sizes_of_triton(sizes: Sizes, arguments: Sequence[Any]) -> Sizes:
@@ -124,6 +127,7 @@ OP = declare(
         reference_backward=skew_expm_backward_reference,
         serves={"cpu": REAL, "cuda": (torch.float32,), "triton": (torch.float32,)},
         sample=_sample,
+        samples=("K", "generators"),
         route_sizes=(17, 150),
     )
 )

@@ -100,6 +100,7 @@ OP = declare(
         reference_backward=strang_step_backward_reference,
         serves={"cpu": REAL, "cuda": (torch.float32,), "triton": (torch.float32,)},
         sample=_sample,
+        samples=("K", "generators"),
         variations=_variations,
         route_sizes=(17, 150),
     )
