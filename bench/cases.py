@@ -189,7 +189,7 @@ def cases(device: torch.device | str = "cpu") -> Iterator[Case]:
     for e in SMALL_EXPONENTIALS:
         for case in (exponential_forward_case(e, on), exponential_case(e, on)):
             yield replace(case, targets={("vfrnn.skew_expm", "torch.matrix_exp"): exponential_target(e)})
-    targets = {("vfrnn.skew_expm, vmap", "vfrnn.skew_expm"): 1.5}
+    targets = {("vfrnn.skew_expm, vmap", "vfrnn.skew_expm"): 3.0}  # PyTorch's map itself takes about 0.4 ms
     yield replace(mapped_exponential_case(MAPPED, on), targets=targets)
     for f in (*MESHES, *INPUT_FIELDS, *IRREGULAR):
         yield replace(field_case(f, on), targets=field_targets(f))
@@ -201,9 +201,9 @@ def exponential_target(e: Exponential) -> float:
         return 0.1
     if e.batch > 1:
         return 0.25
-    if e.n < 128:
-        return 0.4
-    return 0.2 if e.norm <= 10 else 0.3
+    if e.norm > 10:
+        return 0.4 if e.n < 128 else 0.3
+    return next(target for most, target in ((63, 0.4), (127, 0.25), (189, 0.2), (511, 0.15), (e.n, 0.1)) if e.n <= most)
 
 
 def field_targets(w: Field) -> dict[tuple[str, str], float]:
