@@ -95,6 +95,16 @@ def exponentials(results: Results) -> str:
     return markdown(head, rows)
 
 
+def frames(results: Results) -> str:
+    peers = ("torch orthogonal, matrix_exp", "torch orthogonal, householder", "torch.linalg.qr")
+    names = ("frame 600 x 50", "frame 6000 x 50", "frame 20000 x 20")
+    rows = [
+        [f"`{peer}`", *(results.cell(name, "vfrnn.parametrizations.orthogonal", peer) for name in names)]
+        for peer in peers
+    ]
+    return markdown(["`parametrizations.orthogonal` over", *(name.removeprefix("frame ") for name in names)], rows)
+
+
 def fields(results: Results) -> str:
     rows = []
     for name, op in (("F1", "field_generator"), ("F2", "field_flow")):
@@ -193,7 +203,7 @@ def pictures(results: Results) -> str:
 
 
 BLOCKS = {block.__name__: block for block in (
-    status, machine, sequences, exponentials, fields, accuracy, growth, tasks, pictures,
+    status, machine, sequences, exponentials, frames, fields, accuracy, growth, tasks, pictures,
 )}  # fmt: skip
 
 
