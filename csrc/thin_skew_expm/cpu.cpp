@@ -21,13 +21,14 @@ namespace {
 constexpr int64_t block_rows = 512;
 
 // f(k) for the K matrices of a batch: a thread each where they are enough, else one after the other, with all threads
-// for the loops inside.
+// for the loops inside, which are not split inside of another one.
 template <class F>
 void for_each_matrix(int64_t K, const F& f) {
-  const int64_t grain = K >= int64_t(ts::get_num_threads()) ? 1 : K + 1;
-  ts::parallel_for(0, K, grain, [&](int64_t begin, int64_t end) {
+  const auto some = [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) f(k);
-  });
+  };
+  if (K >= int64_t(ts::get_num_threads())) return ts::parallel_for(0, K, 1, some);
+  some(0, K);
 }
 
 // f(begin, end) on parts of `count` rows of which each costs `work` multiply-adds.
