@@ -16,6 +16,7 @@ from vfrnn_bench.exponential_providers import (
     skew,
 )
 from vfrnn_bench.field_providers import Field, field_exact, field_providers
+from vfrnn_bench.frame_providers import LARGEST_WHOLE, frame_exact, frame_providers
 from vfrnn_bench.layer_providers import (
     activation_providers,
     gpu_peers,
@@ -28,6 +29,7 @@ from vfrnn_bench.layer_providers import (
 from vfrnn_bench.providers import FORWARD, STEP, Provider, Providers, Results, Setting
 from vfrnn_bench.workloads import (
     EXPONENTIALS,
+    FRAMES,
     INPUT_FIELDS,
     IRREGULAR,
     MAPPED,
@@ -35,12 +37,13 @@ from vfrnn_bench.workloads import (
     SEQUENCES,
     SMALL_EXPONENTIALS,
     Exponential,
+    Frame,
     Mesh,
     Sequence,
 )
 
 RECURRENCE, INFERENCE, ACTIVATION, TRAINING = "recurrence", "inference", "activation", "training step"
-EXPONENTIAL, FIELD = "exponential", "field"
+EXPONENTIAL, FRAME, FIELD = "exponential", "frame", "field"
 
 #: In a target: each of ours.
 OURS = "vfrnn"
@@ -86,7 +89,7 @@ class Case:
 # ---- one workload ----------------------------------------------------------------------------------------------------
 
 DTYPE_TITLES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-SIZE_NAMES = ("T", "B", "n", "m", "d", "i", "norm", "batch")
+SIZE_NAMES = ("T", "B", "n", "k", "m", "d", "i", "norm", "batch")
 
 
 def _case(w: Any, group: str, on: Setting, providers: Callable[[], Providers], **more: Any) -> Case:
@@ -153,6 +156,11 @@ def mapped_exponential_case(e: Exponential, on: Setting) -> Case:
     return replace(case, name=f"{e.name} vmap", providers=providers)
 
 
+def frame_case(f: Frame, on: Setting) -> Case:
+    """An orthogonal matrix n x k of its parameter, and the parameter's gradient."""
+    return _case(f, FRAME, on, functools.partial(frame_providers, f, on), exact=functools.partial(frame_exact, f, on))
+
+
 def field_case(w: Field, on: Setting) -> Case:
     """An op of fields beside its formulas in PyTorch."""
     return _case(w, FIELD, on, functools.partial(field_providers, w, on), exact=functools.partial(field_exact, w, on))
@@ -191,6 +199,8 @@ def cases(device: torch.device | str = "cpu") -> Iterator[Case]:
             yield replace(case, targets={("vfrnn.skew_expm", "torch.matrix_exp"): exponential_target(e)})
     targets = {("vfrnn.skew_expm, vmap", "vfrnn.skew_expm"): 3.0}  # PyTorch's map itself takes about 0.4 ms
     yield replace(mapped_exponential_case(MAPPED, on), targets=targets)
+    for frame in FRAMES:
+        yield replace(frame_case(frame, on), targets=frame_targets(frame))
     for f in (*MESHES, *INPUT_FIELDS, *IRREGULAR):
         yield replace(field_case(f, on), targets=field_targets(f))
 
@@ -206,6 +216,13 @@ def exponential_target(e: Exponential) -> float:
     return next(target for most, target in ((63, 0.4), (127, 0.25), (189, 0.2), (511, 0.15), (e.n, 0.1)) if e.n <= most)
 
 
+def frame_targets(f: Frame) -> dict[tuple[str, str], float]:
+    """The largest ratios to what torch has; where its own parametrizations are no peers, to a QR decomposition."""
+    if f.n <= LARGEST_WHOLE:
+        return {(OURS, "torch orthogonal, matrix_exp"): 0.1, (OURS, "torch orthogonal, householder"): 0.5}
+    return {(OURS, "torch.linalg.qr"): 1.5}
+
+
 def field_targets(w: Field) -> dict[tuple[str, str], float]:
     """The largest ratios to the formulas in PyTorch."""
     if isinstance(w, Mesh):
@@ -216,6 +233,6 @@ def field_targets(w: Field) -> dict[tuple[str, str], float]:
 #: What the quick suite measures, and peers it leaves out: compiling them takes longer than all the rest.
 QUICK = (
     "R1", "R4", "R5", "R1 inference", "R5 activation", "S1", "S5", "F1", "F2", "I1",
-    *(Exponential(n, math.pi).name for n in (32, 64, 128, 256)), Exponential(64, 1.0, batch=64).name,
+    *(Exponential(n, math.pi).name for n in (32, 64, 128, 256)), Exponential(64, 1.0, batch=64).name, FRAMES[0].name,
 )  # fmt: skip
 LEFT_OUT_OF_QUICK = ("loop, compiled step", "compiled")

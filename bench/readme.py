@@ -129,6 +129,16 @@ def exponentials(results: Results) -> str:
     return markdown(head, rows)
 
 
+def frames(results: Results) -> str:
+    """Nothing where no frame was measured."""
+    ours, sizes = "vfrnn.parametrizations.orthogonal", ("600 x 50", "6000 x 50", "20000 x 20")
+    rows = []
+    for peer in ("torch orthogonal, matrix_exp", "torch orthogonal, householder", "torch.linalg.qr"):
+        cells = [results.cell(f"frame {size}", ours, peer) for size in sizes]
+        rows += [[f"`{peer}`", *cells]] if any(cells) else []
+    return markdown(["`parametrizations.orthogonal` over", *sizes], rows) if rows else ""
+
+
 def fields(results: Results) -> str:
     rows = []
     for name, op in (("F1", "field_generator"), ("F2", "field_flow")):
@@ -227,7 +237,7 @@ def pictures(results: Results) -> str:
 
 
 BLOCKS = {block.__name__: block for block in (
-    status, machine, sequences, shared, exponentials, fields, accuracy, growth, tasks, pictures,
+    status, machine, sequences, shared, exponentials, frames, fields, accuracy, growth, tasks, pictures,
 )}  # fmt: skip
 
 

@@ -121,6 +121,37 @@ class Exponential:
 
 
 @dataclass(frozen=True)
+class Frame:
+    """An orthogonal matrix n x k, k much smaller than n, of n k numbers, and its gradient."""
+
+    n: int
+    k: int
+
+    @property
+    def name(self) -> str:
+        return f"frame {self.n} x {self.k}"
+
+    @property
+    def flops(self) -> float:
+        """Five products n x k x k and half a one for a triangle; 4 of 2 k rows, 11 of 3 k rows."""
+        return 2 * (5.5 * self.n * self.k**2 + 4 * (2 * self.k) ** 3 + 11 * (3 * self.k) ** 3)
+
+    @property
+    def minimal_bytes(self) -> float:
+        """The parameter read and the matrix written, its gradient read and that of the parameter written."""
+        return 4 * 4 * self.n * self.k
+
+    def inputs(self, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """X (n, k) and the gradient of the matrix. The diagonal is 1: torch's Householder map has signs there, ours
+        nothing."""
+        generator = torch.Generator(device).manual_seed(0)
+        X, grad = (torch.randn(self.n, self.k, generator=generator, device=device) for _ in range(2))
+        X = X / math.sqrt(self.n)
+        X.diagonal().fill_(1)
+        return {"X": X}, {"weight": grad}
+
+
+@dataclass(frozen=True)
 class Mesh:
     """A dense random mesh of m cells of dimension d on n nodes, with a field; B = 0: the generator of one field, else
     the flow of B states, each along a field of its own. `learned` names the tensors whose gradients are taken."""
@@ -278,6 +309,7 @@ SMALL_EXPONENTIALS = tuple(
     Exponential(n, math.pi, batch) for n, batch in ((3, 100000), (2, 50000), (4, 20000), (13, 4000), (16, 4000))
 )
 MAPPED = Exponential(5, math.pi, batch=2000)
+FRAMES = (Frame(600, 50), Frame(6000, 50), Frame(20000, 20))
 # The field alone is learned by default; the mesh may be.
 MESHES = (
     Mesh("F1", n=256, m=512, d=8, learned="v"),

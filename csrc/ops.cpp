@@ -75,6 +75,12 @@ STABLE_TORCH_LIBRARY(vfrnn_kernels, m) {
       "spectral_recurrence_grad_z(Tensor grad_hs, Tensor? delta, Tensor dt, Tensor basis, Tensor omega, Tensor hs,"
       " str activation, int substeps) -> (Tensor grad_z, Tensor grad_h0)");
 
+  // What thin_skew_expm is put together from on the CPU, in vfrnn_kernels/thin_skew_expm/composed.py: B (K, m, k) = Q R
+  // with Q (K, m, k), R (K, k, k) upper triangular, R^T R = B^T B and |Q| at most about 1, whatever the rank of B
+  m.def("thin_factor(Tensor B) -> (Tensor Q, Tensor R)");
+  // out (K, r, c) = a b, or += a b, for a (K, r, d), b (K, d, c), d at least 1; the rows of out are adjacent
+  m.def("thin_product(Tensor(a!) out, Tensor a, Tensor b, bool accumulate) -> ()");
+
   // The instruction set the CPU kernels run with: "baseline", "avx2" or "avx512".
   m.def("cpu_isa() -> str");
 }

@@ -14,6 +14,7 @@ from vfrnn_kernels.recurrence import recurrence
 from vfrnn_kernels.skew_expm import skew_expm
 from vfrnn_kernels.spectral_recurrence import spectral_recurrence
 from vfrnn_kernels.strang_step import strang_step
+from vfrnn_kernels.thin_skew_expm import thin_skew_expm
 
 watch_forks()
 
@@ -35,4 +36,5 @@ __all__ = [
     "skew_expm",
     "spectral_recurrence",
     "strang_step",
+    "thin_skew_expm",
 ]

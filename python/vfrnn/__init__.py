@@ -15,6 +15,7 @@ from vfrnn.functional import (
     skew_expm,
     spectral_recurrence,
     strang_step,
+    thin_skew_expm,
 )
 from vfrnn.input_field import InputFieldRNN, InputFieldRNNCell
 from vfrnn.mesh import LatentMesh
@@ -47,4 +48,5 @@ __all__ = [
     "skew_expm",
     "spectral_recurrence",
     "strang_step",
+    "thin_skew_expm",
 ]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import vfrnn_kernels
 from vfrnn.mesh import LatentMesh
-from vfrnn_kernels import recurrence, skew_expm, spectral_recurrence, strang_step
+from vfrnn_kernels import recurrence, skew_expm, spectral_recurrence, strang_step, thin_skew_expm
 from vfrnn_kernels.activations import Activation
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "skew_expm",
     "spectral_recurrence",
     "strang_step",
+    "thin_skew_expm",
 ]
 
 

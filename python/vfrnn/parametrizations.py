@@ -2,7 +2,8 @@
 
 The weight is `Q = base exp(A) E`: A is the skew-symmetric matrix whose strict lower triangle is that of the parameter,
 E the first k columns of the identity, base an orthogonal matrix. Moving the base along (`rebase`) is dynamic
-trivialization (Lezcano-Casado 2019, arXiv 1909.09501).
+trivialization (Lezcano-Casado 2019, arXiv 1909.09501). Where n > k nothing of size n x n is made: `thin_skew_expm`
+gives exp(A) E, and of the base its first k columns are kept (frames.py).
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from vfrnn.frames import orthonormalized, polar_factor, product, rotate, rotate_back
 from vfrnn.rounding import wider
-from vfrnn_kernels import skew_expm
-from vfrnn_kernels.autocast import autocasts
+from vfrnn_kernels import skew_expm, thin_skew_expm
 from vfrnn_kernels.dispatch import get_backend
 
 
@@ -33,14 +34,17 @@ def orthogonal(
     .. math:: Q = B \exp(A) \begin{pmatrix} I_k \\ 0 \end{pmatrix}, \quad A = L - L^T, \quad L = \mathrm{tril}(X, -1)
 
     for a tall X (n, k); a wide Q is the transpose of a tall one. What torch.nn.utils.parametrizations.orthogonal does
-    with `orthogonal_map="matrix_exp"`, with the same parameter `parametrizations.<name>.original`, buffer
-    `parametrizations.<name>.0.base` and `state_dict`: the weight starts as the given one if that is orthogonal, else as
-    the Q of its QR decomposition; assigning `module.<name> = value` does the same. Besides:
+    with `orthogonal_map="matrix_exp"`, with the same parameter `parametrizations.<name>.original` and buffer
+    `parametrizations.<name>.0.base`: the weight starts as the given one if that is orthogonal, else as the Q of its QR
+    decomposition; assigning `module.<name> = value` does the same. Besides:
 
     - The weight is computed once per forward pass of the module, however often that reads it (torch.nn.RNN: four
       times). `once_per_forward` does the same for a model that calls a cell in a loop.
     - It is computed in float32 at least: 16-bit weights are rounded at the end, autocast changes nothing.
     - `rebase` moves the base to the current weight.
+    - Memory and time of a matrix that is not square are those of products with n k numbers: its base is (n, k), with a
+      second buffer `polar` (k, k), and its other columns follow from the two. A `state_dict` with a square base, as
+      torch makes it, is converted when it is loaded: the weight is the same.
 
     Args:
         module: holds the tensor.
@@ -48,7 +52,7 @@ def orthogonal(
         orthogonal_map: None or "matrix_exp". (PyTorch's default for matrices that are not square is "householder".)
         use_trivialization: False has no base, B = I: then X starts as the given matrix, and the weight cannot be
             assigned.
-        backend: of `skew_expm`; None is the first that serves.
+        backend: of `skew_expm` and `thin_skew_expm`; None is the first that serves.
 
     Returns:
         The module.
@@ -83,6 +87,8 @@ def orthogonal(
         get_backend(backend)
     matrix = Orthogonal(weight.shape, use_trivialization=use_trivialization, backend=backend)
     parametrize.register_parametrization(module, name, matrix, unsafe=True)
+    matrices: Any = module.parametrizations
+    matrices[name].register_load_state_dict_pre_hook(_convert_square_bases)
     return once_per_forward(module)
 
 
@@ -141,16 +147,34 @@ class Orthogonal(nn.Module):
     """The parametrization of `orthogonal`: X (..., n, k) -> Q (..., n, k).
 
     Attributes:
-        base: (..., max(n, k), max(n, k)), orthogonal; only with `use_trivialization`.
+        base: (..., n, k) for n >= k, else (..., k, n): orthonormal columns; only with `use_trivialization`.
+        polar: (..., min(n, k), min(n, k)), orthogonal, completes a base that is not square.
     """
 
     base: Tensor
+    polar: Tensor
 
     def __init__(self, shape: torch.Size, *, use_trivialization: bool = True, backend: str | None = None) -> None:
         super().__init__()
         self.shape, self.backend = shape, backend
         if use_trivialization:
             self.register_buffer("base", None)
+            if self.is_thin:
+                self.register_buffer("polar", None)
+
+    @property
+    def is_thin(self) -> bool:
+        """Whether the matrix is not square."""
+        return self.shape[-2] != self.shape[-1]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        base = state["_buffers"].get("base")
+        if base is not None and base.shape[-1] != min(self.shape[-2:]):
+            raise RuntimeError(
+                f"this module was pickled by an earlier version, with a base of shape {tuple(base.shape)} where the "
+                f"matrix has shape {tuple(self.shape)}; load its state_dict instead, which is converted"
+            )
 
     def forward(self, X: Tensor) -> Tensor:
         # A compiler finds equal computations itself.
@@ -166,19 +190,20 @@ class Orthogonal(nn.Module):
 
     def _matrix(self, X: Tensor) -> Tensor:
         tall = _tall(X)
-        Q = self._rotation(tall)[..., : tall.shape[-1]]
-        if hasattr(self, "base"):
-            Q = _product(self.base.to(Q.dtype), Q)
-        Q = Q.to(X.dtype)
+        Q = self._rotated(tall).to(X.dtype)
         return Q if tall is X else Q.mT
 
-    def _rotation(self, tall: Tensor) -> Tensor:
-        """exp(A) (..., n, n) of the generator whose strict lower triangle is that of `tall` (..., n, k)."""
+    def _rotated(self, tall: Tensor) -> Tensor:
+        """base exp(A) E (..., n, k) of the generator whose strict lower triangle is that of `tall`, 16 bits in 32."""
         n, k = tall.shape[-2:]
-        lower = tall.to(_wide(tall.dtype)).tril(-1)
-        if n != k:
-            lower = torch.cat([lower, lower.new_zeros(*lower.shape[:-1], n - k)], -1)
-        return skew_expm(lower - lower.mT, backend=self.backend)
+        square, lower = tall.to(_wide(tall.dtype)).split([k, n - k], -2)
+        square = square.tril(-1)
+        square = square - square.mT
+        if not self.is_thin:
+            Q = skew_expm(square, backend=self.backend)
+            return product(self.base.to(Q.dtype), Q) if hasattr(self, "base") else Q
+        Q = thin_skew_expm(torch.cat([square, lower], -2), backend=self.backend)
+        return rotate(self.base.to(Q.dtype), self.polar.to(Q.dtype), Q) if hasattr(self, "base") else Q
 
     @torch.no_grad()
     def right_inverse(self, Q: Tensor) -> Tensor:
@@ -192,17 +217,18 @@ class Orthogonal(nn.Module):
                 "It is not possible to assign to the matrix exponential or the Cayley parametrizations when "
                 "use_trivialization=False."
             )
-        self.base = _orthogonal_completion(_tall(Q))
+        self.base = _orthonormal(_tall(Q))
+        if self.is_thin:
+            self.polar = polar_factor(self.base)
         return torch.zeros_like(Q)
 
     @torch.no_grad()
     def rebase(self, X: Tensor) -> None:
         """Moves the base to its product with the rotation of the parameter X, and zeroes X."""
-        rotation = self._rotation(_tall(X))
-        moved = _product(self.base.to(rotation.dtype), rotation)
-        # One Newton step to the polar factor squares the rounding of this product away: it does not add up.
-        eye = torch.eye(moved.shape[-1], dtype=moved.dtype, device=moved.device)
-        self.base.copy_(_product(moved, 1.5 * eye - 0.5 * _product(moved.mT, moved)))
+        # Without the step back to orthonormal columns the rounding of the products would add up.
+        self.base.copy_(orthonormalized(self._rotated(_tall(X))))
+        if self.is_thin:
+            self.polar.copy_(polar_factor(self.base))
         X.zero_()
 
     def extra_repr(self) -> str:
@@ -268,30 +294,45 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return wider(dtype) or dtype
 
 
-def _product(A: Tensor, B: Tensor) -> Tensor:
-    """A B in their own dtype: autocast would round the rotation."""
-    if not autocasts(A.device.type):
-        return A @ B
-    with torch.autocast(A.device.type, enabled=False):
-        return A @ B
-
-
-def _orthogonal_completion(tall: Tensor) -> Tensor:
-    """An orthogonal matrix (..., n, n) whose first columns are those of `tall` (..., n, k) if these are orthonormal,
-    else those of the QR decomposition with a positive diagonal of R."""
+def _orthonormal(tall: Tensor) -> Tensor:
+    """`tall` (..., n, k) itself if its columns are orthonormal, else the Q of its QR decomposition with a positive
+    diagonal of R."""
     n, k = tall.shape[-2:]
     eps = torch.finfo(tall.dtype).eps
     # As PyTorch; in 16 bits that would accept everything. Rounding unit columns changes their products by eps at most.
     tolerance = 10 * n * eps if tall.dtype == _wide(tall.dtype) else 2 * eps
-    Q = tall.to(_wide(tall.dtype))
-    orthonormal = torch.allclose(Q.mT @ Q, torch.eye(k, dtype=Q.dtype, device=Q.device), atol=tolerance)
-    if n == k and orthonormal:
+    wide = tall.to(_wide(tall.dtype))
+    if torch.allclose(wide.mT @ wide, torch.eye(k, dtype=wide.dtype, device=wide.device), atol=tolerance):
         return tall.clone(memory_format=torch.contiguous_format)
-    if n != k:
-        Q = torch.cat([Q, torch.randn(*Q.shape[:-1], n - k, dtype=Q.dtype, device=Q.device)], -1)
-    packed, tau = torch.geqrf(Q)
-    whole = torch.linalg.householder_product(packed, tau) * packed.diagonal(dim1=-2, dim2=-1).sgn().unsqueeze(-2)
-    whole = whole.to(tall.dtype)
-    if orthonormal:
-        whole[..., :k] = tall
-    return whole
+    Q, R = torch.linalg.qr(wide)
+    return (Q * R.diagonal(dim1=-2, dim2=-1).sgn().unsqueeze(-2)).to(tall.dtype)
+
+
+def _convert_square_bases(
+    matrices: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: Any, strict: bool,
+    missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
+) -> None:  # fmt: skip
+    """Replaces a square base (n, n) of a matrix that is not square by its first k columns, and turns the parameter
+    with the others: they complete the frame in another way than `polar` does."""
+    for number, matrix in enumerate(matrices.children()):
+        key, original = f"{prefix}{number}.base", f"{prefix}original"
+        base = state_dict.get(key)
+        if not isinstance(matrix, Orthogonal) or not matrix.is_thin or base is None:
+            continue
+        n, k = max(matrix.shape[-2:]), min(matrix.shape[-2:])
+        if base.shape != (*matrix.shape[:-2], n, n):
+            continue
+        X = state_dict.get(original)
+        if number > 0 or X is None or X.shape != matrix.shape:
+            error_msgs.append(
+                f"{key} has shape {tuple(base.shape)}, of an earlier version or of torch: it can be converted only "
+                f"together with its parameter {original}, of shape {tuple(matrix.shape)}"
+            )
+            continue
+        wide, tall = base.to(_wide(base.dtype)), _tall(X)
+        F = wide[..., :k].contiguous()
+        U = polar_factor(F)
+        lower = rotate_back(F, U, product(wide[..., k:], tall[..., k:, :].to(wide.dtype)))
+        converted = torch.cat([tall[..., :k, :], lower.to(tall.dtype)], -2)
+        state_dict[original] = converted if tall is X else converted.mT.contiguous()
+        state_dict[key], state_dict[f"{prefix}{number}.polar"] = F.to(base.dtype), U.to(base.dtype)

@@ -67,6 +67,11 @@ def strang_step_case(n, norm=1.0, **options) -> Case:
     return Case("strang_step", 20 * max(1.0, norm), 60 * max(1.0, norm), n, norm=norm, **options)
 
 
+def thin_skew_expm_case(n, norm=1.0, **options) -> Case:
+    scale = max(1.0, norm)
+    return Case("thin_skew_expm", 10 * scale, 20 * scale, n, norm=norm, **options)
+
+
 def field_generator_case(n, **options) -> Case:
     return Case("field_generator", 30, 60, n, **options)
 
@@ -88,6 +93,8 @@ CASES = {
     "recurrence": recurrence_case,
     "skew_expm": skew_expm_case,
     "strang_step": strang_step_case,
+    "thin_skew_expm": thin_skew_expm_case,
+    "thin_skew_expm whole": lambda n, **options: thin_skew_expm_case(n, k=max(1, n // 2), **options),
     "field_generator": field_generator_case,
     "field_generator complete": lambda n, **options: field_generator_case(n, complete=True, **options),
     "spectral_recurrence": spectral_recurrence_case,
@@ -102,7 +109,8 @@ NOT_RECORDED = tuple(name for name, op in OPS.items() if not op.capturable)
 
 def small_case(name: str, n: int) -> Case:
     """One matrix, one substep instead of two: without a GPU the time is one program's after the other."""
-    few = {"field_flow": {"substeps": 1}, "flow_recurrence": {"T": 1}, "skew_expm": {"K": 1}, "strang_step": {"K": 1}}
+    few = {"field_flow": {"substeps": 1}, "flow_recurrence": {"T": 1}}
+    few |= {key: {"K": 1} for key in ("skew_expm", "strang_step", "thin_skew_expm")}
     return CASES[name](n, **few.get(name.split()[0], {}))
 
 

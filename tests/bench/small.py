@@ -9,12 +9,13 @@ from vfrnn_bench.cases import Case
 from vfrnn_bench.long_memory import KINDS
 from vfrnn_bench.machine import machine
 from vfrnn_bench.providers import STEP, Provider, Setting
-from vfrnn_bench.workloads import Exponential, InputField, Irregular, Mesh, Sequence
+from vfrnn_bench.workloads import Exponential, Frame, InputField, Irregular, Mesh, Sequence
 
 CPU = torch.device("cpu")
 ON_CPU = Setting(CPU)
 SEQUENCE = Sequence("small", "", T=5, B=3, n=8, i=2)
 EXPONENTIAL = Exponential(12, 1.0)
+FRAME = Frame(23, 4)
 FIELDS = (
     Mesh("generator", n=7, m=5, d=2, learned="bwNGv"),
     Mesh("flow", n=7, m=5, d=2, learned="hvbwNG", B=3),

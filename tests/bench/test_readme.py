@@ -31,6 +31,16 @@ def test_of_several_runs_the_worse_ratio_is_told(tmp_path):
     assert "n 64: peak" in readme.growth(results)
 
 
+def test_frames_are_told_once_they_are_measured(tmp_path):
+    run = result()
+    (tmp_path / "full-1.json").write_text(json.dumps(run))
+    assert readme.frames(readme.Results(tmp_path)) == ""
+    ratio = {"ours": "vfrnn.parametrizations.orthogonal", "peer": "torch.linalg.qr", "ratio": 0.9, "target": 1.5}
+    run["cases"][0] |= {"workload": "frame 6000 x 50", "ratios": [ratio]}
+    (tmp_path / "full-1.json").write_text(json.dumps(run))
+    assert "| `torch.linalg.qr` |  | 0.90 |  |" in readme.frames(readme.Results(tmp_path))
+
+
 def test_an_unknown_block_is_an_error(tmp_path):
     with pytest.raises(KeyError):
         readme.refreshed("<!-- results nothing -->\n<!-- /results -->", readme.Results(tmp_path))

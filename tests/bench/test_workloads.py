@@ -7,6 +7,7 @@ import pytest
 import torch
 from vfrnn_bench.workloads import (
     EXPONENTIALS,
+    FRAMES,
     INPUT_FIELDS,
     IRREGULAR,
     LONG_SEQUENCES,
@@ -19,7 +20,9 @@ from vfrnn_bench.workloads import (
 
 from tests.bench import small
 
-EVERY = (*SEQUENCES, *LONG_SEQUENCES, *EXPONENTIALS, *SMALL_EXPONENTIALS, *MESHES, *INPUT_FIELDS, *IRREGULAR)
+EVERY = (
+    *SEQUENCES, *LONG_SEQUENCES, *EXPONENTIALS, *SMALL_EXPONENTIALS, *FRAMES, *MESHES, *INPUT_FIELDS, *IRREGULAR,
+)  # fmt: skip
 
 
 def test_minimal_bytes_and_flops():
@@ -45,13 +48,13 @@ def test_squarings_cost():
     assert Exponential(64, 1.0, batch=3).flops == 3 * Exponential(64, 1.0).flops
 
 
-@pytest.mark.parametrize("workload", [small.EXPONENTIAL, *small.FIELDS], ids=lambda w: w.name)
+@pytest.mark.parametrize("workload", [small.EXPONENTIAL, small.FRAME, *small.FIELDS], ids=lambda w: w.name)
 def test_tensors_are_the_same_every_time(workload):
     for first, second in zip(workload.inputs(), workload.inputs(), strict=True):
         assert first.keys() == second.keys()
         assert all(torch.equal(first[name], second[name]) for name in first)
     tensors, grads = workload.inputs()
-    assert set(getattr(workload, "learned", "S")) <= set(tensors)
+    assert set(getattr(workload, "learned", tensors.keys())) <= set(tensors)
     assert all(grad.isfinite().all() for grad in grads.values())
 
 

@@ -38,7 +38,7 @@ def test_doctor_says_of_each_backend_where_from_for_what_or_what_to_do(monkeypat
 
 def test_doctor_checks_every_op_on_every_backend():
     checks = self_checks()
-    assert len(checks) == 14
+    assert len(checks) == 16
     assert all(check.passed for check in checks)
     assert not Check("skew_expm", "cpu", float("nan"), 0.0).passed
     assert not Check("skew_expm", "cpu", 0.0, 1e-3).passed

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import orthogonal as torch_orthogonal
 
+import vfrnn
 from tests.cases import exact_exponential, orthogonality_error, relative_error
 from vfrnn import skew_expm
 from vfrnn.parametrizations import orthogonal, rebase
@@ -43,19 +44,26 @@ def test_values_gradients_and_state_are_torchs(shape, use_trivialization, dtype)
     # Generators of norm ~ 5: some hundreds of roundings.
     tolerance = 1000 * torch.finfo(dtype).eps
     torch.testing.assert_close(ours.weight, theirs.weight, rtol=tolerance, atol=tolerance)
-    assert list(ours.state_dict()) == list(theirs.state_dict())
+    thin = ["parametrizations.weight.0.polar"] if use_trivialization and shape[-1] != shape[-2] else []
+    assert list(ours.state_dict()) == [*theirs.state_dict(), *thin]
 
     with torch.no_grad():
         theirs.parametrizations.weight.original.normal_()
     ours.load_state_dict(theirs.state_dict())
     assert_orthogonal(ours.weight)
-    grad = torch.randn(shape, dtype=dtype)
-    results = [
+    grad, step = torch.randn(shape, dtype=dtype), torch.randn(shape, dtype=dtype)
+    our, their = (
         (module.weight, *torch.autograd.grad(module.weight, module.parametrizations.weight.original, grad))
         for module in (ours, theirs)
-    ]
-    for our, their in zip(*results, strict=True):
-        torch.testing.assert_close(our, their, rtol=tolerance, atol=tolerance)
+    )
+    torch.testing.assert_close(our[0], their[0], rtol=tolerance, atol=tolerance)
+    if not thin:
+        torch.testing.assert_close(our[1], their[1], rtol=tolerance, atol=tolerance)
+    # The same step in both parameters, which is turned like the parameter where the bases are completed differently.
+    ours.load_state_dict(theirs.state_dict() | {"parametrizations.weight.original": step})
+    turned = ours.parametrizations.weight.original.detach()
+    slopes = [(g * s).sum((-2, -1)) for g, s in ((our[1], turned), (their[1], step))]
+    torch.testing.assert_close(*slopes, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -140,12 +148,13 @@ def test_without_base_the_weight_is_the_exponential_of_the_lower_triangle():
     assert relative_error(module.weight, exact_exponential(lower - lower.mT)) < 1e-13
 
 
-def test_the_backend_is_the_one_named(monkeypatch):
-    seen = []
+@pytest.mark.parametrize(("shape", "op"), [((3, 3), "skew_expm"), ((3, 2), "thin_skew_expm")])
+def test_the_backend_is_the_one_named(monkeypatch, shape, op):
+    seen, function = [], getattr(vfrnn, op)
     monkeypatch.setattr(
-        "vfrnn.parametrizations.skew_expm", lambda S, *, backend: seen.append(backend) or skew_expm(S, backend=backend)
+        f"vfrnn.parametrizations.{op}", lambda S, *, backend: seen.append(backend) or function(S, backend=backend)
     )
-    assert_orthogonal(orthogonal(nn.Linear(3, 3), backend="reference").weight)
+    assert_orthogonal(orthogonal(holder(shape), backend="reference").weight)
     assert seen == ["reference"]
 
 
