@@ -75,6 +75,7 @@ STABLE_TORCH_LIBRARY(vfrnn_kernels, m) {
       "spectral_recurrence_grad_z(Tensor grad_hs, Tensor? delta, Tensor dt, Tensor basis, Tensor omega, Tensor hs,"
       " str activation, int substeps) -> (Tensor grad_z, Tensor grad_h0)");
 
-  // The instruction set the CPU kernels run with: "baseline", "avx2" or "avx512".
+  // The instruction set the CPU kernels run with, as "avx2", and those they were compiled for, the least first.
   m.def("cpu_isa() -> str");
+  m.def("cpu_isas() -> str[]");
 }
