@@ -64,12 +64,13 @@ def download(*command: str | Path) -> None:
     """Run a command that downloads, silently.
 
     Raises:
-        UnavailableError: it failed; with the last line of what it said.
+        UnavailableError: it failed; with the first error of what it said.
     """
     result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if result.returncode != 0:
-        said = (result.stderr or result.stdout).strip().splitlines() or ["nothing was said"]
-        raise UnavailableError(f"{Path(command[0]).name} fails: {said[-1]}")
+        said = (result.stdout + result.stderr).splitlines()
+        error = next((line for line in said if line.startswith(("E: ", "ERROR: "))), "it does not say why")
+        raise UnavailableError(f"{' '.join(map(str, command[:3]))} fails: {error}")
 
 
 def debian_root() -> Path:
