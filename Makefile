@@ -8,8 +8,8 @@ BIN    := $(VENV)/bin
 INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --no-build-isolation -e
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-slow test-all test-isa test-cuda test-cuda-emulated test-triton-aot test-interop test-bench \
-  wheels test-wheel test-wheel-torch test-install sanitize bench-cpu results lint format clean
+.PHONY: demo build test test-slow test-all test-isa test-clang test-aarch64 test-cuda test-cuda-emulated test-triton-aot \
+  test-interop test-bench wheels test-wheel test-wheel-torch test-install sanitize bench-cpu results lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
 demo: build
@@ -33,9 +33,10 @@ test-slow: $(VENV)/.test-tools
 	$(PYTEST) -m slow tests
 	TRITON_INTERPRET=1 $(PYTEST) -m slow $(INTERPRETED)
 
-# What `make test` leaves out, and what needs further tools: style and types, every instruction set, the Triton kernels
-# compiled for every architecture, other frameworks, the wheel in an environment of its own.
-test-all: lint test-slow test-isa sanitize test-cuda-emulated test-cuda test-triton-aot test-interop test-bench test-wheel test-install
+# What `make test` leaves out, and what needs further tools: style and types, every instruction set, another compiler and
+# another processor, the Triton kernels compiled for every architecture, other frameworks, the wheel in an environment of
+# its own.
+test-all: lint test-slow test-isa test-clang test-aarch64 sanitize test-cuda-emulated test-cuda test-triton-aot test-interop test-bench test-wheel test-install
 
 OP_TESTS := tests/ops
 
@@ -44,7 +45,7 @@ NATIVE := "not reference and not compile and not opcheck and not gradcheck and n
 
 # The op tests on every instruction set this CPU has, with 1, 2 and 4 threads.
 test-isa: $(VENV)/.test-tools
-	for isa in baseline avx2 avx512; do \
+	for isa in $$($(BIN)/python -c "import torch, vfrnn_kernels; print(*torch.ops.vfrnn_kernels.cpu_isas())"); do \
 	  VFRNN_ISA=$$isa $(BIN)/python -c "import torch, vfrnn_kernels; torch.ops.vfrnn_kernels.cpu_isa()" 2>/dev/null || \
 	    { echo "VFRNN_ISA=$$isa: this CPU lacks it, skipped"; continue; }; \
 	  for threads in 1 2 4; do \
@@ -59,20 +60,38 @@ CONFIGURE = $(BIN)/cmake -S . -G Ninja -DCMAKE_BUILD_TYPE=Release -DVFRNN_VERSIO
   -DTORCH_ROOT=$$($(BIN)/python -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parent)") \
   -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
 
+# The package with native libraries of its own and the op tests, in build/NAME/package, out of reach of the installed ones:
+# $(call beside,NAME,ARGUMENTS OF CMAKE)
+define beside
+	rm -rf build/$(1)/package && mkdir -p build/$(1)/package
+	cp -r vfrnn_kernels tests pyproject.toml build/$(1)/package/ && rm -f build/$(1)/package/vfrnn_kernels/*.so
+	$(CONFIGURE) -B build/$(1)/cmake $(2) -DVFRNN_CUDA=OFF -DCMAKE_INSTALL_PREFIX=$(CURDIR)/build/$(1)/package/vfrnn_kernels
+	$(BIN)/cmake --build build/$(1)/cmake --target install
+endef
+BESIDE_PYTEST := PYTHONPATH=$(CURDIR)/python $(abspath $(BIN))/python -m pytest -q -p no:cacheprovider -k $(NATIVE) $(OP_TESTS)
+
+# The op tests on a library that clang compiled.
+test-clang: $(VENV)/.test-tools
+ifeq ($(shell command -v clang++),)
+	@echo "test-clang: skipped, there is no clang++ (Debian's package clang)"
+else
+	$(call beside,clang,-DCMAKE_CXX_COMPILER=clang++)
+	cd build/clang/package && $(BESIDE_PYTEST)
+endif
+
+# The op tests on another processor, cross-compiled and emulated; skipped with a reason where Debian's packages are absent.
+test-aarch64: $(VENV)/.test-tools
+	$(BIN)/python -m tools.aarch64 --workers $(WORKERS)
+
 # The native library with AddressSanitizer and UndefinedBehaviorSanitizer, in a build of its own, under the op tests. The
 # runtimes must be there before Python starts, libstdc++ with them so that exceptions are caught.
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-sanitize=alignment -fno-omit-frame-pointer
 sanitize: $(VENV)/.test-tools
-	rm -rf build/sanitize && mkdir -p build/sanitize/package
-	cp -r vfrnn_kernels build/sanitize/package/ && rm -f build/sanitize/package/vfrnn_kernels/*.so
-	$(CONFIGURE) -B build/sanitize/cmake -DCMAKE_CXX_FLAGS="$(SANITIZERS) -g1" -DVFRNN_CUDA=OFF \
-	  -DCMAKE_INSTALL_PREFIX=build/sanitize/package/vfrnn_kernels
-	$(BIN)/cmake --build build/sanitize/cmake --target install
+	$(call beside,sanitize,-DCMAKE_CXX_FLAGS="$(SANITIZERS) -g1")
 	cd build/sanitize/package && \
 	  LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so) $$(c++ -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	  PYTHONPATH=$(CURDIR)/python:$(CURDIR) $(abspath $(BIN))/python -m pytest -q -p no:cacheprovider -k $(NATIVE) \
-	  $(addprefix $(CURDIR)/,$(OP_TESTS))
+	  $(BESIDE_PYTEST)
 
 CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py cuda.py)
 

@@ -81,6 +81,7 @@ STABLE_TORCH_LIBRARY(vfrnn_kernels, m) {
   // out (K, r, c) = a b, or += a b, for a (K, r, d), b (K, d, c), d at least 1; the rows of out are adjacent
   m.def("thin_product(Tensor(a!) out, Tensor a, Tensor b, bool accumulate) -> ()");
 
-  // The instruction set the CPU kernels run with: "baseline", "avx2" or "avx512".
+  // The instruction set the CPU kernels run with, as "avx2", and those they were compiled for, the least first.
   m.def("cpu_isa() -> str");
+  m.def("cpu_isas() -> str[]");
 }

@@ -51,6 +51,14 @@ def environment(folder: Path, torch: str, *packages: str) -> Path:
     return python
 
 
+def copy_op_tests(folder: Path) -> None:
+    """Into `folder`, which is where to run them: from this tree they would import the package that is in it."""
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    shutil.copytree(ROOT / "tests/ops", folder / "tests/ops")
+    for name in ("__init__.py", "conftest.py", "cases.py", "oracles.py"):
+        shutil.copy(ROOT / "tests" / name, folder / "tests")
+
+
 def try_wheel(folder: Path, python: Path, wheel: Path) -> None:
     """Install the wheel for that Python, run its doctor and the op tests.
 
@@ -68,10 +76,7 @@ def try_wheel(folder: Path, python: Path, wheel: Path) -> None:
     run(empty, python.parent / "vfrnn", "doctor")
     if "+cpu" not in wheel.name:
         run(empty, python, "-c", CUDA_LOADED)
-    shutil.copy(ROOT / "pyproject.toml", empty)
-    shutil.copytree(ROOT / "tests/ops", empty / "tests/ops")
-    for name in ("__init__.py", "conftest.py", "cases.py", "oracles.py"):
-        shutil.copy(ROOT / "tests" / name, empty / "tests")
+    copy_op_tests(empty)
     run(empty, python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", NATIVE, "tests")
 
 

@@ -1,14 +1,28 @@
-// Detection of the instruction set, and the op that reports it.
+// Detection of the instruction set, and the ops that report it.
 #include "common/isa.h"
 
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <sstream>
 #include <stdexcept>
 #include <string>
+#include <vector>
+
+#define VFRNN_AS_STRING(...) #__VA_ARGS__
+#define VFRNN_NAMES(...) VFRNN_AS_STRING(__VA_ARGS__)
 
 namespace vfrnn {
 namespace {
+
+// In the order of Isa.
+std::vector<std::string> cpu_isas() {
+  std::vector<std::string> names;
+  std::istringstream list(VFRNN_NAMES(VFRNN_ISAS));
+  for (std::string name; std::getline(list, name, ',');) names.push_back(name);
+  return names;
+}
 
 Isa best_isa() {
 #if defined(__x86_64__)
@@ -21,7 +35,7 @@ Isa best_isa() {
     return Isa::avx2;
   }
 #endif
-  return Isa::baseline;
+  return Isa{};  // the least
 }
 
 Isa requested_isa() {
@@ -30,20 +44,22 @@ Isa requested_isa() {
   if (variable == nullptr || *variable == '\0') {
     return best;
   }
-  for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
-    if (std::string(variable) == isa_name(isa)) {
-      if (isa > best) {
-        throw std::runtime_error(std::string("VFRNN_ISA=") + variable + ", but the best this CPU has is " +
-                                 isa_name(best));
-      }
-      return isa;
-    }
+  const std::vector<std::string> names = cpu_isas();
+  const auto found = std::find(names.begin(), names.end(), variable);
+  if (found == names.end()) {
+    std::string known = names[0];
+    for (size_t k = 1; k < names.size(); ++k) known += (k + 1 < names.size() ? ", " : " or ") + names[k];
+    throw std::runtime_error("VFRNN_ISA must be " + known + ", got " + variable);
   }
-  throw std::runtime_error(std::string("VFRNN_ISA must be baseline, avx2 or avx512, got ") + variable);
+  const Isa isa = Isa(found - names.begin());
+  if (isa > best) {
+    throw std::runtime_error("VFRNN_ISA=" + *found + ", but the best this CPU has is " + names[int(best)]);
+  }
+  return isa;
 }
 
 std::string cpu_isa() {
-  return isa_name(active_isa());
+  return cpu_isas()[int(active_isa())];
 }
 
 }  // namespace
@@ -53,12 +69,9 @@ Isa active_isa() {
   return isa;
 }
 
-const char* isa_name(Isa isa) {
-  return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline";
-}
-
 STABLE_TORCH_LIBRARY_IMPL(vfrnn_kernels, CompositeExplicitAutograd, m) {
   m.impl("cpu_isa", TORCH_BOX(&cpu_isa));
+  m.impl("cpu_isas", TORCH_BOX(&cpu_isas));
 }
 
 }  // namespace vfrnn

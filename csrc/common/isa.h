@@ -3,31 +3,30 @@
 
 namespace vfrnn {
 
-enum class Isa { baseline, avx2, avx512 };
+// VFRNN_ISAS: those of the processor, the least first (CMakeLists.txt): "baseline,avx2,avx512" or "neon".
+enum class Isa { VFRNN_ISAS };
 
-// The best set of this CPU, or the one VFRNN_ISA names ("baseline", "avx2", "avx512"). Read once; throws
-// std::runtime_error when VFRNN_ISA names a set that is unknown or that this CPU lacks.
+// The best set of this CPU, or the one VFRNN_ISA names. Read once; throws std::runtime_error when VFRNN_ISA names a set
+// that is unknown or that this CPU lacks.
 Isa active_isa();
-const char* isa_name(Isa isa);
 
 // The kernels K of every instruction set. Each kernel source, compiled once per set, defines its own member at its end:
 //   template <>
 //   const MeshKernels<float> IsaTable<MeshKernels<float>>::VFRNN_ISA = VFRNN_ISA::table<float>;
 template <class K>
 struct IsaTable {
-  static const K baseline, avx2, avx512;
+  static const K VFRNN_ISAS;
 
   // Those of the set this process uses.
-  static const K& active() {
-    switch (active_isa()) {
-      case Isa::avx512:
-        return avx512;
-      case Isa::avx2:
-        return avx2;
-      case Isa::baseline:
-        break;
+  static const K& active() { return at(int(active_isa()), VFRNN_ISAS); }
+
+ private:
+  template <class... Better>
+  static const K& at(int isa, const K& least, const Better&... better) {
+    if constexpr (sizeof...(better) > 0) {
+      if (isa > 0) return at(isa - 1, better...);
     }
-    return baseline;
+    return least;
   }
 };
 

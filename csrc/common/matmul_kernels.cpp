@@ -8,7 +8,7 @@ namespace VFRNN_ISA {
 namespace {
 
 // With two vectors of b and a broadcast entry of a these sums fill the registers, or hide the latency without that.
-constexpr int tile_rows = vector_registers == 32 ? 12 : 6;
+constexpr int tile_rows = vector_registers == 16 ? 6 : broadcasts_from_memory ? 12 : 10;
 template <class T>
 constexpr int64_t W = 2 * lanes<T>;
 

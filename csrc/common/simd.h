@@ -16,9 +16,18 @@ inline constexpr int vector_registers = 32;
 #elif defined(__AVX2__)
 inline constexpr int vector_bytes = 32;
 inline constexpr int vector_registers = 16;
+#elif defined(__aarch64__)
+inline constexpr int vector_bytes = 16;
+inline constexpr int vector_registers = 32;
 #else
 inline constexpr int vector_bytes = 16;
 inline constexpr int vector_registers = 16;
+#endif
+// Whether a multiply-add takes an entry for all lanes from memory; elsewhere those of a tile's rows need registers too.
+#if defined(__x86_64__)
+inline constexpr bool broadcasts_from_memory = true;
+#else
+inline constexpr bool broadcasts_from_memory = false;
 #endif
 
 // `aligned(alignof(T))`: loads and stores through these types take any address. `may_alias`: they may view any array.

@@ -17,7 +17,11 @@ std::map<std::string, std::string> build_info() {
       {"version", VFRNN_VERSION},
       {"oldest_torch", VFRNN_TORCH_TARGET},
       {"build_type", VFRNN_BUILD_TYPE},
+#if defined(__clang__)
+      {"compiler", __VERSION__},  // says which
+#else
       {"compiler", "g++ " __VERSION__},
+#endif
       {"cuda", VFRNN_CUDA_ARCHS[0] ? VFRNN_CUDA_ARCHS : "off"},
   };
 }

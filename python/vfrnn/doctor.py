@@ -120,7 +120,9 @@ def processor() -> dict[str, str]:
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
         gpu = f"{torch.cuda.get_device_name()}, sm_{major}{minor}"
-    isa = torch.ops.vfrnn_kernels.cpu_isa() if CPU_LIBRARY_MISSING is None else "none: the CPU kernels are not loaded"
+    isa = "none: the CPU kernels are not loaded"
+    if CPU_LIBRARY_MISSING is None:
+        isa = f"{torch.ops.vfrnn_kernels.cpu_isa()} (built for {', '.join(torch.ops.vfrnn_kernels.cpu_isas())})"
     return {"instruction set": isa, "threads": str(torch.get_num_threads()), "gpu": gpu}
 
 

@@ -96,9 +96,12 @@ def test_a_thread_that_gets_no_turn_is_given_up(tmp_path):
     compiler = shutil.which("c++")
     if compiler is None:
         pytest.skip("there is no compiler")
+    if not (ROOT / "csrc").exists():
+        pytest.skip("the sources are out of reach")
     program = tmp_path / "giving_up"
     sources = [ROOT / "tests/ops/native/giving_up.cpp", ROOT / "csrc/recurrence/kernels.cpp"]
-    options = ["-std=gnu++17", "-O1", "-pthread", "-DVFRNN_ISA=baseline", "-w", f"-I{ROOT / 'csrc'}"]
+    options = ["-std=gnu++17", "-O1", "-pthread", "-DVFRNN_ISA=baseline", "-DVFRNN_ISAS=baseline", "-w"]
+    options += [f"-I{ROOT / 'csrc'}"]
     subprocess.run([compiler, *options, *map(str, sources), "-o", str(program)], check=True)
     result = subprocess.run([program], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stdout

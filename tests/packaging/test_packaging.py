@@ -10,6 +10,7 @@ import pytest
 
 import vfrnn
 import vfrnn_kernels
+from tools import aarch64
 from tools.wheel_contents import CUDA_LICENCE, LICENCES, content_faults
 from tools.wheel_install import NATIVE
 from vfrnn_kernels import loader
@@ -88,6 +89,16 @@ def test_a_wheel_is_held_to_its_contents():
     assert content_faults(name, 0, [*files, "vfrnn_bench/test_it.py"]) == ["vfrnn_bench/test_it.py is a test"]
     assert content_faults(name, 0, [*files, "vfrnn_kernels/libvfrnn_cuda.so"]) == [
         "vfrnn_kernels/libvfrnn_cuda.so is in a wheel for the CPU alone"
+    ]
+
+
+def test_what_cannot_be_emulated_is_skipped_with_the_reason(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["aarch64"])
+    monkeypatch.setattr(aarch64.shutil, "which", lambda command: None if command == "qemu-aarch64" else command)
+    assert aarch64.main() == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"test-aarch64: {compiler} skipped, there is no qemu-aarch64 (Debian's package qemu-user)"
+        for compiler in aarch64.COMPILERS
     ]
 
 

@@ -1,0 +1,202 @@
+"""The op tests on aarch64, cross-compiled and emulated: `python -m tools.aarch64`, on Debian with qemu-user.
+
+The processor is a Neoverse N1: no SVE, and PyTorch's wheels run on none that is older. What runs under `qemu-aarch64`
+is Debian's Python for arm64, unpacked beside its C library into a folder, and such a wheel; the tests are those of
+`make test-isa`. An emulated thread sees the stores of the others in the order of this machine, so that nothing here
+tries the order of memory of a real Arm; nor does anything tell its speed.
+
+Skipped, with the reason, where a command is not there or a package cannot be had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pybind11
+
+from tools.wheel_install import NATIVE, ROOT, TOOLS, copy_op_tests
+
+FOLDER = ROOT / "build/aarch64"
+#: The oldest one served: the wheels of newer ones for aarch64 are CUDA builds, which need gigabytes of libraries.
+TORCH = "torch==2.10.0"
+TORCH_NEEDS = ("filelock", "typing-extensions", "sympy", "networkx", "jinja2", "fsspec", "numpy")
+PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
+#: Debian's packages by the command that each brings.
+NEEDED = {
+    "qemu-aarch64": "qemu-user",
+    "aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu",
+    "apt-get": "apt",
+    "dpkg": "dpkg",
+}
+CPU = "neoverse-n1"
+DEBIAN_PACKAGES = ("python3", "libpython3-dev", "libgomp1", "libstdc++6")
+#: Compilers: Debian's package, and how CMake is told to compile for aarch64. clang++ takes g++'s libraries.
+COMPILERS = {
+    "aarch64-linux-gnu-g++": ("g++-aarch64-linux-gnu", ("-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++",)),
+    "clang++": ("clang", ("-DCMAKE_CXX_COMPILER=clang++", "-DCMAKE_CXX_COMPILER_TARGET=aarch64-linux-gnu")),
+}
+TELL_BUILD = """
+import torch, vfrnn_kernels
+print(torch.ops.vfrnn_kernels.cpu_isa(), vfrnn_kernels.loader.build_info())
+"""
+
+
+class UnavailableError(Exception):
+    """What is needed is not there and cannot be had."""
+
+
+def run(*command: str | Path, cwd: Path = ROOT, **variables: str) -> None:
+    """Run the command in that folder with these variables in its environment.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    subprocess.run([str(part) for part in command], check=True, cwd=cwd, env={**os.environ, **variables})
+
+
+def download(*command: str | Path) -> None:
+    """Run a command that downloads, silently.
+
+    Raises:
+        UnavailableError: it failed; with the first error of what it said.
+    """
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if result.returncode != 0:
+        said = (result.stdout + result.stderr).splitlines()
+        error = next((line for line in said if line.startswith(("E: ", "ERROR: "))), "it does not say why")
+        raise UnavailableError(f"{' '.join(map(str, command[:3]))} fails: {error}")
+
+
+def debian_root() -> Path:
+    """The folder with Debian's Python and C library for arm64, made if it is not there.
+
+    apt works on lists, a state and a cache of its own: neither rights nor an architecture are added to this machine.
+    """
+    root, apt = FOLDER / "root", FOLDER / "apt"
+    if (FOLDER / "root.done").exists():
+        return root
+    for folder in (root, apt):
+        shutil.rmtree(folder, ignore_errors=True)
+    for folder in ("lists/partial", "cache/archives/partial"):
+        (apt / folder).mkdir(parents=True)
+    (apt / "status").touch()
+    options = [
+        *("APT::Architecture=arm64", "APT::Architectures=arm64", "APT::Sandbox::User=", "Debug::NoLocking=true"),
+        *(f"Dir::State::Lists={apt / 'lists'}", f"Dir::State::status={apt / 'status'}", f"Dir::Cache={apt / 'cache'}"),
+    ]
+    apt_get = ["apt-get", "-q", "-y", *(part for option in options for part in ("-o", option))]
+    download(*apt_get, "update")
+    download(*apt_get, "install", "--download-only", "--no-install-recommends", *DEBIAN_PACKAGES)
+    for package in (apt / "cache/archives").glob("*.deb"):
+        run("dpkg", "-x", package, root)
+    (FOLDER / "root.done").touch()
+    return root
+
+
+def emulated_python(root: Path) -> Path:
+    """A script that runs that Python, under its own name also for whom it starts."""
+    python = root / "usr/bin/emulated-python"
+    python.write_text(f'#!/bin/sh\nexec qemu-aarch64 -cpu {CPU} -L {root} -0 "$0" {root}/usr/bin/python3 "$@"\n')
+    python.chmod(0o755)
+    return python
+
+
+def python_version(root: Path) -> str:
+    """As "3.11"."""
+    return next((root / "usr/include").glob("python3.*")).name.removeprefix("python")
+
+
+def site(version: str) -> Path:
+    """The folder with PyTorch and pytest for that Python on aarch64, made if it is not there.
+
+    Raises:
+        UnavailableError: pip cannot get them.
+    """
+    folder = FOLDER / "site"
+    if not (FOLDER / "site.done").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        platforms = [part for platform in PLATFORMS for part in ("--platform", platform)]
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--target", folder, "--only-binary=:all:", *platforms]
+        pip += ["--python-version", version]
+        # pip would look at this machine's processor for the requirements of the wheel
+        download(*pip, "--no-deps", TORCH)
+        download(*pip, *TORCH_NEEDS, *TOOLS, "pytest-xdist")
+        (FOLDER / "site.done").touch()
+    return folder
+
+
+def build(compiler: str, root: Path, python: Path, packages: Path) -> Path:
+    """The package with native libraries of that compiler, and the op tests; the folder that holds them.
+
+    Raises:
+        subprocess.CalledProcessError: the build failed.
+    """
+    folder, work = FOLDER / compiler / "package", FOLDER / compiler / "cmake"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(ROOT / "vfrnn_kernels", folder / "vfrnn_kernels", ignore=shutil.ignore_patterns("*.so"))
+    copy_op_tests(folder)
+    include = root / "usr/include"
+    cmake = Path(sys.executable).parent / "cmake"
+    run(
+        cmake, "-S", ROOT, "-B", work, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
+        f"-DCMAKE_MAKE_PROGRAM={cmake.parent / 'ninja'}", "-DCMAKE_SYSTEM_NAME=Linux",
+        "-DCMAKE_SYSTEM_PROCESSOR=aarch64", *COMPILERS[compiler][1], f"-DCMAKE_CXX_FLAGS=-idirafter {include}",
+        f"-DTORCH_ROOT={packages / 'torch'}", f"-DPython_EXECUTABLE={python}",
+        f"-DPython_INCLUDE_DIR={include / f'python{python_version(root)}'}",
+        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+        "-DVFRNN_CUDA=OFF", f"-DCMAKE_INSTALL_PREFIX={folder / 'vfrnn_kernels'}",
+    )  # fmt: skip
+    run(cmake, "--build", work, "--target", "install")
+    return folder
+
+
+def try_compiler(compiler: str, root: Path, packages: Path, workers: str) -> None:
+    """Build with that compiler and run the op tests.
+
+    Raises:
+        subprocess.CalledProcessError: one of them failed.
+    """
+    started = time.monotonic()
+    python = emulated_python(root)
+    folder = build(compiler, root, python, packages)
+    variables = {"PYTHONPATH": f"{folder}:{ROOT / 'python'}:{packages}", "OMP_NUM_THREADS": "1"}
+    run(python, "-c", TELL_BUILD, cwd=folder, **variables)
+    pytest = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", workers, "--dist", "worksteal")
+    run(*pytest, "--timeout", "1800", "-k", NATIVE, "tests/ops", cwd=folder, **variables)
+    print(f"test-aarch64: {compiler} in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def require(commands: dict[str, str]) -> None:
+    """Raises UnavailableError with the first of these commands that this machine lacks, and its package."""
+    for command, package in commands.items():
+        if shutil.which(command) is None:
+            raise UnavailableError(f"there is no {command} (Debian's package {package})")
+
+
+def main() -> int:
+    """Run; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", default="1", help="processes")
+    arguments = parser.parse_args()
+    for compiler, (package, _) in COMPILERS.items():
+        try:
+            require({**NEEDED, compiler: package})
+            root = debian_root()
+            packages = site(python_version(root))
+            try_compiler(compiler, root, packages, arguments.workers)
+        except UnavailableError as reason:
+            print(f"test-aarch64: {compiler} skipped, {reason}", flush=True)
+        except subprocess.CalledProcessError as error:
+            print(f"test-aarch64: {compiler}: {' '.join(error.cmd)} failed", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
