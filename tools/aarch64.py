@@ -20,12 +20,14 @@ from pathlib import Path
 
 import pybind11
 
+from tools import hot_loops
 from tools.wheel_install import NATIVE, ROOT, TOOLS, copy_op_tests
 
 FOLDER = ROOT / "build/aarch64"
 #: The oldest one served: the wheels of newer ones for aarch64 are CUDA builds, which need gigabytes of libraries.
 TORCH = "torch==2.10.0"
 TORCH_NEEDS = ("filelock", "typing-extensions", "sympy", "networkx", "jinja2", "fsspec", "numpy")
+OBJDUMP = "aarch64-linux-gnu-objdump"  # of binutils, which g++ needs
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 #: Debian's packages by the command that each brings.
 NEEDED = {
@@ -165,6 +167,9 @@ def try_compiler(compiler: str, root: Path, packages: Path, workers: str) -> Non
     started = time.monotonic()
     python = emulated_python(root)
     folder = build(compiler, root, python, packages)
+    wrong = hot_loops.check(folder / "vfrnn_kernels/libvfrnn_cpu.so", ["neon"], OBJDUMP)
+    if wrong:
+        raise subprocess.CalledProcessError(1, ["hot_loops", *wrong])
     variables = {"PYTHONPATH": f"{folder}:{ROOT / 'python'}:{packages}", "OMP_NUM_THREADS": "1"}
     run(python, "-c", TELL_BUILD, cwd=folder, **variables)
     pytest = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", workers, "--dist", "worksteal")

@@ -7,8 +7,8 @@ namespace vfrnn {
 namespace VFRNN_ISA {
 namespace {
 
-// With two vectors of b and a broadcast entry of a these sums fill the registers, or hide the latency without that.
-constexpr int tile_rows = vector_registers == 16 ? 6 : broadcasts_from_memory ? 12 : 10;
+// Rows of a tile: with more the addresses of their entries would not fit the registers.
+constexpr int height = tile_rows < 12 ? tile_rows : 12;
 template <class T>
 constexpr int64_t W = 2 * lanes<T>;
 
@@ -115,11 +115,11 @@ template <class T>
 void multiply(T* out, int64_t out_row, int64_t width, bool accumulate, const T* a, int64_t row, int64_t column,
               const T* panel, int64_t rows, int64_t depth) {
   // tiles of equal height, give or take a row
-  const int64_t tiles = (rows + tile_rows - 1) / tile_rows;
+  const int64_t tiles = (rows + height - 1) / height;
   for (int64_t t = 0; t < tiles; ++t) {
     const int64_t first = rows * t / tiles, last = rows * (t + 1) / tiles;
-    multiply_rows<T, tile_rows>(last - first, out + first * out_row, out_row, width, accumulate, a + first * row, row,
-                                column, panel, depth);
+    multiply_rows<T, height>(last - first, out + first * out_row, out_row, width, accumulate, a + first * row, row,
+                             column, panel, depth);
   }
 }
 

@@ -13,8 +13,6 @@ namespace VFRNN_ISA {
 
 template <class T>
 inline constexpr int panel_width = 2 * lanes<T>;
-// A tile of R rows holds 2 R sums, two vectors of b and one broadcast entry of a.
-inline constexpr int tile_rows = vector_registers == 16 ? 6 : broadcasts_from_memory ? 14 : 10;
 // Few rows take several panels at once: so many sums that the latency of a multiply-add is hidden.
 inline constexpr int sums_in_flight = 8;
 

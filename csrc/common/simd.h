@@ -10,24 +10,25 @@
 namespace vfrnn {
 namespace VFRNN_ISA {
 
+// A tile of a product has two sums for each of its rows. They fit the registers beside two vectors of weights and what
+// an entry for all lanes takes: one register where it is broadcast from memory, one of each row on NEON, and one more
+// for the product where no multiply-add is (tools/hot_loops.py tells whether they do).
 #if defined(__AVX512F__)
 inline constexpr int vector_bytes = 64;
 inline constexpr int vector_registers = 32;
+inline constexpr int tile_rows = 14;
 #elif defined(__AVX2__)
 inline constexpr int vector_bytes = 32;
 inline constexpr int vector_registers = 16;
+inline constexpr int tile_rows = 6;
 #elif defined(__aarch64__)
 inline constexpr int vector_bytes = 16;
 inline constexpr int vector_registers = 32;
+inline constexpr int tile_rows = 9;
 #else
 inline constexpr int vector_bytes = 16;
 inline constexpr int vector_registers = 16;
-#endif
-// Whether a multiply-add takes an entry for all lanes from memory; elsewhere those of a tile's rows need registers too.
-#if defined(__x86_64__)
-inline constexpr bool broadcasts_from_memory = true;
-#else
-inline constexpr bool broadcasts_from_memory = false;
+inline constexpr int tile_rows = 5;
 #endif
 
 // `aligned(alignof(T))`: loads and stores through these types take any address. `may_alias`: they may view any array.

@@ -127,29 +127,32 @@ class LaneProducts {
   void add(V* out, Factor a, Factor b) const { multiply<Form::general, true>(out, a, b); }
 
  private:
-  // Tiles of the result that registers hold.
+  // Tiles of the result that registers hold, beside what is multiplied.
   static constexpr int most_rows = vector_registers >= 32 ? 4 : 3, most_columns = 4;
 
   // f(first, Count<size>) on 0..count in parts of about the same size, from 2 to `most`.
-  template <class F>
-  static void for_parts(int64_t count, int64_t most, F&& f) {
+  template <int most, class F>
+  static void for_parts(int64_t count, F&& f) {
     const int64_t parts = (count + most - 1) / most;
     int64_t first = 0;
     for (int64_t part = 0; part < parts; ++part) {
       const int64_t size = count / parts + (part < count % parts);
       if (size == 2) f(first, Count<2>());
       if (size == 3) f(first, Count<3>());
-      if (size == 4) f(first, Count<4>());
+      if constexpr (most > 3) {
+        if (size == 4) f(first, Count<4>());
+      }
       first += size;
     }
   }
 
   template <Form form, bool add>
   void multiply(V* out, Factor a, Factor b) const {
-    for_parts(n_, most_rows, [&](int64_t i, auto rows) {
+    for_parts<most_rows>(n_, [&](int64_t i, auto rows) {
       const int64_t from = form == Form::general ? 0 : i;
-      for_parts(n_ - from, most_columns,
-                [&](int64_t j, auto columns) { tile<form, add, rows.value, columns.value>(out, a, b, i, from + j); });
+      for_parts<most_columns>(n_ - from, [&](int64_t j, auto columns) {
+        tile<form, add, rows.value, columns.value>(out, a, b, i, from + j);
+      });
     });
   }
 
