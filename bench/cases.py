@@ -36,6 +36,7 @@ from vfrnn_bench.workloads import (
     MESHES,
     SEQUENCES,
     SMALL_EXPONENTIALS,
+    SMALL_STATE,
     Exponential,
     Frame,
     Mesh,
@@ -177,10 +178,10 @@ def cases(device: torch.device | str = "cpu") -> Iterator[Case]:
     step = {"R1": 0.36, "R2": 0.36, "R3": 0.25, "R5": 0.25}
     library, field_model, orthogonal = ("vfrnn.RNN", "torch.nn.RNN"), "vfrnn.VFRNN", "orthogonal(torch.nn.RNN)"
     shares = {name: {"vfrnn.RNN": least} for name, least in share.items()}
-    for w in SEQUENCES:
+    for w in (*SEQUENCES, SMALL_STATE):
         case = recurrence_case(w, on, loop_providers, gpu_peers)
         yield replace(case, targets={library: recurrence[w.name]}, shares=shares.get(w.name, {}))
-    for w in SEQUENCES:
+    for w in (*SEQUENCES, SMALL_STATE):
         if w.name in share:
             yield replace(inference_case(w, on), targets={library: 0.6}, shares=shares[w.name])
     for w in SEQUENCES:

@@ -73,7 +73,7 @@ def machine(results: Results) -> str:
     first = results.runs[0]["machine"]
     isas = " and ".join(dict.fromkeys(run["machine"]["isa"] for run in results.runs))
     commits = ", ".join(dict.fromkeys(run["machine"]["commit"] for run in results.runs))
-    limited = any(run["machine"]["limits"] for run in results.runs)
+    limited = any(run["machine"].get("limits") for run in results.runs)
     text = (
         f"{first['device']}, {first['threads']} threads, {isas}, torch {first['torch']}, float32, commits {commits}. "
     )

@@ -296,8 +296,8 @@ SEQUENCES = (
     Sequence("R3", "wide", T=100, B=32, n=512, i=10),
     Sequence("R4", "one stream", T=784, B=1, n=256, i=10),
     Sequence("R5", "small work", T=100, B=16, n=190, i=10),
-    Sequence("R7", "small state", T=200, B=64, n=64, i=10),
 )
+SMALL_STATE = Sequence("R7", "small state", T=200, B=64, n=64, i=10)
 # Where a GPU has work; an input of 128, which cuDNN's persistent kernels want to be a multiple of.
 LONG_SEQUENCES = tuple(Sequence("R6", "long", T=4096, B=64, n=n, i=128) for n in (512, 128, 256, 768, 960))
 EXPONENTIALS = (

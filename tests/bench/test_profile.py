@@ -19,7 +19,7 @@ def test_stages_of_a_step():
 
 def test_a_workload_by_its_name_or_that_of_its_step():
     assert profile.workload("R3") is profile.workload("S3")
-    with pytest.raises(ValueError, match="workload must be one of R1, R2, R3, R4, R5, R7, got 'R9'"):
+    with pytest.raises(ValueError, match="workload must be one of R1, R2, R3, R4, R5, got 'R9'"):
         profile.workload("R9")
 
 
