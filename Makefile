@@ -143,9 +143,10 @@ test-install: wheels
 	$(BIN)/python -m tools.source_install --torch $(TORCH) dist/*.tar.gz
 
 # Every workload against every peer, as a table; JSON and a report in OUT. With ISA=avx2 on a CPU that has more, ours and
-# the peers are held to that.
+# the peers are held to that; what PyTorch compiled for one of the two crashes on the other.
 OUT := build/bench
-HELD_TO_avx2 := VFRNN_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2
+HELD_TO_avx2 := VFRNN_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 \
+  TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/build/inductor-avx2
 bench-cpu: $(VENV)/.test-tools
 	$(HELD_TO_$(ISA)) $(BIN)/vfrnn bench --suite full --out $(OUT)
 

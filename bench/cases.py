@@ -212,8 +212,8 @@ def exponential_target(e: Exponential) -> float:
         return 0.1
     if e.batch > 1:
         return 0.25
-    if e.norm > 10:
-        return 0.4 if e.n < 128 else 0.3
+    if e.norm > math.pi:
+        return 0.4 if e.n < 128 else 0.2 if e.norm <= 10 else 0.3
     return next(target for most, target in ((63, 0.4), (127, 0.25), (189, 0.2), (511, 0.15), (e.n, 0.1)) if e.n <= most)
 
 

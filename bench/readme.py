@@ -2,7 +2,7 @@
 number in it is typed by hand.
 
 A block starts with `<!-- results NAME -->` and ends with `<!-- /results -->`. A machine's folder holds `full-*.json`
-(`vfrnn bench --suite full`; of several, the worse ratio is told), `tasks/` (`python -m vfrnn_bench.tasks`), and its
+(`make bench-cpu`, of each instruction set; of several, the worst is told), `tasks/` (`python -m vfrnn_bench.tasks`), and its
 report and pictures, which are made here.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 
 from vfrnn_bench import figures, report
 from vfrnn_bench.tasks.results import load_tasks
+from vfrnn_bench.workloads import SMALL_EXPONENTIALS
 
 from vfrnn_kernels.declaration import OPS, Op
 
@@ -109,11 +110,16 @@ def shared(results: Results) -> str:
     """Beside busy processes, and over a long run."""
     rows = []
     for row in results.runs[0]["shared_machine"]:
-        ratios = [r["ratio"] for run in results.runs for r in run["shared_machine"] if r["workload"] == row["workload"]]
+        ratios = [
+            r["ratio"]
+            for run in results.runs
+            for r in run.get("shared_machine", [])
+            if r["workload"] == row["workload"]
+        ]
         what = f"{row['workload']}, {row['threads']} threads beside {row['neighbours']} busy processes"
         rows.append([what, f"{max(ratios):.2f}"])
     text = markdown(["on a shared machine", "`vfrnn.RNN` over `torch.nn.RNN`"], rows) + "\n"
-    grown = [row["grown_mib"] for run in results.runs for row in run["soak"]]
+    grown = [row["grown_mib"] for run in results.runs for row in run.get("soak", [])]
     steps = results.runs[0]["soak"][0]["steps"] if grown else 0
     return text + f"Growth of memory in {steps} steps of changing lengths: at most {max(grown, default=0):.0f} MiB.\n"
 
@@ -126,7 +132,12 @@ def exponentials(results: Results) -> str:
         cells = [results.cell(f"E({n}) norm {norm}", *pair) for n in sizes]
         rows.append([f"spectral norm {title}", *cells, results.cell(f"E(64) x 64 norm {norm}", *pair)])
     head = ["`skew_expm` over `torch.matrix_exp`", f"n {sizes[0]}", *sizes[1:], "64 matrices, n 64"]
-    return markdown(head, rows)
+    text = markdown(head, rows) + "\n"
+    rows = []
+    for e in SMALL_EXPONENTIALS:
+        cells = [results.cell(e.name + mode, *pair) for mode in (" forward", "")]
+        rows.append([f"{e.batch} of {e.n} x {e.n}", *cells])
+    return text + markdown(["many small matrices", "forward", "forward and backward"], rows)
 
 
 def frames(results: Results) -> str:
@@ -158,7 +169,7 @@ def accuracy(results: Results) -> str:
     """The largest error of each provider over all sizes, by norm."""
     rows = []
     kinds = ("forward", "orthogonality", "gradient")
-    every = [row for run in results.runs for row in run["accuracy"]]
+    every = [row for run in results.runs for row in run.get("accuracy", [])]
     for provider in dict.fromkeys(row["provider"] for row in every):
         for norm in dict.fromkeys(row["norm"] for row in every):
             errors = [row["errors"] for row in every if (row["provider"], row["norm"]) == (provider, norm)]
