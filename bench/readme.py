@@ -2,8 +2,8 @@
 number in it is typed by hand.
 
 A block starts with `<!-- results NAME -->` and ends with `<!-- /results -->`. A machine's folder holds `full-*.json`
-(`make bench-cpu`, of each instruction set; of several, the worst is told), `tasks/` (`python -m vfrnn_bench.tasks`), and
-its report and pictures, which are made here.
+(`make bench-cpu`, of each instruction set; of several, the worst is told), `tasks/` (`python -m vfrnn_bench.tasks`),
+and its report and pictures, which are made here.
 """
 
 from __future__ import annotations
