@@ -43,6 +43,15 @@ COMPILERS = {
     "aarch64-linux-gnu-g++": ("g++-aarch64-linux-gnu", ("-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++",)),
     "clang++": ("clang", ("-DCMAKE_CXX_COMPILER=clang++", "-DCMAKE_CXX_COMPILER_TARGET=aarch64-linux-gnu")),
 }
+#: What each of them is tested with, unless everything is asked for: a test takes ten times as long emulated.
+SHORT = ("-m", "not slow")
+TESTS = {
+    "aarch64-linux-gnu-g++": (*SHORT, "tests/ops"),
+    "clang++": (
+        *SHORT,
+        *(f"tests/ops/test_{op}.py" for op in ("activations", "recurrence", "skew_expm", "strang_step")),
+    ),
+}
 TELL_BUILD = """
 import torch, vfrnn_kernels
 print(torch.ops.vfrnn_kernels.cpu_isa(), vfrnn_kernels.loader.build_info())
@@ -158,8 +167,8 @@ def build(compiler: str, root: Path, python: Path, packages: Path) -> Path:
     return folder
 
 
-def try_compiler(compiler: str, root: Path, packages: Path, workers: str) -> None:
-    """Build with that compiler and run the op tests.
+def try_compiler(compiler: str, root: Path, packages: Path, workers: str, tests: tuple[str, ...]) -> None:
+    """Build with that compiler and run these tests.
 
     Raises:
         subprocess.CalledProcessError: one of them failed.
@@ -173,7 +182,7 @@ def try_compiler(compiler: str, root: Path, packages: Path, workers: str) -> Non
     variables = {"PYTHONPATH": f"{folder}:{ROOT / 'python'}:{packages}", "OMP_NUM_THREADS": "1"}
     run(python, "-c", TELL_BUILD, cwd=folder, **variables)
     pytest = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", workers, "--dist", "worksteal")
-    run(*pytest, "--timeout", "1800", "-k", NATIVE, "tests/ops", cwd=folder, **variables)
+    run(*pytest, "--timeout", "1800", "-k", NATIVE, *tests, cwd=folder, **variables)
     print(f"test-aarch64: {compiler} in {time.monotonic() - started:.0f} s", flush=True)
 
 
@@ -188,13 +197,15 @@ def main() -> int:
     """Run; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", default="1", help="processes")
+    parser.add_argument("--every", action="store_true", help="every op test with both compilers")
     arguments = parser.parse_args()
     for compiler, (package, _) in COMPILERS.items():
         try:
             require({**NEEDED, compiler: package})
             root = debian_root()
             packages = site(python_version(root))
-            try_compiler(compiler, root, packages, arguments.workers)
+            tests = ("tests/ops",) if arguments.every else TESTS[compiler]
+            try_compiler(compiler, root, packages, arguments.workers, tests)
         except UnavailableError as reason:
             print(f"test-aarch64: {compiler} skipped, {reason}", flush=True)
         except subprocess.CalledProcessError as error:
