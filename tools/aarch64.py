@@ -209,7 +209,7 @@ def main() -> int:
     parser.add_argument("--workers", default="1", help="processes")
     parser.add_argument("--every", action="store_true", help="every op test with both compilers")
     arguments = parser.parse_args()
-    for compiler, (package, _) in list(COMPILERS.items())[: None if arguments.every else 1]:
+    for compiler, (package, _) in COMPILERS.items():
         try:
             require({**NEEDED, compiler: package})
             root = debian_root()

@@ -34,7 +34,7 @@ class Barrier {
     const int64_t round = round_.load(std::memory_order_relaxed);
     if (arrived_.fetch_add(parts, std::memory_order_acq_rel) + parts == members_) {
       arrived_.store(0, std::memory_order_relaxed);
-      const int64_t next = round + 2 + (given_up_.load(std::memory_order_relaxed) ? 1 : 0);
+      const int64_t next = round / 2 * 2 + 2 + (given_up_.load(std::memory_order_relaxed) ? 1 : 0);
       round_.store(next, std::memory_order_release);
       return next % 2 == 0;
     }

@@ -1,3 +1,4 @@
+// CPUs of the process, as Linux tells them in /proc and in the file system of control groups.
 #include "common/cpus.h"
 
 #if defined(__linux__)
@@ -53,8 +54,8 @@ int affinity_cpus() {
 int cgroup_cpus(const std::string& membership, const std::string& root) {
   int least = unlimited_cpus;
   std::ifstream lines(membership);
-  for (std::string line;
-       std::getline(lines, line);) {  // "<number>:<controllers>:<path>", without controllers: version 2
+  for (std::string line; std::getline(lines, line);) {
+    // "<number>:<controllers>:<path>"; version 2 names no controllers
     const size_t first = line.find(':'), second = line.find(':', first + 1);
     if (first == std::string::npos || second == std::string::npos) continue;
     const std::string controllers = line.substr(first + 1, second - first - 1);

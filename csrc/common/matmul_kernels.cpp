@@ -1,7 +1,7 @@
 #include "common/matmul_kernels.h"
 
 #include "common/isa.h"
-#include "common/simd.h"
+#include "common/transpose.h"
 
 namespace vfrnn {
 namespace VFRNN_ISA {
@@ -12,29 +12,14 @@ constexpr int height = tile_rows < 12 ? tile_rows : 12;
 template <class T>
 constexpr int64_t W = 2 * lanes<T>;
 
-// out (L, L) = in^T, blocks of L = lanes<T>: in round s, rows i and i + s exchange their off-diagonal blocks of size s.
+// out (L, L) = in^T, blocks of L = lanes<T>.
 template <class T>
 inline void transpose_block(const T* in, int64_t in_row, T* out, int64_t out_row) {
   constexpr int L = lanes<T>;
   Vec<T> x[L];
 #pragma GCC unroll 16
   for (int i = 0; i < L; ++i) x[i] = load(in + i * in_row);
-#pragma GCC unroll 4
-  for (int s = 1; s < L; s *= 2) {
-    IntVec<T> low, high;
-#pragma GCC unroll 16
-    for (int l = 0; l < L; ++l) {
-      low[l] = l & s ? L + l - s : l;
-      high[l] = l & s ? L + l : l + s;
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < L; ++i) {
-      if (i & s) continue;
-      const Vec<T> a = x[i], b = x[i + s];
-      x[i] = shuffle<T>(a, b, low);
-      x[i + s] = shuffle<T>(a, b, high);
-    }
-  }
+  transpose<T>(x);
 #pragma GCC unroll 16
   for (int i = 0; i < L; ++i) store(out + i * out_row, x[i]);
 }

@@ -31,18 +31,22 @@ inline constexpr int vector_registers = 16;
 inline constexpr int tile_rows = 5;
 #endif
 
-// `aligned(alignof(T))`: loads and stores through these types take any address. `may_alias`: they may view any array.
+// Vectors in registers, and in arrays of their own, have the alignment of their length; `in_memory` is one at any
+// address of an array of numbers (aligned(alignof(T))), which it may view (may_alias). It is for load and store alone:
+// a compiler may forget the alignment of a type that passes through a template, as clang does.
 template <class T>
 struct VecOf;
 template <>
 struct VecOf<float> {
-  typedef float type __attribute__((vector_size(vector_bytes), aligned(4), may_alias));
-  typedef int32_t ints __attribute__((vector_size(vector_bytes), aligned(4), may_alias));
+  typedef float type __attribute__((vector_size(vector_bytes)));
+  typedef int32_t ints __attribute__((vector_size(vector_bytes)));
+  typedef float in_memory __attribute__((vector_size(vector_bytes), aligned(4), may_alias));
 };
 template <>
 struct VecOf<double> {
-  typedef double type __attribute__((vector_size(vector_bytes), aligned(8), may_alias));
-  typedef int64_t ints __attribute__((vector_size(vector_bytes), aligned(8), may_alias));
+  typedef double type __attribute__((vector_size(vector_bytes)));
+  typedef int64_t ints __attribute__((vector_size(vector_bytes)));
+  typedef double in_memory __attribute__((vector_size(vector_bytes), aligned(8), may_alias));
 };
 template <class T>
 using Vec = typename VecOf<T>::type;
@@ -53,11 +57,11 @@ inline constexpr int lanes = vector_bytes / int(sizeof(T));
 
 template <class T>
 inline Vec<T> load(const T* p) {
-  return *reinterpret_cast<const Vec<T>*>(p);
+  return *reinterpret_cast<const typename VecOf<T>::in_memory*>(p);
 }
 template <class T>
 inline void store(T* p, Vec<T> v) {
-  *reinterpret_cast<Vec<T>*>(p) = v;
+  *reinterpret_cast<typename VecOf<T>::in_memory*>(p) = v;
 }
 // count < N entries, in pieces whose sizes are the powers of two that add up to it: a few moves, and no loop.
 template <int N, class T>

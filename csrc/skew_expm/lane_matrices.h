@@ -3,7 +3,7 @@
 #pragma once
 
 #include "common/elementary.h"
-#include "common/rows.h"
+#include "common/transpose.h"
 #include "skew_expm/coefficients.h"
 
 namespace vfrnn {
@@ -50,23 +50,6 @@ inline void write_lanes(const Vec<C>* from, int64_t stride, int64_t count, T* to
   } else {
     for (int64_t l = 0; l < count; ++l) {
       for (int e = 0; e < entries; ++e) to[l * stride + e] = T(lane[e][l]);
-    }
-  }
-}
-
-// Lane l of vector i and lane i of vector l change places: blocks of 1, 2, 4, ... lanes in turn.
-template <class T>
-inline void transpose(Vec<T> (&x)[lanes<T>]) {
-  constexpr int L = lanes<T>;
-#pragma GCC unroll 4
-  for (int s = 1; s < L; s *= 2) {
-    const IntVec<T> l = lane_numbers<T>(), upper = (l & s) != 0;
-    const IntVec<T> even = l + (upper & (L - s)), odd = l + (upper & (L - s)) + s;
-#pragma GCC unroll 16
-    for (int i = 0; i < L; ++i) {
-      if ((i & s) != 0) continue;
-      const Vec<T> a = x[i], b = x[i + s];
-      x[i] = shuffle<T>(a, b, even), x[i + s] = shuffle<T>(a, b, odd);
     }
   }
 }

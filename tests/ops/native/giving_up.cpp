@@ -99,6 +99,10 @@ int64_t rounds_together(std::chrono::microseconds sleep, int64_t most) {
     do {
       if (k == 1) std::this_thread::sleep_for(sleep);
     } while (++rounds[k] < most && barrier.wait(1, losses));
+    // Who cannot go on alone waits as before, and hears the same of every round.
+    for (int more = 0; rounds[k] < most && more < 3; ++more) {
+      if (barrier.wait(1, losses)) std::printf("together again\n"), std::exit(1);
+    }
   };
   std::thread other(member, 1);
   member(0);
