@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --no-build-isolation -e
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-slow test-all test-isa test-clang test-aarch64 test-cuda test-cuda-emulated test-triton-aot \
+.PHONY: demo build simulator test test-slow test-all test-isa test-clang test-aarch64 test-cuda test-cuda-emulated test-triton-aot \
   test-interop test-bench wheels test-wheel test-wheel-torch test-install sanitize bench-cpu results lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
@@ -109,6 +109,11 @@ test-cuda-emulated: $(VENV)/.test-tools
 	  LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 $(BIN)/python -m vfrnn_bench.gpu.sanitized
 
+# The simulator of tests/gpu_simulator with the PTX and the SASS of the CUDA kernels for sm_90a (needs nvcc).
+simulator: $(VENV)/.test-tools
+	$(CONFIGURE) -B build/simulated -DVFRNN_CUDA=SIMULATED
+	$(BIN)/cmake --build build/simulated --target simulated simulated_sass
+
 # The CUDA library of the wheel, and what its kernels need.
 test-cuda: wheels $(VENV)/.test-tools
 	@if command -v nvcc >/dev/null; then \
@@ -160,16 +165,17 @@ test-bench: $(VENV)/.test-tools
 results: $(VENV)/.test-tools
 	$(BIN)/python -m vfrnn_bench.readme
 
+NATIVE_SOURCES := 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu' 'tests/*.h' 'tests/*.cpp'
 lint: $(VENV)/.lint-tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu')
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files $(NATIVE_SOURCES))
 	$(BIN)/mypy
 
 format: $(VENV)/.lint-tools
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu')
+	$(BIN)/clang-format -i $$(git ls-files $(NATIVE_SOURCES))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info python/*.egg-info vfrnn_kernels/*.so
