@@ -16,6 +16,7 @@ struct Launch {
   uint32_t cluster;
   bool cooperative;
   void** arguments;
+  std::string file = {};  // of the PTX; empty: in the folder of code
 };
 
 // Executes all of it; returns what was wrong, or nothing.
@@ -27,6 +28,8 @@ void allocated(void* p, size_t bytes);
 void freed(void* p);
 // Bytes of each parameter of a kernel, from its PTX.
 std::vector<uint32_t> parameter_sizes(const std::string& name);
+// The files of code may have changed.
+void forget_code();
 // Reads every kernel of the folder of code; returns what is unsupported, a line each.
 std::string unsupported();
 

@@ -37,12 +37,15 @@ static u16 float_to_bfloat16(float x) {
 static float ftz(float x) {
   return std::fabs(x) < 1.17549435e-38f ? std::copysign(0.f, x) : x;
 }
+struct HalfBits {};  // binary16, computed with as float
 template <class T>
-static T g(u64 v) {
+static auto g(u64 v) {
   if constexpr (std::is_same_v<T, float>)
     return as_float(v);
   else if constexpr (std::is_same_v<T, double>)
     return as_double(v);
+  else if constexpr (std::is_same_v<T, HalfBits>)
+    return half_to_float(u16(v));
   else
     return T(v);
 }

@@ -106,6 +106,9 @@ template <class T>
 static void x_fma(Thread& t, const Instruction& i) {
   SET_RESULT(p<T>(std::fma(g<T>(SOURCE_A), g<T>(SOURCE_B), g<T>(SOURCE_C))));
 }
+static void x_fma_ftz(Thread& t, const Instruction& i) {
+  SET_RESULT(float_bits(ftz(std::fma(ftz(as_float(SOURCE_A)), ftz(as_float(SOURCE_B)), ftz(as_float(SOURCE_C))))));
+}
 static void x_fma_rm(Thread& t, const Instruction& i) {
   volatile float a = as_float(SOURCE_A), b = as_float(SOURCE_B), c = as_float(SOURCE_C);
   fesetround(FE_DOWNWARD);
@@ -147,6 +150,9 @@ static void x_rcpda(Thread& t, const Instruction& i) {
 static void x_sqrt(Thread& t, const Instruction& i) {
   SET_RESULT(float_bits(sqrtf(as_float(SOURCE_A))));
 }
+static void x_sqrt_ftz(Thread& t, const Instruction& i) {
+  SET_RESULT(float_bits(sqrtf(ftz(as_float(SOURCE_A)))));
+}
 static void x_sqrtd(Thread& t, const Instruction& i) {
   SET_RESULT(double_bits(sqrt(as_double(SOURCE_A))));
 }
@@ -171,6 +177,7 @@ static void x_cpsgnd(Thread& t, const Instruction& i) {
 
 bool PtxDecoder::decode_arithmetic() {
   Execute& f = in.execute;
+  if (ty.find("16") != string::npos && ty[0] != 's' && ty[0] != 'u') return false;  // f16, bf16 and pairs of them
   if (m0 == "add" || m0 == "sub") {
     three();
     bool ad = m0 == "add";
@@ -195,12 +202,14 @@ bool PtxDecoder::decode_arithmetic() {
       f = ty == "s32"   ? (Execute)x_mulwide<i32>
           : ty == "u32" ? (Execute)x_mulwide<u32>
           : ty == "s16" ? (Execute)x_mulwide<i16>
-                        : (Execute)x_mulwide<u16>;
+          : ty == "u16" ? (Execute)x_mulwide<u16>
+                        : nullptr;
     else if (has("hi"))
       f = ty == "s32"   ? (Execute)x_mulhi<i32>
           : ty == "u32" ? (Execute)x_mulhi<u32>
           : ty == "s64" ? (Execute)x_mulhi<i64>
-                        : (Execute)x_mulhi<u64>;
+          : ty == "u64" ? (Execute)x_mulhi<u64>
+                        : nullptr;
     else
       f = BY_INTEGER_TYPE(x_muli, ty);
   } else if (m0 == "mad") {
@@ -208,12 +217,13 @@ bool PtxDecoder::decode_arithmetic() {
     if (fl)
       f = x_fma<float>;
     else if (has("wide"))
-      f = ty == "s32" ? (Execute)x_madwide<i32> : (Execute)x_madwide<u32>;
+      f = ty == "s32" ? (Execute)x_madwide<i32> : ty == "u32" ? (Execute)x_madwide<u32> : nullptr;
     else if (has("lo"))
       f = BY_INTEGER_TYPE(x_mad, ty);
   } else if (m0 == "fma") {
     three();
-    f = fl                ? (has("rm")   ? (Execute)x_fma_rm
+    f = fl                ? (has("ftz")  ? has("rn") ? (Execute)x_fma_ftz : nullptr
+                             : has("rm") ? (Execute)x_fma_rm
                              : has("rz") ? (Execute)x_fma_rz
                              : has("rn") ? (Execute)x_fma<float>
                                          : nullptr)
@@ -227,7 +237,8 @@ bool PtxDecoder::decode_arithmetic() {
     f = fl            ? (Execute)x_abs<float>
         : db          ? (Execute)x_abs<double>
         : ty == "s32" ? (Execute)x_abs<i32>
-                      : (Execute)x_abs<i64>;
+        : ty == "s64" ? (Execute)x_abs<i64>
+                      : nullptr;
   } else if (m0 == "min" || m0 == "max") {
     three();
     if (has("NaN")) bad("NaN");
@@ -260,7 +271,7 @@ bool PtxDecoder::decode_arithmetic() {
     f = db ? (has("approx") ? x_rcpda : x_rcpd) : has("approx") ? x_rcpa : x_rcp;
   } else if (m0 == "sqrt") {
     three();
-    f = db ? x_sqrtd : x_sqrt;
+    f = db ? x_sqrtd : has("ftz") ? x_sqrt_ftz : x_sqrt;
   } else if (m0 == "rsqrt") {
     three();
     f = x_rsqrt;

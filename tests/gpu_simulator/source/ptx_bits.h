@@ -211,7 +211,8 @@ bool PtxDecoder::decode_bits() {
     f = ty == "s32"   ? (Execute)x_bfe<i32>
         : ty == "u32" ? (Execute)x_bfe<u32>
         : ty == "s64" ? (Execute)x_bfe<i64>
-                      : (Execute)x_bfe<u64>;
+        : ty == "u64" ? (Execute)x_bfe<u64>
+                      : nullptr;
   } else if (m0 == "prmt") {
     three();
     f = x_prmt;
@@ -222,10 +223,10 @@ bool PtxDecoder::decode_bits() {
     f = x_shf;
   } else if (m0 == "popc") {
     three();
-    f = type_bytes(ty) == 4 ? (Execute)x_popc<u32> : (Execute)x_popc<u64>;
+    f = ty == "b32" ? (Execute)x_popc<u32> : ty == "b64" ? (Execute)x_popc<u64> : nullptr;
   } else if (m0 == "clz") {
     three();
-    f = type_bytes(ty) == 4 ? (Execute)x_clz<u32> : (Execute)x_clz<u64>;
+    f = ty == "b32" ? (Execute)x_clz<u32> : ty == "b64" ? (Execute)x_clz<u64> : nullptr;
   } else if (m0 == "brev") {
     three();
     f = x_brev;

@@ -3,9 +3,9 @@
 // setp, all comparisons, with .and, .or, .xor.
 template <class T, int CMP>
 static void x_setp(Thread& t, const Instruction& i) {
-  T a = g<T>(SOURCE_A), b = g<T>(SOURCE_B);
+  const auto a = g<T>(SOURCE_A), b = g<T>(SOURCE_B);
   bool un = false;
-  if constexpr (std::is_floating_point_v<T>) un = a != a || b != b;
+  if constexpr (std::is_floating_point_v<std::decay_t<decltype(a)>>) un = a != a || b != b;
   bool r = false;
   switch (CMP) {
     case 0:
@@ -84,9 +84,12 @@ static void x_cvtfi(Thread& t, const Instruction& i) {
   }
   SET_RESULT(p<To>(o));
 }
+static const u8 FLUSHES = 99;
 template <class T>
 static void x_cvtint(Thread& t, const Instruction& i) {
   T a = g<T>(SOURCE_A);
+  if constexpr (std::is_same_v<T, float>)
+    if (i.count == FLUSHES) a = ftz(a);
   SET_RESULT(p<T>(i.variant == 0   ? std::nearbyint(a)
                   : i.variant == 1 ? std::trunc(a)
                   : i.variant == 2 ? std::floor(a)
@@ -183,10 +186,13 @@ bool PtxDecoder::decode_conversions() {
         : ty == "s32"                ? setp_of<i32>(c)
         : ty == "u32" || ty == "b32" ? setp_of<u32>(c)
         : ty == "s64"                ? setp_of<i64>(c)
-                                     : setp_of<u64>(c);
+        : ty == "u64" || ty == "b64" ? setp_of<u64>(c)
+        : ty == "f16"                ? setp_of<HalfBits>(c)
+                                     : nullptr;
   } else if (m0 == "cvt") {
     three();
     string from = m.back(), to = m[m.size() - 2];
+    if (has("ftz") && !(to == "f32" && from == "f32")) bad("unsupported .ftz");
     in.variant = has("rni") ? 0 : has("rzi") ? 1 : has("rmi") ? 2 : has("rpi") ? 3 : 9;
     bool ff = from[0] == 'f' || from == "bf16",
          tf = to[0] == 'f' || to == "bf16" || to == "tf32" || to == "bf16x2" || to == "f16x2";
@@ -211,6 +217,7 @@ bool PtxDecoder::decode_conversions() {
     else if (ff && tf) {
       if (to == from) {
         if (in.variant == 9) bad("cvt");
+        if (has("ftz")) in.count = FLUSHES;
         f = to == "f32" ? (Execute)x_cvtint<float> : (Execute)x_cvtint<double>;
       } else if (to == "f64" && from == "f32")
         f = x_f2d;
@@ -230,7 +237,8 @@ bool PtxDecoder::decode_conversions() {
         f = from == "s32"   ? (Execute)x_cvtif<double, i32>
             : from == "u32" ? (Execute)x_cvtif<double, u32>
             : from == "s64" ? (Execute)x_cvtif<double, i64>
-                            : (Execute)x_cvtif<double, u64>;
+            : from == "u64" ? (Execute)x_cvtif<double, u64>
+                            : nullptr;
     } else if (ff && !tf) {
       f = from == "f32" ? cvtfi_to<float>(to) : cvtfi_to<double>(to);
       if (in.variant == 9) bad("cvt");
@@ -242,7 +250,8 @@ bool PtxDecoder::decode_conversions() {
           : to == "s32" ? cvti_from<i32>(from)
           : to == "u32" ? cvti_from<u32>(from)
           : to == "s64" ? cvti_from<i64>(from)
-                        : cvti_from<u64>(from);
+          : to == "u64" ? cvti_from<u64>(from)
+                        : nullptr;
   } else
     return false;
   return true;

@@ -32,7 +32,9 @@ struct PtxDecoder {
   std::map<string, u32> regs;
   vector<std::map<string, u32>> scopes;
   std::map<string, u32> labels;
-  vector<std::pair<u32, string>> fix;  // branches, and the labels they go to
+  vector<std::pair<u32, string>> fix;         // branches, and the labels they go to
+  vector<std::pair<u32, string>> fix_tables;  // those of brx.idx, and the label of their .branchtargets
+  std::map<string, vector<string>> tables;
   int line = 0;
   // Of the statement that is decoded: its text, the opcode in parts, the operands, the type.
   string stmt;

@@ -33,9 +33,11 @@ static void x_st(Thread& t, const Instruction& i) {
 
 // cp.async, cp.async.commit_group, cp.async.wait_group.
 static void x_cpasync(Thread& t, const Instruction& i) {
-  Copy c{u64(u32(u32(SOURCE_A) + i.offset)), SOURCE_B + u64(i64(i.variant ? i32(i.variant) : 0)), i.bytes};
-  if (c.to % c.n || c.from % c.n) fault(&t, "cp.async misaligned");
-  resolve(t, GLOBAL, c.from, c.n, false);
+  const int valid = i.c.imm == NO_OPERAND ? i.bytes : int(u32(SOURCE_C));
+  if (valid != 0 && valid != i.bytes) fault(&t, "cp.async of a part of its bytes");
+  const Copy c{u32(u32(SOURCE_A) + u32(i.offset)), SOURCE_B + u64(i64(i32(i.variant))), i.bytes, valid};
+  if (c.to % u64(c.n) || (valid && c.from % u64(c.n))) fault(&t, "cp.async misaligned");
+  if (valid) resolve(t, GLOBAL, c.from, c.n, false);
   if (i64(c.to) + c.n > t.block->bytes) fault(&t, "cp.async out of shared");
   if (sim.late)
     t.copies.push_back(c);
@@ -80,6 +82,7 @@ bool PtxDecoder::decode_memory() {
     in.is_signed = ty[0] == 's';
     in.space = has("param") ? PARAM : has("shared") ? SHARED : has("global") ? GLOBAL : GENERIC;
     f = x_ld;
+    if (in.bytes != 1 && in.bytes != 2 && in.bytes != 4 && in.bytes != 8) bad("unsupported type");
     if (in.space == PARAM) {
       string pn;
       Operand d;
@@ -104,6 +107,7 @@ bool PtxDecoder::decode_memory() {
     in.bytes = type_bytes(ty);
     in.space = has("shared") ? SHARED : has("global") ? GLOBAL : GENERIC;
     f = x_st;
+    if (in.bytes != 1 && in.bytes != 2 && in.bytes != 4 && in.bytes != 8) bad("unsupported type");
     addr(P[0], in.a, in.offset);
     if (has("local")) bad("space");
   } else if (m0 == "cp" && m[1] == "async") {
@@ -117,8 +121,11 @@ bool PtxDecoder::decode_memory() {
       addr(P[0], in.a, in.offset);
       addr(P[1], in.b, o2);
       in.variant = o2;
-      in.bytes = atoi(P.at(2).c_str());
-      if (P.size() != 3) bad("cp.async");
+      in.bytes = u8(strtol(P.at(2).c_str(), nullptr, 0));
+      if (P.size() > 3)
+        in.c = op(P[3]);
+      else
+        in.c.imm = NO_OPERAND;
       if (m[2] == "cg" && in.bytes != 16) bad("cg size");
       f = x_cpasync;
     }

@@ -28,15 +28,17 @@ void PtxDecoder::emit(const string& statement) {
   static const std::set<string> known = words(
       "acq_rel acquire add aligned and approx arrive async b16 b32 b64 b8 bf16 bf16x2 bfly ca cg clamp cluster "
       "col commit_group cta down eq equ expect_tx f16 f16x2 f32 f64 ftz full ge geu gl global gpu gt gtu hi "
-      "hs idx init l le leu lo ls lt ltu m16n8k16 m16n8k8 mbarrier::complete_tx::bytes mbarrier_init nan ne "
+      "hs idx init l le leu lo ls lt ltu m16n8k16 m16n8k8 m8n8 mbarrier::complete_tx::bytes mbarrier_init nan ne "
       "neu num or param parity pred proxy r relaxed release rm rmi rn rna rni row rpi rz rzi s16 s32 s64 s8 "
       "sat sc shared shared::cluster shared::cta sync sys tf32 to try_wait u16 u32 u64 u8 uni up v2 v4 "
-      "volatile wait wait_group warp weak wide wrap xor");  // modifiers, of all opcodes together
+      "trans volatile wait wait_group warp weak wide wrap x1 x2 x4 xor");  // modifiers, of all opcodes together
   for (size_t y = 1; y < m.size(); ++y)
     if (!known.count(m[y])) bad("unsupported modifier " + m[y]);
-  if ((has("ftz") && !has("approx")) || (has("sat") && m0 != "cvt")) bad("unsupported .ftz or .sat");
+  const bool flushes = has("approx") || m0 == "fma" || m0 == "cvt";
+  if ((has("ftz") && !flushes) || (has("sat") && m0 != "cvt")) bad("unsupported .ftz or .sat");
   const bool found = decode_warps() || decode_memory() || decode_bits() || decode_conversions() || decode_arithmetic();
   if (!found || in.execute == nullptr) bad("unsupported opcode " + o);
+  in.jumps = in.execute == x_bra || in.execute == x_brx;
   k->instructions.push_back(std::move(in));
 }
 
@@ -127,7 +129,7 @@ static std::shared_ptr<Kernel> read_ptx_kernel(const string& name, const PtxEntr
   decoder.dynamic_shared = &entry.file->dynamic_shared;
   u32 registers = 1;
   int line = 1 + int(std::count(text.begin(), text.begin() + ptrdiff_t(i), '\n'));
-  string statement;
+  string statement, last_label;
   for (++i; i < text.size(); ++i) {
     const char c = text[i];
     if (c == '\n') ++line;
@@ -143,6 +145,10 @@ static std::shared_ptr<Kernel> read_ptx_kernel(const string& name, const PtxEntr
     }
     if (statement.empty()) {
       if (isspace(c)) continue;
+      if (text.compare(i, 4, ".loc") == 0) {  // of debuggers: the rest of the line, without a semicolon
+        i = text.find('\n', i) - 1;
+        continue;
+      }
       decoder.line = line;
       if (c == '{') {
         decoder.scopes.emplace_back();
@@ -158,11 +164,14 @@ static std::shared_ptr<Kernel> read_ptx_kernel(const string& name, const PtxEntr
         c == ':' && text[i + 1] != ':' && text[i - 1] != ':' && statement.find_first_of(" \t\n[") == string::npos;
     if (label) {
       decoder.labels[statement] = u32(k->instructions.size());
+      last_label = statement;
     } else if (c != ';') {
       statement += c;
       continue;
     } else if (statement.compare(0, 4, ".reg") == 0) {
       ptx_registers(decoder, statement.substr(4), registers);
+    } else if (statement.compare(0, 14, ".branchtargets") == 0) {
+      decoder.tables[last_label] = operands(statement.substr(14));
     } else if (statement[0] == '.' && statement.compare(0, 7, ".pragma") != 0) {
       decoder.stmt = statement;
       decoder.bad("unsupported directive");
@@ -171,11 +180,14 @@ static std::shared_ptr<Kernel> read_ptx_kernel(const string& name, const PtxEntr
     }
     statement.clear();
   }
-  for (auto& [from, target] : decoder.fix) {
-    const auto found = decoder.labels.find(target);
-    if (found == decoder.labels.end()) throw Fault("PTX " + k->file + ": " + name + " has no label " + target);
-    k->instructions[from].target = found->second;
-  }
+  const auto place = [&](const string& label) {
+    const auto found = decoder.labels.find(label);
+    if (found == decoder.labels.end()) throw Fault("PTX " + k->file + ": " + name + " has no label " + label);
+    return found->second;
+  };
+  for (auto& [from, label] : decoder.fix) k->instructions[from].target = place(label);
+  for (auto& [from, table] : decoder.fix_tables)
+    for (auto& label : decoder.tables[table]) k->instructions[from].table.push_back(place(label));
   k->register_count = registers;
   Instruction end;
   end.execute = x_ret;

@@ -65,6 +65,26 @@ static void x_mma(Thread& t, const Instruction& i) {
   warp_release(t);
 }
 
+// ldmatrix m8n8 of 16 bits, .x1, .x2, .x4: lanes 8 j to 8 j + 7 have the addresses of the rows of matrix j; lane l gets
+// the numbers 2 (l % 4) and the next of row l / 4, or (.trans) those of column l / 4.
+static void x_ldmatrix(Thread& t, const Instruction& i) {
+  if (!warp_collect(t)) return;
+  const auto& lanes = t.warp->lanes;
+  u16 rows[32][8];
+  for (int l = 0; l < 8 * i.count; ++l) {
+    Thread& o = *lanes[l];
+    memcpy(rows[l], resolve(o, SHARED, u32(value_of(o, i.a)) + u32(i.offset), 16, false), 16);
+  }
+  for (int l = 0; l < 32; ++l)
+    for (int j = 0; j < i.count; ++j) {
+      const int at = l / 4, pair = 2 * (l % 4);
+      const u16 low = i.variant ? rows[8 * j + pair][at] : rows[8 * j + at][pair];
+      const u16 high = i.variant ? rows[8 * j + pair + 1][at] : rows[8 * j + at][pair + 1];
+      lanes[l]->registers[i.values[j].reg] = u32(low) | u32(high) << 16;
+    }
+  warp_release(t);
+}
+
 // mbarrier.init, .arrive(.expect_tx), .try_wait.parity (never suspends: a failed try ends the turn of the thread),
 // st.async.
 static void x_mbinit(Thread& t, const Instruction& i) {
@@ -136,6 +156,11 @@ static void x_clwait(Thread& t, const Instruction&) {
 // Control flow: bra, ret, exit, trap; nanosleep ends the turn of the thread; fences and membar do nothing.
 static void x_bra(Thread& t, const Instruction& i) {
   t.pc = i.target - 1;
+}
+static void x_brx(Thread& t, const Instruction& i) {
+  const u64 at = u32(SOURCE_A);
+  if (at >= i.table.size()) fault(&t, "brx.idx beyond its targets");
+  t.pc = i.table[at] - 1;
 }
 static void x_ret(Thread& t, const Instruction&) {
   if (!t.copies.empty() || !t.groups.empty()) {
@@ -236,6 +261,17 @@ bool PtxDecoder::decode_warps() {
     in.variant = o2;
     f = x_stasync;
     if (in.values.size() != 4 || ty != "b32") bad("st.async form");
+  } else if (m0 == "ldmatrix") {
+    in.values = vec(P.at(0));
+    in.count = u8(in.values.size());
+    addr(P.at(1), in.a, in.offset);
+    in.variant = has("trans");
+    if (!has("m8n8") || !has(in.count == 4 ? "x4" : in.count == 2 ? "x2" : "x1")) bad("ldmatrix");
+    f = x_ldmatrix;
+  } else if (m0 == "brx") {
+    in.a = op(P.at(0));
+    fix_tables.emplace_back(u32(k->instructions.size()), P.at(1));
+    f = x_brx;
   } else if (m0 == "mapa") {
     three();
     f = x_mapa;

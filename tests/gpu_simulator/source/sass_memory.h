@@ -85,7 +85,7 @@ SASS(ldgsts) {
   SASS_OPERANDS;
   u32 to = shared_offset(t, u32(raw_of(t, ops.sources[0]) + i.offset));
   u64 from = (u64(raw_of(t, ops.sources[2])) | u64(raw_of(t, ops.sources[2], 1)) << 32) + i64(i32(i.variant));
-  Copy c{to, from, i.bytes};
+  const Copy c{to, from, i.bytes, i.bytes};
   if (c.to % c.n || c.from % c.n) fault(&t, "LDGSTS misaligned");
   resolve(t, GLOBAL, from, i.bytes, false);
   if (sim.late)

@@ -32,6 +32,7 @@ void SassDecoder::emit(const string& text, int line) {
   isd = m0[0] == 'D' && m0 != "DEPBAR";
   const bool found = decode_integers() || decode_floats() || decode_bits() || decode_memory() || decode_warps();
   if (!found || in.execute == nullptr) bad("unsupported opcode " + o);
+  in.jumps = in.execute == s_bra || in.execute == s_brx || in.execute == s_call || in.execute == s_ret;
 }
 
 // Lines of a file, and where its sections begin.
@@ -39,9 +40,9 @@ struct SassFile {
   vector<string> lines;
   std::map<string, size_t> sections;
 };
+static std::map<string, SassFile> sass_files;
 static const SassFile& sass_file(const string& path) {
-  static std::map<string, SassFile> known;
-  const auto [found, fresh] = known.try_emplace(path);
+  const auto [found, fresh] = sass_files.try_emplace(path);
   SassFile& file = found->second;
   if (!fresh) return file;
   file.lines = split(text_of_file(path), '\n');

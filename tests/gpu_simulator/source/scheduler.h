@@ -4,20 +4,23 @@
 static std::map<string, PtxEntry> ptx_entries;
 static std::unordered_map<string, std::shared_ptr<Kernel>> ptx_kernels, sass_kernels;
 static void index_code() {
-  static bool done = false;
-  if (done) return;
+  if (!ptx_entries.empty()) return;
   for (auto& entry : std::filesystem::directory_iterator(code_folder()))
     if (entry.path().extension() == ".ptx") index_ptx(entry.path().string(), ptx_entries);
-  done = true;
 }
-static Kernel* ptx_kernel(const string& name) {
-  index_code();
-  auto& known = ptx_kernels[name];
-  if (known == nullptr) {
-    const auto entry = ptx_entries.find(name);
-    if (entry == ptx_entries.end()) throw Fault("there is no PTX of kernel " + name + " in " + code_folder());
-    known = read_ptx_kernel(name, entry->second);
-  }
+static Kernel* ptx_kernel(const string& name, const string& file = {}) {
+  auto& known = ptx_kernels[file + ":" + name];
+  if (known != nullptr) return known.get();
+  std::map<string, PtxEntry> of_file;
+  if (file.empty())
+    index_code();
+  else
+    index_ptx(file, of_file);
+  const auto& entries = file.empty() ? ptx_entries : of_file;
+  const auto entry = entries.find(name);
+  const string where = file.empty() ? code_folder() : file;
+  if (entry == entries.end()) throw Fault("there is no PTX of kernel " + name + " in " + where);
+  known = read_ptx_kernel(name, entry->second);
   return known.get();
 }
 static Kernel* sass_kernel(const Kernel& ptx) {
@@ -51,8 +54,7 @@ static void write_log(const char* path, const Launch& r, u64 most, u64 stalls, u
 }
 
 static void run_launch(const Launch& r) {
-  const Kernel* ptx = ptx_kernel(r.name);
-  Kernel* k = ptx_kernel(r.name);
+  Kernel* k = ptx_kernel(r.name, r.file);
   sim.request = &r;
   sim.params.assign(k->parameter_bytes + 16, 0);
   for (size_t q = 0; q < k->params.size(); ++q)
@@ -61,7 +63,7 @@ static void run_launch(const Launch& r) {
   launch_count++;
   const bool sass = setting("VFRNN_SIMULATOR_SASS") != nullptr;
   if (sass) {
-    k = sass_kernel(*ptx);
+    k = sass_kernel(*k);
     sass_begin(r, k);
   }
   sim.k = k;
@@ -177,11 +179,7 @@ static void run_launch(const Launch& r) {
           }
           u32 was = t->pc;
           in.execute(*t, in);
-          if (t->st == RUN && t->pc == was)
-            t->pc++;
-          else if (t->st == RUN && (in.execute == x_bra || in.execute == s_bra || in.execute == s_brx ||
-                                    in.execute == s_call || in.execute == s_ret))
-            t->pc++;
+          if (t->st == RUN && (t->pc == was || in.jumps)) t->pc++;
         }
         sim.executed += n;
         t->count += n;
@@ -242,6 +240,13 @@ string unsupported() {
     }
   }
   return found;
+}
+void forget_code() {
+  ptx_entries.clear();
+  ptx_kernels.clear();
+  sass_kernels.clear();
+  decoded_sass.clear();
+  sass_files.clear();
 }
 void allocated(void* p, size_t bytes) {
   allocations[u64(p)] = bytes;

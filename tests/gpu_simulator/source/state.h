@@ -19,6 +19,7 @@ struct Block;
 enum Space : u8 { GENERIC, GLOBAL, SHARED, PARAM, LOCAL };
 static const u32 ACQUIRE = 77;    // variant of ld.acquire
 static const u8 BY_REGISTER = 7;  // ld.param: the address is in a register
+static const u8 NO_OPERAND = 6;
 struct Fault : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -33,12 +34,14 @@ struct Instruction {  // one decoded instruction
   Execute execute = nullptr;
   Operand d, d2, a, b, c, e;  // destinations and sources, in the order of the PTX ISA
   i32 predicate = -1;
-  bool predicate_negated = false;                     // @p, @!p: -1 without
+  bool predicate_negated = false;  // @p, @!p: -1 without
+  bool jumps = false;
   u32 target = 0;                                     // of a branch: index of an instruction
   i32 offset = 0;                                     // of an address
   u8 count = 1, bytes = 0, space = 0, is_signed = 0;  // of ld/st: vector length, element size; Space
   u32 variant = 0;                                    // modifiers, as the instruction's own function reads them
   vector<Operand> values, fragment_a, fragment_b;     // vectors of ld/st/mov; of mma: d and c, a, b
+  vector<u32> table;                                  // of brx.idx: indices of instructions
   string text;
   int line = 0;            // as it stands in the file
   u8 stall = 0, wait = 0;  // SASS: stall cycles of the control word, whether it waits for a scoreboard
@@ -56,9 +59,8 @@ struct Kernel {
   string file;
 };
 struct Copy {
-  u64 to;
-  u64 from;
-  int n;
+  u64 to, from;
+  int n, valid;  // bytes to be written, and of these those that are read; the others become 0
 };
 struct Warp {
   vector<Thread*> lanes;

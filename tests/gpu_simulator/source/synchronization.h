@@ -39,8 +39,8 @@ static void warp_release(Thread& t, bool order = false) {
 // allowed, and a read between shows as a difference.
 static void copy_now(Thread& t, const Copy& c) {
   u8* d = resolve(t, SHARED, c.to, c.n, true);
-  u8* s = resolve(t, GLOBAL, c.from, c.n, false);
-  memcpy(d, s, c.n);
+  if (c.valid > 0) memcpy(d, resolve(t, GLOBAL, c.from, c.valid, false), size_t(c.valid));
+  memset(d + c.valid, 0, size_t(c.n - c.valid));
 }
 
 // Clusters and mbarriers. An address in shared::cluster is (rank + 1) << 24 | offset. Stores of st.async land one by
