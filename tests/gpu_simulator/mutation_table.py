@@ -41,7 +41,7 @@ KERNELS |= {
     f"steps {dtype}": Kernels("recurrence-steps", "", route("steps", dtype)) for dtype in ("float32", "float16")
 }
 KERNELS |= {
-    "pack": Kernels("recurrence-persistent_pack", "", route("cta", "bfloat16")),
+    "pack": Kernels("recurrence-persistent_pack", "3F32", route("cta", "float32")),
     "backward sums": Kernels("recurrence-backward_sums", "", route("cta", "float32")),
     "skew_expm forward": Kernels("skew_expm-forward", "Li32ELi32", small("skew_expm")),
     "skew_expm backward": Kernels("skew_expm-backward", "Li32ELi32", small("skew_expm")),
@@ -120,7 +120,7 @@ MUTATIONS = [
     *(Mutation("ptx", name, "bar.sync gone", 0) for name in ("cta float32 forward", "cta bfloat16 backward")),
     Mutation("ptx", "cta float32 forward", "bar.sync gone"),
     Mutation("ptx", "skew_expm forward", "bar.sync gone", 2),
-    Mutation("ptx", "skew_expm backward", "bar.sync gone", 5),
+    Mutation("ptx", "skew_expm backward", "bar.sync gone", 8),
     Mutation("ptx", "field_flow forward", "bar.sync gone"),
     Mutation("ptx", "field_generator forward", "bar.sync gone"),
     Mutation("ptx", "backward sums", "bar.sync gone"),
@@ -157,7 +157,7 @@ MUTATIONS = [
     Mutation("sass", "cta bfloat16 forward", "HMMA takes a for b", 0),
     Mutation("sass", "cta float32 backward", "HMMA takes a for b", 0),
     Mutation("sass", "cta bfloat16 backward", "LDS 16 bytes further", 0),
-    Mutation("sass", "field_flow backward", "SHFL to another lane", 0),
-    Mutation("sass", "field_generator forward", "STS 4 bytes further", 0),
+    Mutation("sass", "field_flow backward", "SHFL to another lane"),
+    Mutation("sass", "field_generator forward", "STS 4 bytes further"),
     Mutation("sass", "spectral forward", "LDG 4 bytes further", 0),
 ]

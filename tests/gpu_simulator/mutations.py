@@ -1,10 +1,10 @@
-"""Would the GPU tests see a wrong kernel? `python -m tests.gpu_simulator.mutations [regular expression]` (`make simulator`).
+"""Would the GPU tests see a wrong kernel? `python -m tests.gpu_simulator.mutations [regular expression]`.
 
 Each mutation (mutation_table.py) changes the machine code of a kernel, in a copy: a barrier gone, a wait that does not
 wait, operands exchanged, an address that is off. The tests that launch the kernel then must fail: by a wrong value, a
 fault or a race. They must pass on the code as it is. The exit status is the number of mutations that were missed.
 
-All of it runs in one process, which reads the machine code again for each mutation.
+Needs `make simulator`. All of it runs in one process, which reads the machine code again for each mutation.
 """
 
 from __future__ import annotations

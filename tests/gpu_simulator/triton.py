@@ -1,4 +1,4 @@
-"""The Triton kernels on the simulator: a launch of the PTX that Triton compiled ahead of time, in the place of Triton's.
+"""The Triton kernels on the simulator: what Triton compiled ahead of time, launched in the place of Triton's own.
 
 The PTX is that of sm_80: mma.sync, ldmatrix and cp.async, which the simulator executes; for sm_90 Triton may use wgmma,
 which it does not.

@@ -46,9 +46,19 @@ struct PtxFile {
   string path, text;
   std::set<string> dynamic_shared;  // names of .extern .shared arrays
 };
+// A kernel's name without the process number that nvcc adds to the name of some anonymous namespaces: the PTX of
+// another architecture is made by another process.
+static string stable_name(const string& name) {
+  static const std::regex numbered("(\\d+)(_GLOBAL__N__[0-9a-f]{8}_\\w+?_cu_[0-9a-f]{8})");
+  std::smatch found;
+  if (!std::regex_search(name, found, numbered)) return name;
+  const size_t end = size_t(found.position(2)) + std::stoul(found[1]);  // of the namespace's name
+  return found.prefix().str() + found[2].str() + name.substr(end);
+}
 struct PtxEntry {
   std::shared_ptr<PtxFile> file;
-  size_t at;  // of the name, after .entry
+  string name;  // as it stands there
+  size_t at;    // of it
 };
 static void index_ptx(const string& path, std::map<string, PtxEntry>& entries) {
   auto file = std::make_shared<PtxFile>();
@@ -61,7 +71,8 @@ static void index_ptx(const string& path, std::map<string, PtxEntry>& entries) {
   }
   for (size_t at = text.find(".entry"); at != string::npos; at = text.find(".entry", at + 1)) {
     const size_t name = text.find_first_not_of(" \t", at + 6), end = text.find_first_of("( \t\n", name);
-    entries[text.substr(name, end - name)] = {file, name};
+    const string found = text.substr(name, end - name);
+    entries[stable_name(found)] = {file, found, name};
   }
 }
 // Of the list between the parentheses after the name; `bytes` are all of them.
@@ -113,10 +124,10 @@ static void ptx_registers(PtxDecoder& decoder, const string& declaration, u32& c
     }
   }
 }
-static std::shared_ptr<Kernel> read_ptx_kernel(const string& name, const PtxEntry& entry) {
+static std::shared_ptr<Kernel> read_ptx_kernel(const PtxEntry& entry) {
   const string& text = entry.file->text;
   auto k = std::make_shared<Kernel>();
-  k->name = name;
+  k->name = entry.name;
   k->file = entry.file->path;
   size_t i = text.find_first_of("({", entry.at);
   if (text[i] == '(') {
@@ -182,7 +193,7 @@ static std::shared_ptr<Kernel> read_ptx_kernel(const string& name, const PtxEntr
   }
   const auto place = [&](const string& label) {
     const auto found = decoder.labels.find(label);
-    if (found == decoder.labels.end()) throw Fault("PTX " + k->file + ": " + name + " has no label " + label);
+    if (found == decoder.labels.end()) throw Fault("PTX " + k->file + ": " + k->name + " has no label " + label);
     return found->second;
   };
   for (auto& [from, label] : decoder.fix) k->instructions[from].target = place(label);

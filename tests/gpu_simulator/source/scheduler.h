@@ -17,10 +17,10 @@ static Kernel* ptx_kernel(const string& name, const string& file = {}) {
   else
     index_ptx(file, of_file);
   const auto& entries = file.empty() ? ptx_entries : of_file;
-  const auto entry = entries.find(name);
+  const auto entry = entries.find(stable_name(name));
   const string where = file.empty() ? code_folder() : file;
   if (entry == entries.end()) throw Fault("there is no PTX of kernel " + name + " in " + where);
-  known = read_ptx_kernel(name, entry->second);
+  known = read_ptx_kernel(entry->second);
   return known.get();
 }
 static Kernel* sass_kernel(const Kernel& ptx) {
