@@ -12,10 +12,12 @@ import math
 import torch
 from torch import Tensor
 
+from tests.backends.recurrence_rounding import assert_gradients, assert_states
 from tests.cases import relative_error
 from vfrnn_kernels.declaration import OPS
 from vfrnn_kernels.dispatch import get_backend, refusal
 from vfrnn_kernels.loader import CUDA_EMULATED, TRITON_INTERPRETED
+from vfrnn_kernels.recurrence.reference import recurrence_backward_reference
 
 GPU = torch.cuda.is_available() and not TRITON_INTERPRETED and CUDA_EMULATED is None
 DEVICE = torch.device("cuda" if GPU else "cpu")
@@ -121,6 +123,9 @@ def gradients(outputs, tensors, weights) -> list[Tensor | None]:
 
 def assert_right(case: Case, backend: str, layout=lambda t: t) -> None:
     """Values and gradients of every tensor against the reference in float64."""
+    if case.op.name == "recurrence" and case.options.get("return_sequence", True):
+        assert_recurrence_right(case, backend, layout)
+        return
     leaves = case.leaves(layout)
     exact_leaves = [None if t is None else t.detach().double().requires_grad_() for t in leaves]
     outputs, exact = case.run(leaves, backend), case.run(exact_leaves, "reference")
@@ -138,3 +143,40 @@ def assert_right(case: Case, backend: str, layout=lambda t: t) -> None:
         [t for t in leaves if t is not None], gradients(case.run(leaves, backend), leaves, low), strict=True
     ):
         assert (gradient.shape, gradient.dtype) == (leaf.shape, leaf.dtype)
+
+
+def assert_recurrence_right(case: Case, backend: str, layout=lambda t: t) -> None:
+    """Every step from the states as they were found, and the gradients of all tensors on them."""
+    leaves = case.leaves(layout)
+    hs, tensors, grad_hs, found = _recurrence_results(case, leaves, backend)
+    M = tensors[3]
+    exact = (None if t is None else t.double() for t in tensors)
+    right = recurrence_backward_reference(grad_hs.double(), *exact, hs.double(), case.options["activation"])
+    eps = torch.finfo(M.dtype).eps
+    # M shortens to 0.8, 1 / (1 - 0.8) = 5: so many roundings of grad_z are left, those of u, of the ends and of the
+    # result, and sums in float32
+    tolerance = (min(len(hs), 5) + 3) * eps / 2 + case.gradients * min(eps, torch.finfo(torch.float32).eps)
+    for name, leaf, gradient, expected in zip(case.op.input_names, leaves, found, right, strict=True):
+        if leaf is not None:
+            assert (gradient.shape, gradient.dtype) == (leaf.shape, leaf.dtype), name
+            assert (gradient.double() - expected).norm() <= tolerance * max(float(expected.norm()), 1.0), name
+    # with the identity as U, so that grad_x shows grad_z
+    x, U = tensors[:2]
+    one = torch.eye(len(M), dtype=U.dtype, device=U.device)
+    seen = [(x.double() @ U.double().mT).to(x.dtype), one, *tensors[2:]]
+    leaves = [None if t is None else layout(t).detach().requires_grad_() for t in seen]
+    hs, tensors, grad_hs, found = _recurrence_results(case, leaves, backend)
+    if hs.numel():
+        assert_gradients(found, grad_hs, hs, tensors, case.options["activation"], backend == "triton")
+
+
+def _recurrence_results(case: Case, leaves, backend):
+    """hs, which is right, the inputs, a gradient of hs and the gradients of the inputs."""
+    (hs,) = case.run(leaves, backend)
+    tensors = [None if t is None else t.detach() for t in leaves]
+    x, _, _, M, h0, _ = tensors
+    assert (hs.shape, hs.dtype) == ((*x.shape[:2], len(M)), h0.dtype)
+    assert_states(hs.detach(), tensors, case.options["activation"], backend == "triton")
+    grad_hs = torch.randn_like(hs)
+    some = iter(gradients((hs,), leaves, [grad_hs]))
+    return hs.detach(), tensors, grad_hs, [None if t is None else next(some) for t in leaves]
