@@ -64,6 +64,6 @@ PYBIND11_MODULE(_host, m) {
         py::arg("arch") = 90, py::arg("multiprocessors") = 132, py::arg("shared_limit") = 232448,
         py::arg("largest_cluster") = 16,
         "How the CUDA kernels would run the recurrence on such a device: the route ('cta', 'cluster' or 'steps'), its "
-        "tiles, the registers of a thread that hold M, the bytes of shared memory per block, and the predicted "
-        "microseconds per step.");
+        "tiles, the registers of a thread that hold M, the bytes of shared memory per block, and microseconds per step "
+        "of the whole batch: a lower bound by count, not measured.");
 }
