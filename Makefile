@@ -9,7 +9,7 @@ INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --no-build-isola
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
 .PHONY: demo build test test-slow test-all test-isa test-clang test-aarch64 test-cuda test-cuda-emulated test-triton-aot \
-  test-interop test-bench wheels test-wheel test-wheel-torch test-install sanitize bench-cpu results lint format clean
+  test-interop test-bench wheels carried test-wheel test-wheel-torch test-install sanitize bench-cpu results lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
 demo: build
@@ -114,6 +114,12 @@ test-cuda: wheels $(VENV)/.test-tools
 	@if command -v nvcc >/dev/null; then \
 	  $(BIN)/python -m tools.cuda_resources build/wheels/*/build/cmake-*/libvfrnn_cuda.so; \
 	else echo "test-cuda: skipped, there is no nvcc"; fi
+
+# The libraries that travel to a machine with a GPU (bench/gpu/run.sh), in build/carried, for its architecture alone.
+CARRIED_ARCH ?= 90a
+carried: $(VENV)/.tools
+	$(CONFIGURE) -B build/carried/cmake -DVFRNN_CUDA=ON -DVFRNN_CUDA_ARCHS=$(CARRIED_ARCH) -DCMAKE_INSTALL_PREFIX=$(CURDIR)/build/carried
+	$(BIN)/cmake --build build/carried/cmake --target install
 
 # Registers, spills and shared memory of every Triton kernel; the first time takes minutes, then Triton's cache has them.
 test-triton-aot: $(VENV)/.test-tools

@@ -1,7 +1,7 @@
 """The activations as formulas in float64, which share no code with the package: the one oracle that all tests ask.
 
 Derivatives come from autograd. A new activation is a line of FORMULAS: what it takes beside z, where it bends and what
-inputs the tests give it follows from the formula.
+inputs the tests give it follows from the formula; and one of SLOPES.
 """
 
 from __future__ import annotations
@@ -35,6 +35,16 @@ def derivative(activation: str, z: Tensor, beta: Tensor | None = None) -> Tensor
     """act'(z)."""
     z = z.detach().requires_grad_()
     return torch.autograd.grad(activate(activation, z, beta).sum(), z)[0]
+
+
+#: act'(z) from h = act(z) alone, 0 where it has none: what a backward that has only the states can know.
+SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
+    "modrelu": lambda h: (h != 0).to(h),
+    "tanh": lambda h: 1 - h * h,
+    "relu": lambda h: (h > 0).to(h),
+    "identity": lambda h: torch.ones_like(h),
+    "leaky_relu": lambda h: torch.where(h > 0, 1 + 0 * h, 0.01 + 0 * h),
+}
 
 
 def smooth_at(activation: str, z: Tensor, beta: Tensor | None = None, radius: float = 1e-3) -> bool:

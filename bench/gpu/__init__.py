@@ -1,1 +1,1 @@
-"""Benchmarks on a GPU: `run.sh OUTDIR` builds, tests, measures and reports; cases.py says what is measured."""
+"""Benchmarks on a GPU: `run.sh` is the program of one that is there for minutes; cases.py says what is measured."""

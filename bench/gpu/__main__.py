@@ -1,5 +1,5 @@
-"""python -m vfrnn_bench.gpu OUT PART --seconds N: measures one part (ceilings, exponential, recurrence, steps, fields,
-loops), or reports on what results.json holds (report).
+"""python -m vfrnn_bench.gpu OUT PART --seconds N: measures one part (ceilings, first, exponential, recurrence, steps,
+fields, loops), or reports on what results.json holds (report).
 
 An exit code other than 0: the device's context broke (an illegal address, say), or a kernel did not return. The same
 command again goes on behind the provider that did it.

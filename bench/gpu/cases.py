@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -134,8 +135,19 @@ def moving_fields(device: torch.device, quick: bool) -> Iterator[Case]:
         yield replace(cases.field_case(w, setting(device)), group="fields")
 
 
+def first_look(device: torch.device, quick: bool) -> Iterator[Case]:
+    """What tells in half a minute whether the design holds: E(128), R1, and R6 in one block and in a cluster."""
+    chosen = {"R1", "R6 n=256", "R6 n=512", f"{SMALL.name} n={SMALL.n}"}
+    for case in itertools.chain(
+        (case for case in exponentials(device, quick) if case.sizes["n"] in (128, 20)),
+        (case for case in recurrences(device, quick) if case.name in chosen and case.dtype != "fp16"),
+    ):
+        yield replace(case, group="first")
+
+
 #: By name, in the order in which they are measured.
 PARTS: dict[str, Callable[[torch.device, bool], Iterator[Case]]] = {
+    "first": first_look,
     "exponential": exponentials,
     "recurrence": recurrences,
     "steps": training_steps,

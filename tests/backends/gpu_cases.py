@@ -12,10 +12,11 @@ import math
 import torch
 from torch import Tensor
 
-from tests.cases import relative_error
+from tests.backends.recurrence_rounding import assert_gradients, assert_states
 from vfrnn_kernels.declaration import OPS
 from vfrnn_kernels.dispatch import get_backend, refusal
 from vfrnn_kernels.loader import CUDA_EMULATED, TRITON_INTERPRETED
+from vfrnn_kernels.recurrence.reference import recurrence_backward_reference
 
 GPU = torch.cuda.is_available() and not TRITON_INTERPRETED and CUDA_EMULATED is None
 DEVICE = torch.device("cuda" if GPU else "cpu")
@@ -119,22 +120,96 @@ def gradients(outputs, tensors, weights) -> list[Tensor | None]:
     return list(torch.autograd.grad(outputs, present, weights, allow_unused=True, materialize_grads=True))
 
 
-def assert_right(case: Case, backend: str, layout=lambda t: t) -> None:
+def everything(case: Case, backend: str) -> list[Tensor | None]:
+    """Outputs and gradients."""
+    leaves = case.leaves()
+    outputs = case.run(leaves, backend)
+    weights = [torch.linspace(-1, 1, t.numel(), device=t.device).view_as(t).to(t) for t in outputs]
+    return [*outputs, *gradients(outputs, leaves, weights)]
+
+
+def assert_right(case: Case, backend: str, layout=lambda t: t, values_alone: bool = False) -> None:
     """Values and gradients of every tensor against the reference in float64."""
+    if case.op.name == "recurrence" and case.options.get("return_sequence", True):
+        assert_recurrence_right(case, backend, layout, values_alone)
+        return
     leaves = case.leaves(layout)
     exact_leaves = [None if t is None else t.detach().double().requires_grad_() for t in leaves]
     outputs, exact = case.run(leaves, backend), case.run(exact_leaves, "reference")
     eps = max(torch.finfo(t.dtype).eps for t in leaves if t is not None)
-    for found, right in zip(outputs, exact, strict=True):
+    for k, (found, right) in enumerate(zip(outputs, exact, strict=True)):
         assert found.shape == right.shape
-        assert relative_error(found, right) <= case.values * eps
+        assert_near(found, right, case.values * eps, float(right.detach().norm()), f"output {k}")
+    if values_alone:
+        return
     weights = [torch.randn_like(right) for right in exact]
     low = [weight.to(found.dtype) for weight, found in zip(weights, outputs, strict=True)]
     expected = gradients(exact, exact_leaves, [weight.double() for weight in low])
-    for k, (found, right) in enumerate(zip(gradients(outputs, leaves, low), expected, strict=True)):
+    present = [(name, t) for name, t in zip(case.op.input_names, leaves, strict=True) if t is not None]
+    for (name, leaf), found, right in zip(present, gradients(outputs, leaves, low), expected, strict=True):
+        assert (found.shape, found.dtype) == (leaf.shape, leaf.dtype), name
         # Sums of terms of size 1 that may cancel: the error is relative to the terms, so to 1 at least.
-        assert (found.double() - right).norm() <= case.gradients * eps * max(float(right.norm()), 1.0), k
-    for leaf, gradient in zip(
-        [t for t in leaves if t is not None], gradients(case.run(leaves, backend), leaves, low), strict=True
-    ):
-        assert (gradient.shape, gradient.dtype) == (leaf.shape, leaf.dtype)
+        assert_near(found, right, case.gradients * eps, max(float(right.norm()), 1.0), f"grad_{name}")
+
+
+def assert_near(found: Tensor, right: Tensor, tolerance: float, size: float, what: str) -> None:
+    """The norm of the error is within `tolerance * size`, else: which entry is wrong first."""
+    found, right = found.detach().double(), right.detach()
+    error = (found - right).abs()
+    if float(error.norm()) <= tolerance * (size or 1.0):
+        return
+    wrong = ~(error <= tolerance * (size or 1.0) / math.sqrt(error.numel()))
+    where = tuple(int(k) for k in wrong.nonzero()[0])
+    raise AssertionError(
+        f"{what}: relative error {float(error.norm()) / (size or 1.0):.3g}, allowed {tolerance:.3g}; "
+        f"{what}{list(where)} must be {float(right[where]):.8g}, got {float(found[where]):.8g}; "
+        f"{int(wrong.sum())} of {wrong.numel()} entries are beyond their share"
+    )
+
+
+def assert_recurrence_right(case: Case, backend: str, layout=lambda t: t, values_alone: bool = False) -> None:
+    """Every step from the states as they were found, and the gradients of all tensors on them."""
+    leaves = case.leaves(layout)
+    if values_alone:
+        with torch.no_grad():
+            _states(case, leaves, backend)
+        return
+    hs, tensors, grad_hs, found = _recurrence_results(case, leaves, backend)
+    M = tensors[3]
+    exact = (None if t is None else t.double() for t in tensors)
+    right = recurrence_backward_reference(grad_hs.double(), *exact, hs.double(), case.options["activation"])
+    eps = torch.finfo(M.dtype).eps
+    # M shortens to 0.8, 1 / (1 - 0.8) = 5: so many roundings of grad_z are left, those of u, of the ends and of the
+    # result, and sums in float32
+    tolerance = (min(len(hs), 5) + 3) * eps / 2 + case.gradients * min(eps, torch.finfo(torch.float32).eps)
+    for name, leaf, gradient, expected in zip(case.op.input_names, leaves, found, right, strict=True):
+        if leaf is not None:
+            assert (gradient.shape, gradient.dtype) == (leaf.shape, leaf.dtype), name
+            assert_near(gradient, expected, tolerance, max(float(expected.norm()), 1.0), f"grad_{name}")
+    # with the identity as U, so that grad_x shows grad_z
+    x, U = tensors[:2]
+    one = torch.eye(len(M), dtype=U.dtype, device=U.device)
+    seen = [(x.double() @ U.double().mT).to(x.dtype), one, *tensors[2:]]
+    leaves = [None if t is None else layout(t).detach().requires_grad_() for t in seen]
+    hs, tensors, grad_hs, found = _recurrence_results(case, leaves, backend)
+    if hs.numel():
+        assert_gradients(found, grad_hs, hs, tensors, case.options["activation"], backend == "triton")
+
+
+def _recurrence_results(case: Case, leaves, backend):
+    """hs, which is right, the inputs, a gradient of hs and the gradients of the inputs."""
+    hs = _states(case, leaves, backend)
+    grad_hs = torch.randn_like(hs)
+    some = iter(gradients((hs,), leaves, [grad_hs]))
+    found = [None if t is None else next(some) for t in leaves]
+    return hs.detach(), [None if t is None else t.detach() for t in leaves], grad_hs, found
+
+
+def _states(case: Case, leaves, backend) -> Tensor:
+    """hs, which is right."""
+    (hs,) = case.run(leaves, backend)
+    tensors = [None if t is None else t.detach() for t in leaves]
+    x, _, _, M, h0, _ = tensors
+    assert (hs.shape, hs.dtype) == ((*x.shape[:2], len(M)), h0.dtype)
+    assert_states(hs.detach(), tensors, case.options["activation"], backend == "triton")
+    return hs

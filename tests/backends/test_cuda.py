@@ -10,6 +10,7 @@ from tests import oracles
 from tests.backends.gpu_cases import (
     CASES,
     assert_right,
+    everything,
     gradients,
     recurrence_case,
     small_case,
@@ -27,13 +28,6 @@ IN_A_CLUSTER = {torch.float32: 193, torch.bfloat16: 257}
 
 def by_route(monkeypatch, route):
     monkeypatch.setenv("VFRNN_RECURRENCE_ROUTE", route)
-
-
-def everything(case):
-    """Outputs and gradients."""
-    leaves = case.leaves()
-    outputs = case.run(leaves, "cuda")
-    return [*outputs, *gradients(outputs, leaves, [torch.linspace(-1, 1, t.numel()).view_as(t).to(t) for t in outputs])]
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -79,7 +73,7 @@ def test_the_order_of_threads_changes_no_bit(monkeypatch, name):
     for seed in (None, "1", "2"):
         if seed is not None:
             monkeypatch.setenv("VFRNN_EMULATOR_SEED", seed)
-        found.append(everything(case))
+        found.append(everything(case, "cuda"))
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
@@ -88,10 +82,10 @@ def test_the_order_of_threads_changes_no_bit(monkeypatch, name):
 def test_the_order_of_threads_by_route(monkeypatch, route, n):
     by_route(monkeypatch, route)
     case = recurrence_case(n, torch.bfloat16, "tanh", T=5, B=3)
-    expected = everything(case)
+    expected = everything(case, "cuda")
     for seed in ("1", "2", "3"):
         monkeypatch.setenv("VFRNN_EMULATOR_SEED", seed)
-        assert all(torch.equal(a, b) for a, b in zip(expected, everything(case), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(expected, everything(case, "cuda"), strict=True))
 
 
 @pytest.mark.parametrize("route", ["cta", "steps"])

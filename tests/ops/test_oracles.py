@@ -21,6 +21,14 @@ def test_a_derivative_is_the_slope(activation):
     torch.testing.assert_close(oracles.derivative(activation, z, beta), (there - back) / 2e-6, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_slope_of_a_state_is_that_of_its_sum(activation):
+    z, beta = torch.linspace(-3, 3, 41, dtype=F64) + 0.01, beta_for(activation, 41)
+    slope = oracles.SLOPES[activation](oracles.activate(activation, z, beta))
+    torch.testing.assert_close(slope, oracles.derivative(activation, z, beta), rtol=1e-12, atol=1e-12)
+    assert set(oracles.SLOPES) == set(ACTIVATIONS)
+
+
 def test_known_values():
     z, beta = torch.tensor([-2.0, -0.5, 0.0, 0.5, 2.0], dtype=F64), torch.full((5,), -1.0, dtype=F64)
     assert oracles.activate("modrelu", z, beta).tolist() == [-1, 0, 0, 0, 1]

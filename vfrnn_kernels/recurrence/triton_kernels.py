@@ -190,16 +190,15 @@ def with_adjacent_entries(t: Tensor) -> Tensor:
 
 
 def _multiply_input(x: Tensor, U: Tensor, c: Tensor | None, hs: Tensor) -> None:
-    """hs = x U^T + c, in the place where the states will be."""
-    to, rows = hs.flatten(0, 1), x.flatten(0, 1)
+    """hs = x U^T + c, in the place where the states will be, and in their dtype: beside a float32 state nothing is
+    rounded to 16 bits."""
+    to, rows, U = hs.flatten(0, 1), x.flatten(0, 1).to(hs.dtype), U.to(hs.dtype)
     if rows.shape[1] == 0:
         to.copy_(c.expand_as(to) if c is not None else to.new_zeros(()).expand_as(to))
-    elif hs.dtype == x.dtype:
-        torch.mm(rows, U.mT, out=to) if c is None else torch.addmm(c, rows, U.mT, out=to)
+    elif c is None:
+        torch.mm(rows, U.mT, out=to)
     else:
-        to.copy_(torch.mm(rows, U.mT))
-        if c is not None:
-            to.add_(c)
+        torch.addmm(c, rows, U.mT, out=to)
 
 
 def recurrence_backward(
@@ -251,7 +250,7 @@ def _grad_z(grad_hs: Tensor, M: Tensor, h0: Tensor, hs: Tensor, activation: str)
         spec.launch(_step_grid(B, n), after, matrix, grad, h, h, grad_z_t, B, n, act)
 
     run_steps((spec.name, act), step, M.new_zeros(B, n), (M,), (grad_hs.contiguous(), hs, grad_z), reverse=True)
-    return grad_z, (grad_z[0] @ M).to(h0.dtype)
+    return grad_z, grad_z[0].to(h0.dtype) @ M.to(h0.dtype)
 
 
 def _sums(grad_z: Tensor, hs: Tensor) -> Tensor:
