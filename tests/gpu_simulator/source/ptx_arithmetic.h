@@ -44,6 +44,12 @@ static void x_min(Thread& t, const Instruction& i) {
   else
     SET_RESULT(p<T>(a < b ? a : b));
 }
+// The smaller modulus, with the product of the signs.
+static void x_min_xorsign_abs(Thread& t, const Instruction& i) {
+  const float a = g<float>(SOURCE_A), b = g<float>(SOURCE_B), x = std::fabs(a), y = std::fabs(b);
+  const float smaller = x != x ? y : y != y ? x : x < y ? x : y;
+  SET_RESULT(p<float>(std::copysign(smaller, std::signbit(a) != std::signbit(b) ? -1.0f : 1.0f)));
+}
 template <class T>
 static void x_max(Thread& t, const Instruction& i) {
   T a = g<T>(SOURCE_A), b = g<T>(SOURCE_B);
@@ -243,7 +249,10 @@ bool PtxDecoder::decode_arithmetic() {
     three();
     if (has("NaN")) bad("NaN");
     bool mn = m0 == "min";
-    if (fl)
+    if (has("xorsign") != has("abs")) bad("xorsign without abs");
+    if (has("xorsign"))
+      f = mn && fl ? (Execute)x_min_xorsign_abs : nullptr;
+    else if (fl)
       f = mn ? (Execute)x_min<float> : (Execute)x_max<float>;
     else if (db)
       f = mn ? (Execute)x_min<double> : (Execute)x_max<double>;
