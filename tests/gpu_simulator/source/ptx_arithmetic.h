@@ -44,6 +44,12 @@ static void x_min(Thread& t, const Instruction& i) {
   else
     SET_RESULT(bits_of<T>(a < b ? a : b));
 }
+// The smaller modulus, with the product of the signs.
+static void x_min_xorsign_abs(Thread& t, const Instruction& i) {
+  const float a = number_of<float>(SOURCE_A), b = number_of<float>(SOURCE_B), x = std::fabs(a), y = std::fabs(b);
+  const float smaller = x != x ? y : y != y ? x : x < y ? x : y;
+  SET_RESULT(bits_of<float>(std::copysign(smaller, std::signbit(a) != std::signbit(b) ? -1.0f : 1.0f)));
+}
 template <class T>
 static void x_max(Thread& t, const Instruction& i) {
   T a = number_of<T>(SOURCE_A), b = number_of<T>(SOURCE_B);
@@ -247,7 +253,10 @@ bool PtxDecoder::decode_arithmetic() {
     take_operands();
     if (has("NaN")) bad("NaN");
     bool mn = opcode == "min";
-    if (is_float)
+    if (has("xorsign") != has("abs")) bad("xorsign without abs");
+    if (has("xorsign"))
+      f = mn && is_float ? (Execute)x_min_xorsign_abs : nullptr;
+    else if (is_float)
       f = mn ? (Execute)x_min<float> : (Execute)x_max<float>;
     else if (is_double)
       f = mn ? (Execute)x_min<double> : (Execute)x_max<double>;

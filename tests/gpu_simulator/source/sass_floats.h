@@ -130,6 +130,13 @@ SASS(fmnmx) {
   SASS_OPERANDS;
   float a = float_of(t, ops.sources[0]), b = float_of(t, ops.sources[1]);
   bool mn = predicate_of(t, ops.predicates_in[0]);
+  if (i.variant == 2) {  // .XORSIGN: of operands in bars, with the signs they have without
+    const u32 sign = (raw_of(t, ops.sources[0]) ^ raw_of(t, ops.sources[1])) & 0x80000000;
+    const float x = std::fabs(a), y = std::fabs(b);
+    const float one = x != x ? y : y != y ? x : mn == (x < y) ? x : y;
+    set_register(t, ops.destinations[0], bits_as<u32>(one) | sign);
+    return;
+  }
   float r = i.variant && (a != a || b != b) ? NAN
             : a != a                        ? b
             : b != b                        ? a
@@ -226,7 +233,7 @@ bool SassDecoder::decode_floats() {
   } else if (opcode == "FMNMX") {
     general(1);
     f = s_fmnmx;
-    in.variant = has("NAN");
+    in.variant = has("XORSIGN") ? 2 : has("NAN");
   } else if (opcode == "MUFU") {
     ops.destinations.push_back(parse(args[0]));
     ops.sources.push_back(parse(args[1]));

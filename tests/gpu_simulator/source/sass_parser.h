@@ -25,7 +25,7 @@ void SassDecoder::emit(const string& text, int line) {
       "DEFER_BLOCKING DIV DOWN E EQ EQU EX EX2 EXCH F16 F32 F64 FLOOR FTZ GE GEU GPU GT GTU HI IADD IDX "
       "IVALL L LE LEU LG2 LT LTU LU LUT MMA MOV NAN NE NEU NODEC NOINC NTZ NUM OR PACK_AB PHASECHK R RCP "
       "RCP64H REL RM RP RSQ RZ S S16 S32 S64 S8 SAT SC SHL SQRT STRONG SX32 SYNC TF32 TRANS64 TRAP TRUNC "
-      "TRYWAIT U U16 U32 U64 U8 UP VIEW W WIDE X XOR");  // modifiers, of all opcodes together
+      "TRYWAIT U U16 U32 U64 U8 UP VIEW W WIDE X XOR XORSIGN");  // modifiers, of all opcodes together
   for (size_t y = 1; y < parts.size(); ++y)
     if (!known.count(parts[y])) bad("unsupported modifier " + parts[y]);
   is_float = opcode[0] == 'F' && opcode != "FENCE";
