@@ -111,9 +111,9 @@ test-cuda-emulated: $(VENV)/.test-tools
 	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 $(BIN)/python -m vfrnn_bench.gpu.sanitized
 
 # What nvcc makes of the CUDA kernels, and Triton of its own, executed on the CPU (tests/gpu_simulator); needs nvcc. The
-# build: PTX and SASS of sm_90a. Then every GPU test but those of the largest sizes: the PTX in source order, the SASS with
-# threads in a random order; those that are not slow with race checks too; the plans of two other devices, and the PTX of
-# Triton's kernels for sm_80.
+# build has the PTX and the SASS of sm_90a. Every GPU test but those of the largest sizes runs on the PTX with threads in
+# source order and on the SASS in a random one, with race checks; then what is not slow of tests/gpu_simulator: kernels of
+# large sizes, the plans for other devices, and the PTX of Triton's kernels for sm_80.
 SIMULATED := $(BIN)/python -m tests.gpu_simulator.run
 SIMULATED_TESTS := -n $(WORKERS) --dist worksteal $(CUDA_TESTS)
 simulator: $(VENV)/.test-tools
@@ -124,21 +124,31 @@ test-gpu-simulated:
 	@echo "test-gpu-simulated: skipped, there is no nvcc"
 else
 test-gpu-simulated: simulator
-	$(SIMULATED) -- $(SIMULATED_TESTS) -k "not wherever_they_are_kept"
-	$(SIMULATED) --sass --seed 1 -- $(SIMULATED_TESTS) -k "not wherever_they_are_kept"
+	$(SIMULATED) --race -- $(SIMULATED_TESTS) -k "not wherever_they_are_kept"
+	$(SIMULATED) --race --sass --seed 1 -- $(SIMULATED_TESTS) -k "not wherever_they_are_kept"
 	$(SIMULATED) -- -n $(WORKERS) -m "not slow" tests/gpu_simulator
 endif
 
-# All of it: also the PTX of sm_80 and sm_100, in source order and in three random orders, everything with race checks
-# (half an hour on many cores).
+# All of it: PTX and SASS of sm_90a, the PTX of sm_80 and sm_100, each in source order and in three random orders, with
+# race checks (no device of sm_80 has clusters); the largest sizes; what is slow of tests/gpu_simulator; and whether every
+# kernel was launched.
 test-gpu-simulated-every: simulator
 	$(BIN)/cmake --build build/simulated --target simulated_80 simulated_100
-	for seed in "" "--seed 1" "--seed 2" "--seed 3"; do \
+	rm -f build/simulated/launches
+	for seed in 0 1 2 3; do \
 	  for code in "--device 9.0" "--device 9.0 --sass" "--device 8.0" "--device 10.0"; do \
-	    echo "$$code $$seed"; $(SIMULATED) --race $$code $$seed -- $(SIMULATED_TESTS) || exit 1; \
+	    echo "$$code --seed $$seed"; \
+	    $(SIMULATED) --race $$code --seed $$seed --log build/simulated/launches -- $(SIMULATED_TESTS) -k \
+	      "not wherever_they_are_kept $$([ "$$code" != "--device 8.0" ] || echo and not cluster)" || exit 1; \
 	  done; \
 	done
-	$(SIMULATED) -- -n $(WORKERS) tests/gpu_simulator
+	$(SIMULATED) --log build/simulated/launches -- $(SIMULATED_TESTS) -k wherever_they_are_kept
+	$(SIMULATED) --log build/simulated/launches -- -n $(WORKERS) tests/gpu_simulator
+	for cluster in 8 16; do \
+	  VFRNN_SIMULATOR_SMS=132 VFRNN_SIMULATOR_CLUSTER=$$cluster \
+	    $(SIMULATED) --log build/simulated/launches -- -n $(WORKERS) tests/gpu_simulator/test_kernels.py || exit 1; \
+	done
+	$(BIN)/python -m tests.gpu_simulator.coverage build/simulated/launches
 
 # Would the GPU tests see a wrong kernel? Each line of tests/gpu_simulator/mutation_table.py must be caught.
 test-gpu-mutations: simulator

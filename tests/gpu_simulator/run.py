@@ -1,7 +1,7 @@
 """`python -m tests.gpu_simulator.run [options] [-- pytest arguments]`: the GPU tests on the simulated machine code.
 
-Needs what CMake builds with VFRNN_CUDA=SIMULATED (`make simulator`). Without pytest arguments: every test that
-`make test-cuda-emulated` runs. README.md in this folder says what the options and further settings do.
+Needs `make simulator`. Without pytest arguments: every GPU test. README.md in this folder says what the options and
+further settings do.
 """
 
 from __future__ import annotations

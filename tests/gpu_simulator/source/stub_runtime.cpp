@@ -153,6 +153,12 @@ cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribu
   attributes[names()[function]][attribute] = value;
   return cudaSuccess;
 }
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, const void*) {
+  const simulator::Device device = simulator::device();
+  *found = {};
+  found->binaryVersion = found->ptxVersion = device.major < 9 ? 80 : device.major == 9 ? 90 : 100;
+  return cudaSuccess;
+}
 
 // ---- memory: 256-byte aligned, filled with 0xff ----
 cudaError_t cudaMalloc(void** p, size_t bytes) {
@@ -180,6 +186,14 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
 }
 
 // ---- the device ----
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = CUDART_VERSION;
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = CUDART_VERSION;
+  return cudaSuccess;
+}
 cudaError_t cudaGetDevice(int* index) {
   *index = 0;
   return cudaSuccess;
