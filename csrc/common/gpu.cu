@@ -41,7 +41,9 @@ cudaError_t runs_clusters(unsigned blocks, int shared, bool& runs) {
 
 cudaError_t find_largest_cluster(DeviceProperties& p) {
   p.largest_cluster = 1;
-  if (p.arch < 90) return cudaSuccess;
+  int code = 0;  // on a newer device, code for sm_80 leaves out what clusters need
+  if (const int error = served_architecture(code)) return static_cast<cudaError_t>(error);
+  if (code < 90) return cudaSuccess;
   if (const cudaError_t error = allow(probe, cudaFuncAttributeMaxDynamicSharedMemorySize)) return error;
   const int shared = std::min(p.shared_limit, 200 * 1024);
   bool runs = false;
@@ -96,7 +98,7 @@ int versions(Versions& found) {
 int served_architecture(int& arch) {
   cudaFuncAttributes attributes = {};
   const cudaError_t error = cudaFuncGetAttributes(&attributes, probe);
-  arch = error == cudaSuccess ? attributes.binaryVersion : 0;
+  arch = error == cudaSuccess ? attributes.ptxVersion : 0;
   if (error != cudaErrorNoKernelImageForDevice && error != cudaErrorInvalidDeviceFunction) return error;
   cudaGetLastError();  // an answer, not a failure
   return cudaSuccess;
