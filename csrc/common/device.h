@@ -19,8 +19,8 @@ struct DeviceProperties {
   int arch;             // 90 for sm_90
   int multiprocessors;  // SMs
   int shared_limit;     // bytes of shared memory that a block may ask for
-  int largest_cluster;  // blocks of a cluster: 16 or 8 where device and code can run such, each with up to 200 KB, else
-                        // 1
+  int largest_cluster;  // blocks of a cluster: 16, 8, 4 or 2 where device and code can run such, each with up to 200
+                        // KB, else 1
 };
 
 // Memory of a multiprocessor that its blocks take for `shared` bytes each: in units of 128, and 1 KB more for the

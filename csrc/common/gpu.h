@@ -132,15 +132,23 @@ VFRNN_DEVICE float float_of_f16(uint16_t bits) {
 }
 // To the 11 significant bits of TF32, nearest, ties away from zero, as cvt.rna.tf32.f32; the result is a float, and
 // where that would be infinite the largest finite one, so that x minus it is never inf - inf. Of a NaN some number: x
-// minus it is a NaN. In a block that is volatile: it is cheaper to split a number again than to keep its two parts in
-// registers over a loop.
+// minus it is a NaN, and the conversion's test for one would be half of its instructions. In a block that is volatile:
+// it is cheaper to split a number again than to keep its two parts in registers over a loop.
 VFRNN_DEVICE float round_tf32(float x) {
   float r;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 860
+  asm volatile(
+      "{\n.reg .f32 c;\n.reg .b32 b;\nmin.xorsign.abs.f32 c, %1, 0f7F7FE000;\nmov.b32 b, c;\n"
+      "add.u32 b, b, 0x1000;\nand.b32 b, b, 0xFFFFE000;\nmov.b32 %0, b;\n}"
+      : "=f"(r)
+      : "f"(x));
+#else
   asm volatile(
       "{\n.reg .f32 c;\n.reg .b32 b;\nmax.f32 c, %1, 0fFF7FE000;\nmin.f32 c, c, 0f7F7FE000;\nmov.b32 b, c;\n"
       "add.u32 b, b, 0x1000;\nand.b32 b, b, 0xFFFFE000;\nmov.b32 %0, b;\n}"
       : "=f"(r)
       : "f"(x));
+#endif
   return r;
 }
 
@@ -245,12 +253,20 @@ VFRNN_DEVICE void mbarrier_arrive_expect(uint64_t* barrier, uint32_t bytes) {
   VFRNN_CLUSTER_ASM("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
                     "r"(bytes) : "memory");
 }
-// Until the phase of that parity has ended (mbarrier.try_wait.parity.acquire.cluster).
+// Until the phase of that parity has ended (mbarrier.try_wait); then this thread sees what was written to shared memory
+// before. An acquire at the scope of the cluster would drop the first cache at every wait, though no global memory is
+// exchanged: the fence is of shared memory alone, where the compiler has one (PTX 8.6).
+#if __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ >= 1208
+#define VFRNN_TRY_WAIT "mbarrier.try_wait.parity.relaxed.cluster.shared::cta.b64"
+#define VFRNN_FENCE_OF_SHARED_MEMORY "fence.acquire.sync_restrict::shared::cluster.cluster;\n"
+#else
+#define VFRNN_TRY_WAIT "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64"
+#define VFRNN_FENCE_OF_SHARED_MEMORY ""
+#endif
 VFRNN_DEVICE void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
-  VFRNN_CLUSTER_ASM(
-      "{\n.reg .pred p;\nWAIT_%=:\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], %1;\n@!p bra "
-      "WAIT_%=;\n}" ::"r"(shared_address(barrier)),
-      "r"(parity) : "memory");
+  VFRNN_CLUSTER_ASM("{\n.reg .pred p;\nWAIT_%=:\n" VFRNN_TRY_WAIT
+                    " p, [%0], %1;\n@!p bra WAIT_%=;\n" VFRNN_FENCE_OF_SHARED_MEMORY "}" ::"r"(shared_address(barrier)),
+                    "r"(parity) : "memory");
 }
 // 16 bytes to a block of the cluster, counted by an mbarrier of the same block (st.async). Not to the own block.
 VFRNN_DEVICE void store_async(RemoteAddress to, uint4 v, RemoteAddress barrier) {

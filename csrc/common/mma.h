@@ -16,12 +16,14 @@ struct Bf16 {
   static constexpr int group = 32;
   static VFRNN_DEVICE float to_float(Storage x) { return float_of_bf16(x); }
   static VFRNN_DEVICE Storage of_float(float x) { return bf16_of(x); }
+  static VFRNN_DEVICE uint32_t of_floats(float low, float high) { return pack_bf16(low, high); }
 };
 struct F16 {
   using Storage = uint16_t;
   static constexpr int group = 32;
   static VFRNN_DEVICE float to_float(Storage x) { return float_of_f16(x); }
   static VFRNN_DEVICE Storage of_float(float x) { return f16_of(x); }
+  static VFRNN_DEVICE uint32_t of_floats(float low, float high) { return pack_f16(low, high); }
 };
 // float32 as the sum of two TF32 numbers x1 + x2; the product leaves out x2 y2, 2^-22 of it ("3xTF32"). Of an infinity
 // x1 is the largest finite number and x2 the infinity: no product is 0 inf that is not in x y.
@@ -70,18 +72,23 @@ VFRNN_DEVICE void multiply_split(float (&d)[4], const Split (&a)[4], const Split
   for (int e = 0; e < 4; ++e) d[e] += sum[e];
 }
 
-// d += a b^T over one group, b of column g. d as in mma_*: rows of a, columns of b.
-VFRNN_DEVICE void multiply(float (&d)[4], const Rows<Bf16>& a, const uint4& b) {
-  mma_bf16(d, a.low.x, a.high.x, a.low.y, a.high.y, b.x, b.y);
-  mma_bf16(d, a.low.z, a.high.z, a.low.w, a.high.w, b.z, b.w);
+// a b^T over one group, b of column g, added to d as in mma_*: rows of a, columns of b. `even` and `odd` take a half of
+// the group each, so that products need not wait for each other; they may be the same sum.
+VFRNN_DEVICE void multiply(float (&even)[4], float (&odd)[4], const Rows<Bf16>& a, const uint4& b) {
+  mma_bf16(even, a.low.x, a.high.x, a.low.y, a.high.y, b.x, b.y);
+  mma_bf16(odd, a.low.z, a.high.z, a.low.w, a.high.w, b.z, b.w);
 }
-VFRNN_DEVICE void multiply(float (&d)[4], const Rows<F16>& a, const uint4& b) {
-  mma_f16(d, a.low.x, a.high.x, a.low.y, a.high.y, b.x, b.y);
-  mma_f16(d, a.low.z, a.high.z, a.low.w, a.high.w, b.z, b.w);
+VFRNN_DEVICE void multiply(float (&even)[4], float (&odd)[4], const Rows<F16>& a, const uint4& b) {
+  mma_f16(even, a.low.x, a.high.x, a.low.y, a.high.y, b.x, b.y);
+  mma_f16(odd, a.low.z, a.high.z, a.low.w, a.high.w, b.z, b.w);
 }
-VFRNN_DEVICE void multiply(float (&d)[4], const Rows<F32>& a, const uint4& b) {
-  multiply_split(d, a.first, split_tf32(b.x), split_tf32(b.y));
-  multiply_split(d, a.second, split_tf32(b.z), split_tf32(b.w));
+VFRNN_DEVICE void multiply(float (&even)[4], float (&odd)[4], const Rows<F32>& a, const uint4& b) {
+  multiply_split(even, a.first, split_tf32(b.x), split_tf32(b.y));
+  multiply_split(odd, a.second, split_tf32(b.z), split_tf32(b.w));
+}
+template <class Type>
+VFRNN_DEVICE void multiply(float (&d)[4], const Rows<Type>& a, const uint4& b) {
+  multiply(d, d, a, b);
 }
 template <class Type>
 VFRNN_DEVICE void multiply_group(float (&d)[4], const uint4& a_low, const uint4& a_high, const uint4& b) {

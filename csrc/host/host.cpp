@@ -78,13 +78,11 @@ PYBIND11_MODULE(_host, m) {
         py::arg("arch") = 90, py::arg("multiprocessors") = 132, py::arg("shared_limit") = 232448,
         py::arg("largest_cluster") = 16,
         "How the CUDA kernels would run the recurrence on such a device: the route ('cta', 'cluster' or 'steps'), its "
-        "tiles, the registers of a thread that hold M, the bytes of shared memory per block, and the predicted "
-        "microseconds per step.");
+        "tiles, the registers of a thread that hold M, the bytes of shared memory per block, and microseconds per step "
+        "of the whole batch: a lower bound by count, not measured.");
   m.def("field_flow_layout", &field_flow_layout, py::arg("batch"), py::arg("m"), py::arg("n"), py::arg("order"),
         py::arg("backward"), py::arg("arch") = 90, py::arg("multiprocessors") = 132, py::arg("shared_limit") = 232448,
         "How the CUDA kernels would run field_flow on such a device, all gradients asked for: the nodes of a lane, the "
-        "warps "
-        "of a block, the blocks that run at the same time, those of them that take samples, the bytes of shared memory "
-        "per block, and "
-        "whether the mesh stays in registers.");
+        "warps of a block, the blocks that run at the same time, those of them that take samples, the bytes of shared "
+        "memory per block, and whether the mesh stays in registers.");
 }

@@ -46,21 +46,6 @@ Tensor scratch_of(const RecurrencePlan& plan, const Tensor& like, int64_t B, int
   const int64_t bytes = plan.route == RecurrenceRoute::steps ? recurrence_steps_scratch(B, n, type) : packed_bytes;
   return empty_tensor(like, {bytes}, ScalarType::Byte);
 }
-int run(const RecurrenceForward& p, CudaType type, const Tensor& like, void* stream) {
-  const RecurrencePlan chosen = plan(p.n, type, p.B, false);
-  Tensor scratch = scratch_of(chosen, like, p.B, p.n, type);
-  void* const s = scratch.mutable_data_ptr();
-  return chosen.route == RecurrenceRoute::steps ? recurrence_forward_steps(p, type, s, stream)
-                                                : recurrence_forward_persistent(p, type, chosen.shape, s, stream);
-}
-int run(const RecurrenceBackward& p, CudaType type, const Tensor& like, void* stream) {
-  const RecurrencePlan chosen = plan(p.n, type, p.B, true);
-  Tensor scratch = scratch_of(chosen, like, p.B, p.n, type);
-  void* const s = scratch.mutable_data_ptr();
-  return chosen.route == RecurrenceRoute::steps ? recurrence_backward_steps(p, type, s, stream)
-                                                : recurrence_backward_persistent(p, type, chosen.shape, s, stream);
-}
-
 // (T, B, k) as (T B, k), and (a, b) as (b, a).
 Tensor rows_of(const Tensor& t) {
   const int64_t shape[] = {t.size(0) * t.size(1), t.size(2)};
@@ -91,6 +76,66 @@ Tensor as_state(const Tensor& t, const Tensor& h0) {
   return wide;
 }
 
+// The kernels of all steps read and write pairs of neighbours: whether a tensor lets them, a tensor like it that does,
+// with a zero behind the last entry of an odd n, and the same with its entries.
+bool in_pairs(const Tensor& t) {
+  bool even = t.size(t.dim() - 1) % 2 == 0;
+  for (int64_t d = 0; d + 1 < t.dim(); ++d) even = even && (t.size(d) <= 1 || t.stride(d) % 2 == 0);
+  return even && reinterpret_cast<uintptr_t>(t.const_data_ptr()) % uintptr_t(2 * t.element_size()) == 0;
+}
+Tensor room_for_pairs(const Tensor& like) {
+  const int64_t last = like.dim() - 1, n = like.size(last);
+  std::vector<int64_t> sizes(like.sizes().begin(), like.sizes().end());
+  sizes[size_t(last)] += n % 2;
+  Tensor room = ts::new_zeros(like, sizes);
+  return ts::narrow(room, last, 0, n);
+}
+Tensor with_pairs(const Tensor& t) {
+  if (in_pairs(t)) return t;
+  Tensor copy = room_for_pairs(t);
+  ts::copy_(copy, t);
+  return copy;
+}
+void copy_unless_same(Tensor& to, const Tensor& from) {
+  if (to.const_data_ptr() != from.const_data_ptr()) ts::copy_(to, from);
+}
+constexpr int64_t most_steps = (int64_t(1) << 31) - 2;
+
+void run(RecurrenceForward p, CudaType type, Tensor& hs, void* stream) {
+  const RecurrencePlan chosen = plan(p.n, type, p.B, false);
+  Tensor scratch = scratch_of(chosen, hs, p.B, p.n, type);
+  void* const s = scratch.mutable_data_ptr();
+  if (chosen.route == RecurrenceRoute::steps) {
+    p.hs = hs.mutable_data_ptr(), p.row = p.n;
+    check_launch(recurrence_forward_steps(p, type, s, stream), "recurrence");
+    return;
+  }
+  require(p.T <= most_steps, "the recurrence takes at most ", most_steps, " steps, got ", p.T);
+  Tensor states = with_pairs(hs);
+  p.hs = states.mutable_data_ptr(), p.row = p.n + p.n % 2;
+  check_launch(recurrence_forward_persistent(p, type, chosen.shape, s, stream), "recurrence");
+  copy_unless_same(hs, states);
+}
+void run(RecurrenceBackward p, CudaType type, const Tensor& grad_hs, const Tensor& hs, Tensor& grad_z, Tensor& grad_h0,
+         void* stream) {
+  const RecurrencePlan chosen = plan(p.n, type, p.B, true);
+  const bool steps = chosen.route == RecurrenceRoute::steps;
+  require(steps || p.T <= most_steps, "the recurrence takes at most ", most_steps, " steps, got ", p.T);
+  Tensor scratch = scratch_of(chosen, hs, p.B, p.n, type);
+  const Tensor gradients = steps ? grad_hs : with_pairs(grad_hs), states = steps ? hs : with_pairs(hs);
+  Tensor rows = steps || in_pairs(grad_z) ? grad_z : room_for_pairs(grad_z);
+  Tensor start = steps || in_pairs(grad_h0) ? grad_h0 : room_for_pairs(grad_h0);
+  p.grad_hs = gradients.const_data_ptr(), p.grad_step = gradients.stride(0), p.grad_row = gradients.stride(1);
+  p.hs = states.const_data_ptr(), p.grad_z = rows.mutable_data_ptr(), p.grad_h0 = start.mutable_data_ptr();
+  p.row = steps ? p.n : p.n + p.n % 2;
+  void* const s = scratch.mutable_data_ptr();
+  check_launch(steps ? recurrence_backward_steps(p, type, s, stream)
+                     : recurrence_backward_persistent(p, type, chosen.shape, s, stream),
+               "recurrence_backward");
+  copy_unless_same(grad_z, rows);
+  copy_unless_same(grad_h0, start);
+}
+
 void recurrence_into(Tensor hs, const Tensor& x, const Tensor& U, std::optional<Tensor> c_, const Tensor& M_,
                      const Tensor& h0_, std::optional<Tensor> beta_, std::string activation) {
   const OnDevice device(x);
@@ -106,10 +151,10 @@ void recurrence_into(Tensor hs, const Tensor& x, const Tensor& U, std::optional<
   product_into(u, as_state(rows_of(x), h0), transposed(as_state(U, h0)));
   RecurrenceForward problem{};
   problem.M = M.const_data_ptr(), problem.h0 = h0.const_data_ptr();
-  problem.c = data_of(c), problem.beta = data_of(beta), problem.hs = hs.mutable_data_ptr();
+  problem.c = data_of(c), problem.beta = data_of(beta);
   problem.T = T, problem.B = B, problem.n = n;
   problem.activation = activation_of(activation), problem.wide = wide;
-  check_launch(run(problem, type, x, device.stream), "recurrence");
+  run(problem, type, hs, device.stream);
 }
 
 Tensor recurrence(const Tensor& x, const Tensor& U, std::optional<Tensor> c, const Tensor& M, const Tensor& h0,
@@ -158,13 +203,10 @@ Gradients recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const Ten
   Tensor grad_z = empty_tensor(M, {T, B, n});
   Tensor start = needed(grad_h0_bit) ? grad_h0 : empty_tensor(h0, {B, n});
   RecurrenceBackward problem{};
-  problem.M = M.const_data_ptr(), problem.hs = hs.const_data_ptr();
-  problem.grad_hs = grad_hs.const_data_ptr(), problem.grad_step = grad_hs.stride(0),
-  problem.grad_row = grad_hs.stride(1);
-  problem.grad_z = grad_z.mutable_data_ptr(), problem.grad_h0 = start.mutable_data_ptr();
+  problem.M = M.const_data_ptr();
   problem.T = T, problem.B = B, problem.n = n;
   problem.activation = activation_of(activation), problem.wide = wide;
-  check_launch(run(problem, type, x, device.stream), "recurrence_backward");
+  run(problem, type, grad_hs, hs, grad_z, start, device.stream);
 
   const Tensor rows = rows_of(grad_z);
   if (needed(grad_x_bit)) {

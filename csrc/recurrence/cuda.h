@@ -18,6 +18,7 @@ struct RecurrenceForward {
   void* hs;
   int64_t T, B;
   int n;
+  int64_t row;  // entries from a sample to the next in hs: n, and for the persistent kernels even
   Activation activation;
   bool wide;  // the state is float32 beside 16-bit products
 };
@@ -28,17 +29,20 @@ struct RecurrenceBackward {
   const void* M;
   const void* grad_hs;          // (T, B, n) of the state type, entries of a row adjacent
   int64_t grad_step, grad_row;  // strides in elements
-  const void* hs;               // (T, B, n), contiguous
+  const void* hs;               // (T, B, n)
   void* grad_z;
   void* grad_h0;
   int64_t T, B;
   int n;
+  int64_t row;  // entries from a sample to the next in hs, grad_z and grad_h0: n, and for the persistent kernels even
   Activation activation;
   bool wide;
 };
 
-// All steps in one launch, M on the chip, behind one that packs M; not for f64. shape: index into shapes_16_bits or
-// shapes_32_bits (shapes.h); scratch: memory of the device for N * N numbers of the type, at a multiple of 256.
+// All steps in one launch, M on the chip, behind one that packs M; not for f64. Two neighbours are read and written at
+// once: rows, but those of h0, must begin at even entries (strides and addresses), T below 2^31. shape: index into
+// shapes_16_bits or shapes_32_bits (shapes.h); scratch: memory of the device for N * N numbers of the type, at a
+// multiple of 256.
 int recurrence_forward_persistent(const RecurrenceForward& problem, CudaType type, int shape, void* scratch,
                                   void* stream);
 int recurrence_backward_persistent(const RecurrenceBackward& problem, CudaType type, int shape, void* scratch,

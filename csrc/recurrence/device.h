@@ -1,6 +1,8 @@
 // Number types, and entries of states, of the recurrence on the device.
 #pragma once
 
+#include <type_traits>
+
 #include "common/device.h"
 #include "common/mma.h"
 
@@ -43,29 +45,32 @@ VFRNN_DEVICE void store_entry(void* p, int64_t index, float value, bool wide) {
   static_cast<Storage*>(p)[index] = Type::of_float(value);
 }
 
-// Two neighbours in one access; `index` is even, and so are the rows of the tensor.
-template <class Type>
-VFRNN_DEVICE float2 load_pair(const void* p, int64_t index, bool wide) {
-  using Storage = typename Type::Storage;
-  if constexpr (sizeof(Storage) == 2) {
-    if (!wide) {
-      const uint32_t both = *reinterpret_cast<const uint32_t*>(static_cast<const Storage*>(p) + index);
-      return make_float2(Type::to_float(uint16_t(both)), Type::to_float(uint16_t(both >> 16)));
+// Two neighbours as they lie in memory, read and written in one access.
+template <class Type, bool wide>
+struct Pair {
+  static constexpr int entry_bytes = sizeof(typename Type::Storage);
+  std::conditional_t<entry_bytes == 2, uint32_t, float2> bits;
+
+  Pair() = default;
+  VFRNN_DEVICE Pair(float2 v) {
+    if constexpr (entry_bytes == 2) {
+      bits = Type::of_floats(v.x, v.y);
+    } else {
+      bits = v;
     }
   }
-  return *reinterpret_cast<const float2*>(static_cast<const float*>(p) + index);
-}
-template <class Type>
-VFRNN_DEVICE void store_pair(void* p, int64_t index, float2 value, bool wide) {
-  using Storage = typename Type::Storage;
-  if constexpr (sizeof(Storage) == 2) {
-    if (!wide) {
-      *reinterpret_cast<uint32_t*>(static_cast<Storage*>(p) + index) =
-          uint32_t(Type::of_float(value.x)) | uint32_t(Type::of_float(value.y)) << 16;
-      return;
+  VFRNN_DEVICE float2 value() const {
+    if constexpr (entry_bytes == 2) {
+      return make_float2(Type::to_float(uint16_t(bits)), Type::to_float(uint16_t(bits >> 16)));
+    } else {
+      return bits;
     }
   }
-  *reinterpret_cast<float2*>(static_cast<float*>(p) + index) = value;
-}
+};
+// Of a float32 state beside products in 16 bits.
+template <class Type>
+struct Pair<Type, true> : Pair<gpu::F32, false> {
+  using Pair<gpu::F32, false>::Pair;
+};
 
 }  // namespace vfrnn

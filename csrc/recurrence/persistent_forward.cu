@@ -6,16 +6,14 @@ namespace {
 
 template <class Type>
 int launch_forward(const RecurrenceForward& f, CudaType type, int shape, void* scratch, void* stream) {
-  const int bytes = f.wide ? 4 : int(sizeof(typename Type::Storage));
   if (const int error = launch_pack(f.M, scratch, f.n, shape_of<Type>(shape).N, type, false, stream)) return error;
   PersistentProblem p{};
   p.packed = static_cast<const uint4*>(scratch), p.start = f.h0;
   p.input = p.result = f.hs;
-  p.input_step = f.B * f.n, p.input_row = f.n;
+  p.input_step = f.B * f.row, p.input_row = f.row;
   p.c = f.c, p.beta = f.beta;
-  p.T = f.T, p.B = f.B, p.n = f.n, p.activation = f.activation, p.wide = f.wide;
-  p.paired = starts_with_a_pair(f.hs, p.input_step, p.input_row, f.n, bytes);
-  return launch_shape<Type, false>(p, shape, stream, ShapeIndices<Type>{});
+  p.T = int(f.T), p.B = f.B, p.n = f.n, p.row = f.row, p.activation = f.activation;
+  return launch_shape<Type, false>(p, f.wide, shape, stream);
 }
 
 }  // namespace

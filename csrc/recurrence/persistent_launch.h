@@ -8,7 +8,7 @@
 
 namespace vfrnn {
 
-template <class Type, int index, bool backward>
+template <class Type, int index, bool backward, bool wide>
 int launch_persistent(const PersistentProblem& problem, void* stream) {
   constexpr RecurrenceShape shape = shape_of<Type>(index);
   const int64_t tiles = (problem.B + shape.samples() - 1) / shape.samples();
@@ -20,13 +20,14 @@ int launch_persistent(const PersistentProblem& problem, void* stream) {
                            uint32_t(shape.cluster),
                            false,
                            static_cast<cudaStream_t>(stream)};
-  return gpu::launch(launch, recurrence_persistent_kernel<Type, index, backward>, problem);
+  return gpu::launch(launch, recurrence_persistent_kernel<Type, index, backward, wide>, problem);
 }
 
-template <class Type, bool backward, int... indices>
+template <class Type, bool backward, bool wide, int... indices>
 int launch_shape(const PersistentProblem& problem, int shape, void* stream, std::integer_sequence<int, indices...>) {
   int error = -1;
-  (void)((shape == indices && (error = launch_persistent<Type, indices, backward>(problem, stream), true)) || ...);
+  (void)((shape == indices && (error = launch_persistent<Type, indices, backward, wide>(problem, stream), true)) ||
+         ...);
   return error;
 }
 
@@ -35,9 +36,13 @@ using ShapeIndices = std::make_integer_sequence<int, sizeof(typename Type::Stora
                                                          ? sizeof(shapes_16_bits) / sizeof(RecurrenceShape)
                                                          : sizeof(shapes_32_bits) / sizeof(RecurrenceShape)>;
 
-// Whether every row of (.., n) entries of `bytes` begins where a pair of them may.
-inline bool starts_with_a_pair(const void* p, int64_t step, int64_t row, int n, int bytes) {
-  return n % 2 == 0 && step % 2 == 0 && row % 2 == 0 && reinterpret_cast<uintptr_t>(p) % uintptr_t(2 * bytes) == 0;
+// `wide`: the state is float32 beside products in 16 bits.
+template <class Type, bool backward>
+int launch_shape(const PersistentProblem& problem, bool wide, int shape, void* stream) {
+  if constexpr (sizeof(typename Type::Storage) == 2) {
+    if (wide) return launch_shape<Type, backward, true>(problem, shape, stream, ShapeIndices<Type>{});
+  }
+  return launch_shape<Type, backward, false>(problem, shape, stream, ShapeIndices<Type>{});
 }
 
 // M (n, n) of the type, or its transpose, as the fragments that the kernels read, padded to N (persistent_pack.cu).

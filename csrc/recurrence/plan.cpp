@@ -1,5 +1,6 @@
-// The predicted time of a step, and the plan with the least. Cycles are those of an SM at 1.75 GHz; the constants are
-// from published measurements of sm_80 and sm_90 and from the prototypes, not from these kernels.
+// Bounds of a step's time from below, and the plan with the least. Those of the kernels that keep M on the chip are
+// from the counts of their machine code (counts.h); the other constants are from published measurements of sm_80 and
+// sm_90. Nothing here was measured with these kernels. Cycles are those of an SM at 1.75 GHz.
 #include "recurrence/plan.h"
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <initializer_list>
 #include <iterator>
 
+#include "recurrence/counts.h"
 #include "recurrence/shapes.h"
 
 namespace vfrnn {
@@ -14,17 +16,13 @@ namespace {
 
 constexpr double cycles_per_microsecond = 1750;
 constexpr double mma_cycles = 6.5;        // of a partition of the SM: m16n8k16 in 16 bits, m16n8k8 in TF32
-constexpr double mma_latency = 33;        // until its sum can be added to
-constexpr double shared_bandwidth = 128;  // bytes per cycle of an SM
-constexpr double step_latency = 250;      // first load of h, activation, barrier
-constexpr double backward_latency = 50;   // one more operand per element
 constexpr double exchange_latency = 600;  // states through the cluster and back
 constexpr double launch_microseconds = 1.5;
 constexpr double second_cache_bandwidth = 24;  // bytes per cycle and SM
 constexpr double second_cache_latency = 700;
 constexpr double double_rate = 32;  // float64 multiply-adds per cycle and SM, with their loads from shared memory
 constexpr int partitions = 4, registers_of_sm = 65536, threads_of_sm = 2048;
-constexpr int other_registers = 72;  // of a thread, beside those of M
+constexpr int other_registers = 96;  // of a thread, beside those of M
 
 // A group is 64 bytes: two products in 16 bits, two times three in float32.
 int products_per_group(CudaType type) {
@@ -34,9 +32,18 @@ double ceil_div(double a, double b) {
   return std::ceil(a / b);
 }
 
+static_assert(std::size(step_counts_bf16) == std::size(shapes_16_bits) &&
+              std::size(step_counts_f16) == std::size(shapes_16_bits) &&
+              std::size(step_counts_f32) == std::size(shapes_32_bits));
+
+const StepCounts& step_counts(CudaType type, int shape, bool backward) {
+  if (type == CudaType::f32) return step_counts_f32[shape][backward];
+  return type == CudaType::bf16 ? step_counts_bf16[shape][backward] : step_counts_f16[shape][backward];
+}
+
 RecurrencePlan plan_of_shape(const RecurrenceShape& s, int index, CudaType type, int64_t batch, bool backward,
                              const gpu::DeviceProperties& device) {
-  const int bytes = bytes_of(type), groups = s.groups(bytes);
+  const int bytes = bytes_of(type);
   RecurrencePlan p{};
   p.route = s.cluster > 1 ? RecurrenceRoute::cluster : RecurrenceRoute::cta;
   p.shape = index, p.N = s.N, p.cluster = s.cluster, p.samples = s.samples(), p.unit_tiles = s.unit_tiles;
@@ -45,20 +52,13 @@ RecurrencePlan plan_of_shape(const RecurrenceShape& s, int index, CudaType type,
   p.registers = (type == CudaType::f32 ? 16 : 8) * s.unit_tiles * s.register_groups;
   p.shared = s.shared_bytes(bytes);
 
-  // One block: the longer of the tensor cores' work, the chain of dependent products and the traffic of shared memory
-  // (every warp reads all of h, and the part of M that is not in its registers), and what no work hides.
-  const double products = double(s.unit_tiles) * s.batch_tiles * groups * products_per_group(type);  // of a warp
-  const double tensor = ceil_div(s.warps(), partitions) * products * mma_cycles;
-  // In 16 bits the products of a group follow each other, on two sums where tiles are few; in float32 its halves are
-  // independent sums of three products.
-  const double chained = type == CudaType::f32 ? 3 : s.unit_tiles * s.batch_tiles <= 2 ? 1 : 2;
-  const double chain = chained * groups * mma_latency;
-  const double traffic =
-      double(s.warps()) * (double(s.samples()) * s.N * bytes + 1024.0 * s.unit_tiles * (groups - s.register_groups)) +
-      2.0 * s.samples() * s.N * bytes;
-  const double work = std::max(tensor, traffic / shared_bandwidth);
-  const double alone =
-      std::max(work, chain) + step_latency + (backward ? backward_latency : 0) + (s.cluster > 1 ? exchange_latency : 0);
+  // One block: the longest of what a scheduler issues, what its tensor cores and what shared memory have to do, and of
+  // the cycles in which a warp waits for itself, which no other work of the block shortens.
+  const StepCounts& counts = step_counts(type, index, backward);
+  const double warps = ceil_div(s.warps(), partitions);  // of a scheduler
+  const double work =
+      std::max({warps * counts.instructions, warps * counts.hmma * mma_cycles, double(s.warps()) * counts.wavefronts});
+  const double alone = std::max(work, double(counts.stalls)) + (s.cluster > 1 ? exchange_latency : 0);
   // Blocks that share an SM hide each other's latency, and share its throughput.
   const double registers = std::min(255, p.registers + other_registers);
   const double resident =

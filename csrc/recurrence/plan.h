@@ -1,5 +1,5 @@
-// Which CUDA kernel runs the recurrence: a choice by predicted time. Plain C++, for the binding, the host module and
-// the tests.
+// Which CUDA kernel runs the recurrence: a choice by lower bounds of the time, not measured. Plain C++, for the
+// binding, the host module and the tests.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,7 @@ struct RecurrencePlan {
   int64_t blocks;
   int threads, registers;  // registers of a thread that hold M
   int64_t shared;          // bytes per block
-  double microseconds;     // predicted, per step of the whole batch
+  double microseconds;     // per step of the whole batch: a lower bound, not measured
 };
 
 RecurrencePlan recurrence_plan(int n, CudaType type, int64_t batch, bool backward, const gpu::DeviceProperties& device);

@@ -11,8 +11,8 @@
 
 namespace vfrnn {
 
-// Shapes of the same N and cluster have the same unit_tiles: a sample's bits must not depend on the batch, which
-// chooses between them. Every warp owns `unit_tiles` tiles of 16 units and, for them, all of the sum; a block owns N /
+// Shapes of the same N have the same unit_tiles: a sample's bits must not depend on the batch, which chooses between
+// them. Every warp owns `unit_tiles` tiles of 16 units and, for them, all of the sum; a block owns N /
 // cluster units of 8 * batch_tiles samples.
 struct RecurrenceShape {
   int N;                // the largest n it serves: units are padded to it with zeros
@@ -29,6 +29,15 @@ struct RecurrenceShape {
   // Groups of 64 bytes of the sum; a fragment of M is a group of a unit tile: two times 16 bytes of every lane.
   constexpr int groups(int element_bytes) const { return N * element_bytes / 64; }
   constexpr int shared_groups(int element_bytes) const { return groups(element_bytes) - register_groups; }
+
+  // Sums per tile, added at the end, so that few tiles do not leave the tensor cores waiting for each other: by N and
+  // unit_tiles, and not by the batch. In float32 every product of a group is a sum of its own.
+  constexpr int sums(int element_bytes) const { return element_bytes == 4 ? 1 : unit_tiles > 1 || N <= 64 ? 2 : 4; }
+  // Steps whose operands are read ahead, and that are a round of the loop over time: 2 where a step is short, and its
+  // operands, in the backward twice as many, leave registers for it.
+  constexpr int round(int element_bytes, bool backward) const {
+    return unit_tiles * batch_tiles * (backward ? 2 : 1) <= 2 && !(backward && groups(element_bytes) > 16) ? 2 : 1;
+  }
 
   // 64 bytes more than a multiple of 128: the rows of two samples that are read together lie in other banks.
   constexpr int row_bytes(int element_bytes) const { return N * element_bytes + 64; }
@@ -69,13 +78,13 @@ VFRNN_HOST_DEVICE constexpr uint32_t parity_of(int step) {
 
 //                                             N  cluster, unit tiles, batch tiles, register groups
 constexpr RecurrenceShape shapes_16_bits[] = {
-    {64, 1, 1, 1, 2},   {64, 1, 1, 2, 2},    {128, 1, 1, 1, 4},   {128, 1, 1, 2, 4},    {192, 1, 2, 1, 5},
-    {192, 1, 2, 2, 3},  {256, 1, 2, 1, 6},   {256, 1, 2, 2, 3},   {512, 8, 1, 1, 16},   {512, 8, 1, 2, 16},
-    {768, 8, 1, 1, 16}, {1024, 8, 1, 1, 14}, {1024, 8, 1, 2, 14}, {1024, 16, 1, 1, 16},
+    {64, 1, 1, 1, 2},   {64, 1, 1, 2, 2},   {128, 1, 1, 1, 4},   {128, 1, 1, 2, 4},   {192, 1, 1, 1, 6},
+    {192, 1, 1, 2, 6},  {256, 1, 2, 1, 8},  {256, 1, 2, 2, 6},   {512, 4, 1, 1, 16},  {512, 4, 1, 2, 16},
+    {512, 8, 1, 1, 16}, {768, 8, 1, 1, 18}, {1024, 8, 1, 1, 18}, {1024, 8, 1, 2, 12}, {1024, 16, 1, 1, 18},
 };
 constexpr RecurrenceShape shapes_32_bits[] = {
-    {64, 1, 1, 1, 4},  {64, 1, 1, 2, 3},  {128, 1, 1, 1, 5}, {128, 1, 1, 2, 1},
-    {192, 1, 2, 1, 0}, {256, 8, 1, 1, 4}, {512, 8, 1, 1, 0}, {768, 16, 1, 1, 4},
+    {64, 1, 1, 1, 4},  {64, 1, 1, 2, 4},  {128, 1, 1, 1, 8}, {128, 1, 1, 2, 4},
+    {192, 1, 1, 1, 2}, {256, 4, 1, 1, 4}, {512, 8, 1, 1, 0}, {768, 16, 1, 1, 0},
 };
 
 constexpr bool is_consistent(const RecurrenceShape& s, int element_bytes) {

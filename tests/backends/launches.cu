@@ -93,7 +93,7 @@ void asks() {
   stub_failures = 1;
   expect(gpu::device_properties(device), "what was answered is kept");
   stub_failures = 0;
-  for (const int largest : {16, 8, 1}) {
+  for (const int largest : {16, 8, 4, 1}) {
     stub_device = stub_largest_cluster = largest;  // another device each
     expect(gpu::device_properties(device), "properties");
     if (device.largest_cluster != largest) expect(-1, "the largest cluster");
