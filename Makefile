@@ -95,7 +95,7 @@ sanitize: $(VENV)/.test-tools
 	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  $(BESIDE_PYTEST)
 
-CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py cuda.py cuda_instances.py cuda_numbers.py)
+CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py cuda.py cuda_numbers.py)
 
 # The CUDA kernels thread by thread on the CPU (csrc/common/emulator.h), then again under AddressSanitizer, which sees
 # what they touch outside of their tensors. Fibers have stacks of their own: it does not look at stacks.
@@ -103,7 +103,7 @@ HEAP_ONLY := -fsanitize=address --param asan-stack=0 --param asan-use-after-retu
 test-cuda-emulated: $(VENV)/.test-tools
 	$(CONFIGURE) -B build/emulated -DVFRNN_CUDA=EMULATED
 	$(BIN)/cmake --build build/emulated --target vfrnn_cuda_emulated
-	VFRNN_CUDA_EMULATED=$(CURDIR)/build/emulated/libvfrnn_cuda_emulated.so $(PYTEST) $(CUDA_TESTS)
+	VFRNN_CUDA_EMULATED=$(CURDIR)/build/emulated/libvfrnn_cuda_emulated.so $(PYTEST) $(CUDA_TESTS) tests/backends/test_cuda_instances.py
 	$(CONFIGURE) -B build/emulated-sanitized -DVFRNN_CUDA=EMULATED -DCMAKE_CXX_FLAGS="$(HEAP_ONLY)"
 	$(BIN)/cmake --build build/emulated-sanitized --target vfrnn_cuda_emulated
 	VFRNN_CUDA_EMULATED=$(CURDIR)/build/emulated-sanitized/libvfrnn_cuda_emulated.so \
