@@ -109,10 +109,11 @@ test-cuda-emulated: $(VENV)/.test-tools
 	  LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 $(BIN)/python -m vfrnn_bench.gpu.sanitized
 
-# The CUDA library of the wheel, and what its kernels need.
+# The CUDA library of the wheel, what its kernels need, and the counts of their steps.
 test-cuda: wheels $(VENV)/.test-tools
 	@if command -v nvcc >/dev/null; then \
-	  $(BIN)/python -m tools.cuda_resources build/wheels/*/build/cmake-*/libvfrnn_cuda.so; \
+	  $(BIN)/python -m tools.cuda_resources build/wheels/*/build/cmake-*/libvfrnn_cuda.so && \
+	  $(BIN)/python -m tools.gpu_time build/wheels/*/build/cmake-*/libvfrnn_cuda.so; \
 	else echo "test-cuda: skipped, there is no nvcc"; fi
 
 # The libraries that travel to a machine with a GPU (bench/gpu/run.sh), in build/carried, for its architecture alone.
