@@ -8,8 +8,9 @@ BIN    := $(VENV)/bin
 INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --no-build-isolation -e
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-slow test-all test-isa test-clang test-aarch64 test-cuda test-cuda-emulated test-triton-aot \
-  test-interop test-bench wheels carried test-wheel test-wheel-torch test-install sanitize bench-cpu results lint format clean
+.PHONY: demo build test test-slow test-all test-isa test-clang test-aarch64 test-cuda test-cuda-emulated simulator \
+  test-gpu-simulated test-gpu-simulated-every test-gpu-mutations test-triton-aot test-interop test-bench wheels carried \
+  test-wheel test-wheel-torch test-install sanitize bench-cpu results lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
 demo: build
@@ -36,7 +37,7 @@ test-slow: $(VENV)/.test-tools
 # What `make test` leaves out, and what needs further tools: style and types, every instruction set, another compiler and
 # another processor, the Triton kernels compiled for every architecture, other frameworks, the wheel in an environment of
 # its own.
-test-all: lint test-slow test-isa test-clang test-aarch64 sanitize test-cuda-emulated test-cuda test-triton-aot test-interop test-bench test-wheel test-install
+test-all: lint test-slow test-isa test-clang test-aarch64 sanitize test-cuda-emulated test-gpu-simulated test-cuda test-triton-aot test-interop test-bench test-wheel test-install
 
 OP_TESTS := tests/ops
 
@@ -94,7 +95,7 @@ sanitize: $(VENV)/.test-tools
 	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  $(BESIDE_PYTEST)
 
-CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py cuda.py)
+CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py cuda.py cuda_instances.py cuda_numbers.py)
 
 # The CUDA kernels thread by thread on the CPU (csrc/common/emulator.h), then again under AddressSanitizer, which sees
 # what they touch outside of their tensors. Fibers have stacks of their own: it does not look at stacks.
@@ -108,6 +109,40 @@ test-cuda-emulated: $(VENV)/.test-tools
 	VFRNN_CUDA_EMULATED=$(CURDIR)/build/emulated-sanitized/libvfrnn_cuda_emulated.so \
 	  LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 $(BIN)/python -m vfrnn_bench.gpu.sanitized
+
+# What nvcc makes of the CUDA kernels, and Triton of its own, executed on the CPU (tests/gpu_simulator); needs nvcc. The
+# build: PTX and SASS of sm_90a. Then every GPU test but those of the largest sizes: the PTX in source order, the SASS with
+# threads in a random order; those that are not slow with race checks too; the plans of two other devices, and the PTX of
+# Triton's kernels for sm_80.
+SIMULATED := $(BIN)/python -m tests.gpu_simulator.run
+SIMULATED_TESTS := -n $(WORKERS) --dist worksteal $(CUDA_TESTS)
+simulator: $(VENV)/.test-tools
+	$(CONFIGURE) -B build/simulated -DVFRNN_CUDA=SIMULATED
+	$(BIN)/cmake --build build/simulated --target simulated simulated_sass
+ifeq ($(shell command -v nvcc),)
+test-gpu-simulated:
+	@echo "test-gpu-simulated: skipped, there is no nvcc"
+else
+test-gpu-simulated: simulator
+	$(SIMULATED) -- $(SIMULATED_TESTS) -k "not wherever_they_are_kept"
+	$(SIMULATED) --sass --seed 1 -- $(SIMULATED_TESTS) -k "not wherever_they_are_kept"
+	$(SIMULATED) -- -n $(WORKERS) -m "not slow" tests/gpu_simulator
+endif
+
+# All of it: also the PTX of sm_80 and sm_100, in source order and in three random orders, everything with race checks
+# (half an hour on many cores).
+test-gpu-simulated-every: simulator
+	$(BIN)/cmake --build build/simulated --target simulated_80 simulated_100
+	for seed in "" "--seed 1" "--seed 2" "--seed 3"; do \
+	  for code in "--device 9.0" "--device 9.0 --sass" "--device 8.0" "--device 10.0"; do \
+	    echo "$$code $$seed"; $(SIMULATED) --race $$code $$seed -- $(SIMULATED_TESTS) || exit 1; \
+	  done; \
+	done
+	$(SIMULATED) -- -n $(WORKERS) tests/gpu_simulator
+
+# Would the GPU tests see a wrong kernel? Each line of tests/gpu_simulator/mutation_table.py must be caught.
+test-gpu-mutations: simulator
+	$(BIN)/python -m tests.gpu_simulator.mutations
 
 # The CUDA library of the wheel, what its kernels need, and the counts of their steps.
 test-cuda: wheels $(VENV)/.test-tools
@@ -167,16 +202,17 @@ test-bench: $(VENV)/.test-tools
 results: $(VENV)/.test-tools
 	$(BIN)/python -m vfrnn_bench.readme
 
+NATIVE_SOURCES := 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu' 'tests/*.h' 'tests/*.cpp'
 lint: $(VENV)/.lint-tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu')
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files $(NATIVE_SOURCES))
 	$(BIN)/mypy
 
 format: $(VENV)/.lint-tools
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu')
+	$(BIN)/clang-format -i $$(git ls-files $(NATIVE_SOURCES))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info python/*.egg-info vfrnn_kernels/*.so

@@ -1,12 +1,13 @@
 """Build: CMake compiles everything (CMakeLists.txt is the one list of sources and flags); this file only calls it.
 
-Environment: VFRNN_CUDA=AUTO|ON|OFF and VFRNN_CUDA_ARCHS="80;90a;100+PTX" (read by CMakeLists.txt).
+Environment: VFRNN_CUDA=AUTO|ON|OFF and VFRNN_CUDA_ARCHS="80;90a;100+PTX;120" (read by CMakeLists.txt).
 Never imports torch, never downloads.
 """
 
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,11 @@ def check_compilers() -> None:
         stop("VFRNN_CUDA=ON needs nvcc, which was not found (set CUDACXX, or VFRNN_CUDA=OFF for the CPU alone)")
 
 
+def run(*steps: list[str]) -> bool:
+    """Whether the steps succeed, one after the other."""
+    return all(subprocess.call(step) == 0 for step in steps)
+
+
 class CMakeBuild(build_ext):
     """Configure, build and install into the package folder; an editable install gets copies beside the sources."""
 
@@ -90,13 +96,27 @@ class CMakeBuild(build_ext):
         in_place = self.inplace or getattr(self, "editable_mode", False)
         for folder in (package, ROOT / "vfrnn_kernels") if in_place else (package,):
             (folder / "libvfrnn_cuda.so").unlink(missing_ok=True)  # an earlier build's: this one may have none
-        for step in (configure, [program, "--build", str(build), "--target", "install"]):
-            if subprocess.call(step) != 0:
-                stop("the build failed; what CMake or the compiler says is above")
+        install = [program, "--build", str(build), "--target", "install"]
+        if not run(configure, install) and not (
+            self.may_leave_out_cuda(build) and run([*configure, "-DVFRNN_CUDA=OFF"], install)
+        ):
+            stop("the build failed; what CMake or the compiler says is above")
         if in_place:
             # setuptools itself copies only the declared module
             for library in package.glob("*.so"):
                 self.copy_file(str(library), str(ROOT / "vfrnn_kernels" / library.name))
+
+    @staticmethod
+    def may_leave_out_cuda(build: Path) -> bool:
+        """Whether what failed had CUDA kernels that nobody asked for: the CPU kernels alone may be built."""
+        cache = build / "CMakeCache.txt"
+        if os.environ.get("VFRNN_CUDA", "AUTO") != "AUTO" or not cache.exists():
+            return False
+        found = re.search(r"^CMAKE_CUDA_COMPILER:\w+=(.+)$", cache.read_text(), re.MULTILINE)
+        if found is None or found[1].endswith("NOTFOUND"):
+            return False
+        print("vfrnn-kernels: the build with CUDA kernels failed, see above; now without them", file=sys.stderr)
+        return True
 
 
 setup(

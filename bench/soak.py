@@ -45,9 +45,14 @@ def soak(steps: int) -> Iterator[dict[str, Any]]:
     """Of every layer, with its sequence and its last state alone: the growth in megabytes."""
     for layer in LAYERS:
         for sequence in (True, False):
-            command = {"layer": layer, "sequence": sequence, "steps": steps}
-            process = [sys.executable, "-m", "vfrnn_bench.soak", json.dumps(command)]
-            yield json.loads(subprocess.run(process, capture_output=True, text=True, check=True).stdout)
+            yield in_a_process(layer, sequence, steps)
+
+
+def in_a_process(layer: str, sequence: bool, steps: int) -> dict[str, Any]:
+    """One layer, in a fresh process."""
+    command = json.dumps({"layer": layer, "sequence": sequence, "steps": steps})
+    process = [sys.executable, "-m", "vfrnn_bench.soak", command]
+    return json.loads(subprocess.run(process, capture_output=True, text=True, check=True).stdout)
 
 
 def measure(layer: str, sequence: bool, steps: int) -> dict[str, Any]:

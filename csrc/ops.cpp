@@ -84,4 +84,11 @@ STABLE_TORCH_LIBRARY(vfrnn_kernels, m) {
   // The instruction set the CPU kernels run with, as "avx2", and those they were compiled for, the least first.
   m.def("cpu_isa() -> str");
   m.def("cpu_isas() -> str[]");
+
+  // Of the CUDA kernels: versions as 12080 for 12.8, the newest that the driver serves (0: there is no driver) and the
+  // runtime's; and of a device its architecture as 90 for 9.0, that of the code it would run (0: there is none),
+  // multiprocessors, bytes of shared memory that a block may ask for, blocks of the largest cluster. Both ask, and
+  // raise with what the runtime answers.
+  m.def("cuda_versions() -> int[]");
+  m.def("cuda_device(int index) -> int[]");
 }

@@ -22,7 +22,7 @@ CPU_LIBRARY, CUDA_LIBRARY = "vfrnn_kernels/libvfrnn_cpu.so", "vfrnn_kernels/libv
 #: Ours, and those of the headers and libraries compiled in.
 LICENCES = {"LICENSE", "licenses/pybind11.txt", "licenses/pytorch.txt"}
 CUDA_LICENCE = "licenses/cuda-runtime.txt"
-ARCHITECTURES = {"ELF": {"sm_80", "sm_90a", "sm_100"}, "PTX": {"sm_100"}}
+ARCHITECTURES = {"ELF": {"sm_80", "sm_90a", "sm_100", "sm_120"}, "PTX": {"sm_100"}}
 
 
 def content_faults(name: str, size: int, files: list[str]) -> list[str]:

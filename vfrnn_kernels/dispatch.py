@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vfrnn_kernels import cuda_device
 from vfrnn_kernels.declaration import OPS
 from vfrnn_kernels.loader import (
     CPU_LIBRARY_MISSING,
@@ -43,7 +44,9 @@ def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | Non
 def _cuda_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
     if device.type != "cuda" and not (device.type == "cpu" and CUDA_EMULATED is not None):
         return f"it serves CUDA tensors, got {device}"
-    return OPS[op].refuses("cuda", dtype, n)
+    return OPS[op].refuses("cuda", dtype, n) or (
+        None if CUDA_EMULATED is not None else cuda_device.refusal(device.index)
+    )
 
 
 def _triton_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:

@@ -1,6 +1,7 @@
 // What the design of the CUDA kernels rests on, measured: a block's, a cluster's and a grid's barrier, a slice pushed
 // to the peers of a cluster and counted by their mbarriers, an empty kernel's launch, alone and in a graph. Prints one
-// line of JSON, in microseconds.  nvcc -std=c++17 -O3 -arch=native -I csrc bench/gpu/costs.cu -o costs && ./costs
+// line of JSON, in microseconds.
+//   nvcc -std=c++17 -O3 -arch=native -I csrc bench/gpu/costs.cu csrc/common/gpu.cu -o costs && ./costs
 #include <cstdio>
 #include <cstdlib>
 

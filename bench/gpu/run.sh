@@ -126,7 +126,7 @@ if [ "$PART" = triage ]; then
 else
   if [ "$VFRNN_CUDA" = ON ]; then
     timeout 60 nvcc -std=c++17 -O3 -gencode "arch=compute_$VFRNN_CUDA_ARCHS,code=sm_$VFRNN_CUDA_ARCHS" -I "$ROOT/csrc" \
-      "$ROOT/bench/gpu/costs.cu" -o "$WORK/costs" >>"$LOG" 2>&1 &&
+      "$ROOT/bench/gpu/costs.cu" "$ROOT/csrc/common/gpu.cu" -o "$WORK/costs" >>"$LOG" 2>&1 &&
       timeout 30 "$WORK/costs" >"$OUT/costs.json" 2>>"$LOG" || note "costs.cu: failed (run.log says why)"
   fi
   # The most important first.

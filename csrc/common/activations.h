@@ -39,7 +39,7 @@ struct Formula<Activation::tanh, Math> {
   using Number = typename Math::Number;
   static VFRNN_DEVICE Number value(Number z, Number) { return Math::tanh(z); }
   static VFRNN_DEVICE Number times_derivative(Number grad, Number h) {
-    return grad * (typename Math::Scalar(1) - h * h);
+    return grad * Math::minus_product(typename Math::Scalar(1), h, h);
   }
 };
 

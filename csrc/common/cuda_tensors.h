@@ -38,6 +38,20 @@ class OnDevice {
 #endif
 };
 
+// Of the device of an OnDevice that lives.
+inline gpu::DeviceProperties device_properties() {
+  gpu::DeviceProperties found{};
+  const int error = gpu::device_properties(found);
+  require(error == 0, "the device does not say what it is: ", gpu::error_message(error));
+  return found;
+}
+
+// `count` of matrices, samples or fields, which a grid has a block for each of.
+inline int64_t number_of_blocks(int64_t count, const char* op) {
+  require(count <= INT32_MAX, op, ": a batch has at most ", INT32_MAX, " members on a GPU, got ", count);
+  return count;
+}
+
 // What a launcher returned.
 inline void check_launch(int error, const char* kernel) {
   require(error == 0, kernel, ": the launch failed: ", gpu::error_message(error));

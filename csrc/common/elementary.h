@@ -137,6 +137,7 @@ struct Math {
   using Scalar = T;  // of constants
   static Number tanh(Number x) { return VFRNN_ISA::tanh<T>(x); }
   static Number magnitude(Number x) { return VFRNN_ISA::magnitude(x); }
+  static Number minus_product(Scalar c, Number a, Number b) { return c - a * b; }
   // sign(z) relu(x), where sign(0) = 0 and a NaN stays one.
   static Number sign_times_relu(Number z, Number x) {
     const Number zero{}, size = x < zero ? zero : x;

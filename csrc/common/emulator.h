@@ -146,7 +146,8 @@ inline float float_of_bf16(uint16_t bits) {
 }
 float float_of_f16(uint16_t bits);
 inline float round_tf32(float x) {
-  return x - x == 0 ? float_of((bits_of(x) + 0x1000) & ~0x1fffu) : x;
+  const float largest = float_of(0x7f7fe000u);
+  return float_of((bits_of(fminf(fmaxf(x, -largest), largest)) + 0x1000) & ~0x1fffu);
 }
 
 inline uint32_t atomic_add(uint32_t* address, uint32_t value) {

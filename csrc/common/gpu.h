@@ -30,17 +30,18 @@ struct Launch {
 
 #if defined(__CUDACC__)
 
+// Lets a kernel have all the shared memory that a block may ask for, or clusters of more than 8 blocks: once on every
+// device and for all of its launches, so that no host thread takes from another what it set (gpu.cu).
+cudaError_t allow(const void* kernel, cudaFuncAttribute attribute);
+
 template <class... Parameters, class... Arguments>
 inline cudaError_t launch(const Launch& l, void (*kernel)(Parameters...), Arguments... arguments) {
+  const auto* function = reinterpret_cast<const void*>(kernel);
   if (l.shared > 48 * 1024) {
-    const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                                   cudaFuncAttributeMaxDynamicSharedMemorySize, int(l.shared));
-    if (error != cudaSuccess) return error;
+    if (const cudaError_t error = allow(function, cudaFuncAttributeMaxDynamicSharedMemorySize)) return error;
   }
   if (l.cluster > 8) {
-    const cudaError_t error =
-        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
-    if (error != cudaSuccess) return error;
+    if (const cudaError_t error = allow(function, cudaFuncAttributeNonPortableClusterSizeAllowed)) return error;
   }
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(l.x, l.y, l.z);
@@ -129,13 +130,26 @@ VFRNN_DEVICE float float_of_f16(uint16_t bits) {
   asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(bits));
   return r;
 }
-// To the 11 significant bits of TF32, nearest, ties away from zero; the result is a float. As cvt.rna.tf32.f32, but
-// that a NaN may become a number: the conversion's test for it would be half of its instructions. Volatile: it is
-// cheaper to split a number again than to keep its two parts in registers over a loop.
+// To the 11 significant bits of TF32, nearest, ties away from zero, as cvt.rna.tf32.f32; the result is a float, and
+// where that would be infinite the largest finite one, so that x minus it is never inf - inf. Of a NaN some number: x
+// minus it is a NaN, and the conversion's test for one would be half of its instructions. In a block that is volatile:
+// it is cheaper to split a number again than to keep its two parts in registers over a loop.
 VFRNN_DEVICE float round_tf32(float x) {
-  uint32_t r;
-  asm volatile("add.u32 %0, %1, 0x1000;\nand.b32 %0, %0, 0xffffe000;" : "=r"(r) : "r"(__float_as_uint(x)));
-  return __uint_as_float(r);
+  float r;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 860
+  asm volatile(
+      "{\n.reg .f32 c;\n.reg .b32 b;\nmin.xorsign.abs.f32 c, %1, 0f7F7FE000;\nmov.b32 b, c;\n"
+      "add.u32 b, b, 0x1000;\nand.b32 b, b, 0xFFFFE000;\nmov.b32 %0, b;\n}"
+      : "=f"(r)
+      : "f"(x));
+#else
+  asm volatile(
+      "{\n.reg .f32 c;\n.reg .b32 b;\nmax.f32 c, %1, 0fFF7FE000;\nmin.f32 c, c, 0f7F7FE000;\nmov.b32 b, c;\n"
+      "add.u32 b, b, 0x1000;\nand.b32 b, b, 0xFFFFE000;\nmov.b32 %0, b;\n}"
+      : "=f"(r)
+      : "f"(x));
+#endif
+  return r;
 }
 
 // ---- memory ----
@@ -290,6 +304,9 @@ struct Math {
   using Scalar = T;  // of constants
   static VFRNN_DEVICE T tanh(T x) { return ::tanh(x); }
   static VFRNN_DEVICE T magnitude(T x) { return ::fabs(x); }
+  // c - a b, rounded once: what a compiler makes of it may differ from one kernel to the next, and a sample's bits must
+  // not depend on which of them it falls to.
+  static VFRNN_DEVICE T minus_product(T c, T a, T b) { return ::fma(-a, b, c); }
   // sign(z) relu(x), where sign(0) = 0 and a NaN stays one.
   static VFRNN_DEVICE T sign_times_relu(T z, T x) { return z == 0 || x <= 0 ? T(0) : ::copysign(x, z); }
 };

@@ -25,7 +25,8 @@ struct F16 {
   static VFRNN_DEVICE Storage of_float(float x) { return f16_of(x); }
   static VFRNN_DEVICE uint32_t of_floats(float low, float high) { return pack_f16(low, high); }
 };
-// float32 as the sum of two TF32 numbers x1 + x2; the product leaves out x2 y2, 2^-22 of it ("3xTF32").
+// float32 as the sum of two TF32 numbers x1 + x2; the product leaves out x2 y2, 2^-22 of it ("3xTF32"). Of an infinity
+// x1 is the largest finite number and x2 the infinity: no product is 0 inf that is not in x y.
 struct F32 {
   using Storage = float;
   static constexpr int group = 16;

@@ -55,12 +55,12 @@ struct Packed {
         dt(inputs.dt),
         scale(inputs.divergence_scale) {
     require(h.scalar_type() == ScalarType::Float, "the CUDA kernels of field_flow are float32");
-    require(h.size(0) <= INT32_MAX, "field_flow: too many samples: ", h.size(0));
     require(h.size(1) <= field_flow_largest_n, "the CUDA kernels of field_flow serve n up to ", field_flow_largest_n,
             ", got n = ", h.size(1));
     problem.v = data_of(v), problem.b = data_of(b), problem.w = data_of(w), problem.N = data_of(N);
     problem.G = data_of(G), problem.dt = data_of(dt), problem.scale = data_of(scale);
-    problem.B = int(h.size(0)), problem.m = int(N.size(0)), problem.n = int(h.size(1)), problem.d = int(G.size(1));
+    problem.B = int(number_of_blocks(h.size(0), "field_flow")), problem.m = int(N.size(0)), problem.n = int(h.size(1)),
+    problem.d = int(G.size(1));
     problem.order = int(inputs.order);
     problem.one_field = v.size(0) == 1, problem.volume_preserving = inputs.volume_preserving;
   }
@@ -68,8 +68,7 @@ struct Packed {
 
 // Launches `forward`, whose h, out, direction and number of substeps are given.
 void launch(const FieldFlowProblem& p, FieldFlowForward forward, const Tensor& like, void* stream) {
-  const FieldFlowLayout layout =
-      field_flow_layout({p.B, p.m, p.n, p.order, false, false, false}, gpu::device_properties());
+  const FieldFlowLayout layout = field_flow_layout({p.B, p.m, p.n, p.order, false, false, false}, device_properties());
   const bool plans = forward.read == nullptr && forward.substeps == 0;
   const int64_t mesh = int64_t(p.m) * p.n;
   Scratches scratch(like);
@@ -126,8 +125,7 @@ Gradients field_flow_backward(const Tensor& grad_, const Tensor& h, const Tensor
   } else if (runs) {
     const bool to_X = needed(v_bit) || needed(w_bit) || needed(G_bit), to_Y = needed(N_bit);
     const bool one_X_each = !p.one_field && needed(G_bit);
-    const FieldFlowLayout layout =
-        field_flow_layout({B, p.m, p.n, p.order, true, to_X, to_Y}, gpu::device_properties());
+    const FieldFlowLayout layout = field_flow_layout({B, p.m, p.n, p.order, true, to_X, to_Y}, device_properties());
     const int64_t slots = layout.slots, mesh = m * n, terms = 2 * order;
     const int states = int(substeps == 0 ? field_flow_states : std::min<int64_t>(substeps, field_flow_states));
     Scratches scratch(h);

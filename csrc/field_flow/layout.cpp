@@ -33,9 +33,9 @@ FieldFlowLayout field_flow_layout(const FieldFlowWork& work, const gpu::DevicePr
   l.Y = place(work.to_Y, mesh);
   l.shared = floats * int64_t(sizeof(float));
   // Blocks that run at the same time: by registers (the kernels are compiled for one of the largest block), and by
-  // shared memory, of which a multiprocessor takes 1 KB more for every block.
+  // shared memory.
   const int64_t by_registers = most_warps / l.warps;
-  const int64_t by_memory = (int64_t(device.shared_limit) + 1024) / (l.shared + 1024);
+  const int64_t by_memory = gpu::shared_taken(device.shared_limit) / gpu::shared_taken(l.shared);
   const int64_t together = std::min(by_registers, by_memory);
   const int64_t least = device.multiprocessors, most = least * std::max<int64_t>(together, 1);
   l.blocks = int(std::clamp(work.B, least, most));

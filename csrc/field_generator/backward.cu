@@ -89,12 +89,11 @@ __global__ void __launch_bounds__(threads) products_kernel(Problem p, Gradients 
   }
 }
 
-// Of a cell, what its blocks y have to do in turn: v and w; each axis of G; N; the cells together: b. Sums over fields
-// in their order.
-__global__ void __launch_bounds__(threads) cells_kernel(Problem p, Gradients g, bool sums_N, bool sums_b) {
+// Of a cell, what its blocks have to do in turn: v and w; each axis of G; N; the cells together: b. Sums over fields in
+// their order.
+VFRNN_DEVICE void cells_block(const Problem& p, const Gradients& g, int role, bool sums_N, bool sums_b) {
   const int64_t cell = blockIdx.x;
   const int t = int(threadIdx.x), lane = gpu::lane(), warp = gpu::warp();
-  int role = int(blockIdx.y);
   if (g.grad_w || g.grad_v) {
     if (role == 0) {
       if (cell >= p.m) return;
@@ -153,6 +152,12 @@ __global__ void __launch_bounds__(threads) cells_kernel(Problem p, Gradients g, 
   }
   if (sums_b) sum_b(p, g, cell * threads + t, int64_t(gridDim.x) * threads);
 }
+__global__ void __launch_bounds__(threads) cells_kernel(Problem p, Gradients g, int roles, bool sums_N, bool sums_b) {
+  for (int role = int(blockIdx.y); role < roles; role += int(gridDim.y)) {
+    cells_block(p, g, role, sums_N, sums_b);
+    gpu::sync_threads();  // its parts in shared memory are read
+  }
+}
 
 template <int tile>
 int products(const Problem& p, const Gradients& g, void* stream) {
@@ -173,8 +178,9 @@ int launch_field_generator_backward(const Problem& p, const Gradients& g, void* 
   const bool sums_b = g.grad_b && g.parts_b != g.grad_b;
   const uint32_t roles = uint32_t(cells) + (g.grad_G ? uint32_t(p.d) : 0) + uint32_t(sums_N) + uint32_t(sums_b);
   if (error != 0 || roles == 0) return error;
-  return gpu::launch(grid(p.m > 0 ? uint32_t(p.m) : 1, roles, 1, sizeof(float) * warps, stream), cells_kernel, p, g,
-                     sums_N, sums_b);
+  const uint32_t most = 65535;  // blocks along y
+  return gpu::launch(grid(p.m > 0 ? uint32_t(p.m) : 1, roles < most ? roles : most, 1, sizeof(float) * warps, stream),
+                     cells_kernel, p, g, int(roles), sums_N, sums_b);
 }
 
 }  // namespace vfrnn

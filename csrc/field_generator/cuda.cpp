@@ -20,7 +20,8 @@ FieldGeneratorProblem problem_of(const GeneratorInputs& inputs) {
   FieldGeneratorProblem p{};
   p.b = b.const_data_ptr<float>(), p.w = w.const_data_ptr<float>(), p.v = v.const_data_ptr<float>();
   if (!inputs.complete()) p.N = inputs.N->const_data_ptr<float>(), p.G = inputs.G->const_data_ptr<float>();
-  p.K = v.size(0), p.m = int(w.size(0)), p.n = int(b.size(0)), p.d = int(v.size(2));
+  p.K = number_of_blocks(v.size(0), "field_generator"), p.m = int(w.size(0)), p.n = int(b.size(0)),
+  p.d = int(v.size(2));
   return p;
 }
 

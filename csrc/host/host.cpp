@@ -8,6 +8,7 @@
 #include <string>
 
 #include "common/cpus.h"
+#include "field_flow/layout.h"
 #include "recurrence/plan.h"
 
 namespace {
@@ -23,6 +24,7 @@ std::map<std::string, std::string> build_info() {
       {"compiler", "g++ " __VERSION__},
 #endif
       {"cuda", VFRNN_CUDA_ARCHS[0] ? VFRNN_CUDA_ARCHS : "off"},
+      {"cuda_toolkit", VFRNN_CUDA_TOOLKIT},  // empty without CUDA kernels
   };
 }
 
@@ -48,12 +50,24 @@ py::dict recurrence_plan(int n, const std::string& dtype, int64_t batch, bool ba
                   "microseconds"_a = p.microseconds);
 }
 
+py::dict field_flow_layout(int64_t batch, int m, int n, int order, bool backward, int arch, int multiprocessors,
+                           int shared_limit) {
+  if (batch < 1 || m < 1 || n < 1 || n > vfrnn::field_flow_largest_n || order < 1) {
+    throw std::invalid_argument("batch, m, order and n must be at least 1, n at most 1024");
+  }
+  const vfrnn::FieldFlowLayout l = vfrnn::field_flow_layout({batch, m, n, order, backward, backward, backward},
+                                                            {arch, multiprocessors, shared_limit, 1});
+  using namespace py::literals;
+  return py::dict("columns"_a = l.columns, "warps"_a = l.warps, "blocks"_a = l.blocks, "slots"_a = l.slots,
+                  "shared"_a = l.shared, "resident"_a = l.resident);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_host, m) {
   m.doc() = "Build information of vfrnn_kernels, the CPUs for its threads, and the plans of its CUDA kernels.";
   m.def("build_info", &build_info,
-        "Version, compiler, oldest torch served, build type and CUDA architectures, as strings.");
+        "Version, compiler, oldest torch served, build type, CUDA architectures and toolkit, as strings.");
   m.def("usable_cpus", &vfrnn::usable_cpus,
         "CPUs that this process may use, by its affinity and the quota of its control groups; 2^20 where nothing is "
         "known.");
@@ -66,4 +80,9 @@ PYBIND11_MODULE(_host, m) {
         "How the CUDA kernels would run the recurrence on such a device: the route ('cta', 'cluster' or 'steps'), its "
         "tiles, the registers of a thread that hold M, the bytes of shared memory per block, and microseconds per step "
         "of the whole batch: a lower bound by count, not measured.");
+  m.def("field_flow_layout", &field_flow_layout, py::arg("batch"), py::arg("m"), py::arg("n"), py::arg("order"),
+        py::arg("backward"), py::arg("arch") = 90, py::arg("multiprocessors") = 132, py::arg("shared_limit") = 232448,
+        "How the CUDA kernels would run field_flow on such a device, all gradients asked for: the nodes of a lane, the "
+        "warps of a block, the blocks that run at the same time, those of them that take samples, the bytes of shared "
+        "memory per block, and whether the mesh stays in registers.");
 }

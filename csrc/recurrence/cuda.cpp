@@ -26,7 +26,7 @@ CudaType type_of(const Tensor& t) {
 
 // The best plan, or that of the route which the environment names.
 RecurrencePlan plan(int n, CudaType type, int64_t B, bool backward) {
-  const gpu::DeviceProperties device = gpu::device_properties();
+  const gpu::DeviceProperties device = device_properties();
   const char* forced = std::getenv("VFRNN_RECURRENCE_ROUTE");
   if (!forced || !*forced) return recurrence_plan(n, type, B, backward, device);
   for (const RecurrenceRoute route : {RecurrenceRoute::cta, RecurrenceRoute::cluster, RecurrenceRoute::steps}) {
@@ -140,7 +140,7 @@ void recurrence_into(Tensor hs, const Tensor& x, const Tensor& U, std::optional<
                      const Tensor& h0_, std::optional<Tensor> beta_, std::string activation) {
   const OnDevice device(x);
   const CudaType type = type_of(M_);
-  const int64_t T = x.size(0), B = x.size(1);
+  const int64_t T = x.size(0), B = number_of_blocks(x.size(1), "recurrence");
   const int n = width_of(M_);
   if (T * B == 0) return;
   const Tensor M = packed(M_), h0 = packed(h0_);
@@ -184,7 +184,7 @@ Gradients recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const Ten
                               std::string activation, int64_t needs) {
   const OnDevice device(x);
   const CudaType type = type_of(M_);
-  const int64_t T = x.size(0), B = x.size(1), i = x.size(2);
+  const int64_t T = x.size(0), B = number_of_blocks(x.size(1), "recurrence"), i = x.size(2);
   const int n = width_of(M_);
   const auto needed = [&](int bit) {
     return wanted(needs, bit) && (bit != grad_c_bit || c.has_value()) && (bit != grad_beta_bit || beta.has_value());

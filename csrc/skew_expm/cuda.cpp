@@ -14,7 +14,7 @@ enum Gradient { grad_S_bit = 0, grad_dt_bit };
 std::tuple<Tensor, Tensor> skew_expm(const Tensor& S_, const Tensor& dt_) {
   const OnDevice device(S_);
   const Tensor S = packed(S_), dt = packed(dt_);
-  const int64_t K = S.size(0);
+  const int64_t K = number_of_blocks(S.size(0), "skew_expm");
   const int n = int(S.size(1));
   Tensor Q = empty_tensor(S, {K, n, n}), saved = empty_tensor(S, {K, saved_slots, n, n});
   if (K == 0) return {Q, saved};
@@ -32,7 +32,7 @@ std::tuple<Tensor, Tensor> skew_expm_backward(const Tensor& grad_Q_, const Tenso
                                               const Tensor& Q, const Tensor& saved, int64_t needs) {
   const OnDevice device(S_);
   const Tensor grad_Q = packed(grad_Q_), S = packed(S_), dt = packed(dt_);
-  const int64_t K = S.size(0);
+  const int64_t K = number_of_blocks(S.size(0), "skew_expm");
   const int n = int(S.size(1));
   Tensor grad_S = empty_tensor(S, {K, n, n}), grad_dt = empty_tensor(S, {K});
   if (K > 0) {

@@ -43,9 +43,27 @@ VFRNN_DEVICE void for_tiles(bool half, int n, const Run& run) {
   gpu::sync_threads();
 }
 
+// The blocks of a launch over K matrices, as many for each, lie along x: the other directions of a grid end at 65535.
+struct Share {
+  int64_t matrix;
+  int block, blocks;  // of the matrix
+};
+VFRNN_DEVICE Share share_of(int64_t K) {
+  const uint32_t blocks = gridDim.x / uint32_t(K);
+  return {blockIdx.x / blocks, int(blockIdx.x % blocks), int(blocks)};
+}
+// The same for threads, which go over the entries of their matrix.
+struct Entries {
+  int64_t matrix, first, stride;
+};
+VFRNN_DEVICE Entries entries_of(int64_t K) {
+  const Share share = share_of(K);
+  return {share.matrix, int64_t(share.block) * blockDim.x + threadIdx.x, int64_t(share.blocks) * blockDim.x};
+}
+
 inline gpu::Launch launch_per_tile(bool half, uint32_t K, int n, cudaStream_t stream) {
-  const uint32_t tiles = uint32_t(tiles_of(n));
-  return {half ? tiles * (tiles + 1) / 2 : tiles * tiles, K, 1, T::threads, T::shared_bytes, 1, false, stream};
+  const uint32_t tiles = uint32_t(tiles_of(n)), each = half ? tiles * (tiles + 1) / 2 : tiles * tiles;
+  return {each * K, 1, 1, T::threads, T::shared_bytes, 1, false, stream};
 }
 
 // Launches one kernel after the other until one fails.
@@ -60,11 +78,11 @@ class Launcher {
   }
   template <class... Parameters, class... Arguments>
   void per_entry(void (*kernel)(Parameters...), Arguments... arguments) {
-    run({uint32_t((int64_t(n_) * n_ + 1023) / 1024), K_, 1, 256, 0, 1, false, stream_}, kernel, arguments...);
+    run({uint32_t((int64_t(n_) * n_ + 1023) / 1024) * K_, 1, 1, 256, 0, 1, false, stream_}, kernel, arguments...);
   }
   template <class... Parameters, class... Arguments>
   void per_row(void (*kernel)(Parameters...), Arguments... arguments) {
-    run({uint32_t(n_ + 7) / 8, K_, 1, 256, 0, 1, false, stream_}, kernel, arguments...);
+    run({uint32_t(n_ + 7) / 8 * K_, 1, 1, 256, 0, 1, false, stream_}, kernel, arguments...);
   }
   template <class... Parameters, class... Arguments>
   void per_matrix(void (*kernel)(Parameters...), Arguments... arguments) {

@@ -11,10 +11,11 @@ VFRNN_HOST_DEVICE constexpr bool is_half(Backward stage) {
 
 __global__ void __launch_bounds__(T::threads)
     exponential_stage_bwd_kernel(const ExponentialBackward problem, Backward stage, int level) {
-  const BackwardMatrix m = matrix_of(problem, blockIdx.y);
+  const Share share = share_of(problem.K);
+  const BackwardMatrix m = matrix_of(problem, share.matrix);
   const bool squaring = stage == Backward::turn || stage == Backward::turn_back;
   if (squaring && level >= m.s) return;
-  const Place p = is_half(stage) ? upper_tile(int(blockIdx.x), m.n) : any_tile(int(blockIdx.x), m.n);
+  const Place p = is_half(stage) ? upper_tile(share.block, m.n) : any_tile(share.block, m.n);
   run_stage<T>(stage, m, p, const_cast<float*>(m.slot(slot_Q + level)), nullptr);  // which is read
 }
 
@@ -32,15 +33,17 @@ __global__ void __launch_bounds__(T::threads) exponential_far_bwd_kernel(const E
 
 __global__ void power_entries_kernel(const ExponentialBackward problem) {
   const int64_t area = int64_t(problem.n) * problem.n;
-  power_entries(matrix_of(problem, blockIdx.y), problem.grad + int64_t(blockIdx.y) * area,
-                int64_t(blockIdx.x) * blockDim.x + threadIdx.x, int64_t(gridDim.x) * blockDim.x);
+  const Entries entries = entries_of(problem.K);
+  power_entries(matrix_of(problem, entries.matrix), problem.grad + entries.matrix * area, entries.first,
+                entries.stride);
 }
 
 // grad_delta, a warp per row; where the gradient of M1 is: in `total`, transposed, or, without it, in grad.
 __global__ void scaling_bwd_kernel(const ExponentialBackward problem, BatchedMatrix total) {
-  const BackwardMatrix m = matrix_of(problem, blockIdx.y);
-  const int64_t k = blockIdx.y;
-  const int n = m.n, i = int(blockIdx.x) * int(blockDim.x / 32) + gpu::warp();
+  const Share share = share_of(problem.K);
+  const int64_t k = share.matrix;
+  const BackwardMatrix m = matrix_of(problem, k);
+  const int n = m.n, i = share.block * int(blockDim.x / 32) + gpu::warp();
   if (i >= n) return;
   // c is the same for the transposes of both matrices; of Q alone the transpose is not at hand
   const float* const grad = problem.grad + k * n * n;
@@ -61,9 +64,10 @@ __global__ void scaling_bwd_kernel(const ExponentialBackward problem, BatchedMat
 
 // The gradient of Q from that of M1.
 __global__ void unscaled_gradient_kernel(const ExponentialBackward problem, BatchedMatrix total) {
-  const BackwardMatrix m = matrix_of(problem, blockIdx.y);
-  const int64_t k = blockIdx.y, n = m.n;
-  for (int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; at < n * n; at += int64_t(gridDim.x) * blockDim.x) {
+  const Entries entries = entries_of(problem.K);
+  const BackwardMatrix m = matrix_of(problem, entries.matrix);
+  const int64_t k = entries.matrix, n = m.n;
+  for (int64_t at = entries.first; at < n * n; at += entries.stride) {
     const int row = int(at / n), column = int(at % n);
     const float g = total.first != nullptr ? total[k][int64_t(column) * n + row] : problem.grad[k * n * n + at];
     m.spare(spare_G)[at] = half_step(m.delta, m.dt, row) * g * half_step(m.delta, m.dt, column);

@@ -12,23 +12,24 @@ VFRNN_HOST_DEVICE constexpr bool is_half(Forward stage) {
 }
 
 __global__ void exponential_generator_kernel(const ExponentialForward problem) {
-  generator_entries(matrix_of(problem, blockIdx.y), int64_t(blockIdx.x) * blockDim.x + threadIdx.x,
-                    int64_t(gridDim.x) * blockDim.x);
+  const Entries entries = entries_of(problem.K);
+  generator_entries(matrix_of(problem, entries.matrix), entries.first, entries.stride);
 }
 
 __global__ void __launch_bounds__(T::threads)
     exponential_stage_fwd_kernel(const ExponentialForward problem, Forward stage, int level) {
-  ForwardMatrix m = matrix_of(problem, blockIdx.y);
+  const Share share = share_of(problem.K);
+  ForwardMatrix m = matrix_of(problem, share.matrix);
   float* const s = m.slot(slot_squarings);
   if (stage == Forward::even) {  // every block finds the same s, the first tells the stages that follow
     m.s = squarings<T::threads>(m.norms, m.n, tiles_of(m.n));
-    if (blockIdx.x == 0 && threadIdx.x == 0) *s = float(m.s);
+    if (share.block == 0 && threadIdx.x == 0) *s = float(m.s);
   } else if (stage != Forward::square && stage != Forward::fourth) {
     m.s = int(*s);
   }
   if (stage == Forward::squaring && level >= m.s) return;
   if ((stage == Forward::drift || stage == Forward::polish) && m.s < polished_from) return;
-  const Place p = is_half(stage) ? upper_tile(int(blockIdx.x), m.n) : any_tile(int(blockIdx.x), m.n);
+  const Place p = is_half(stage) ? upper_tile(share.block, m.n) : any_tile(share.block, m.n);
   run_stage<T>(stage, m, p, level);
 }
 

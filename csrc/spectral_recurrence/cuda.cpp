@@ -26,7 +26,7 @@ struct Chain {
     constexpr int64_t largest = 1 << 20;  // n^2 numbers of the basis are beyond any memory
     require(hs.size(2) <= largest, "n must be at most ", largest, ", got ", hs.size(2));
     chain.n = int(hs.size(2)), chain.p = int(omega.size(0));
-    on_chip = spectral_on_chip<T, backward>(chain.n, gpu::device_properties().shared_limit);
+    on_chip = spectral_on_chip<T, backward>(chain.n, device_properties().shared_limit);
     chain.basis = basis.const_data_ptr<T>(), chain.omega = omega.const_data_ptr<T>();
     if (on_chip != basis_on_chip) {
       const int64_t shape[] = {2 * omega.size(0), hs.size(2)};
@@ -36,7 +36,8 @@ struct Chain {
     delta = packed(delta_);
     if (delta.has_value()) chain.delta = delta->template const_data_ptr<T>();
     chain.dt = dt.const_data_ptr<T>(), chain.dt_step = dt.stride(0), chain.dt_sample = dt.stride(1);
-    chain.steps = hs.size(0), chain.samples = hs.size(1), chain.substeps = substeps;
+    chain.steps = hs.size(0), chain.samples = number_of_blocks(hs.size(1), "spectral_recurrence");
+    chain.substeps = substeps;
     chain.activation = activation_of(activation);
     chain.hs = hs.mutable_data_ptr<T>();
   }

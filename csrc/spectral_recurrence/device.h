@@ -3,8 +3,8 @@
 //
 // A block takes four samples through all steps, and blocks never wait for each other. Products are plain multiply-adds
 // of T, without tensor cores: a number of the basis is read once for the four samples. The basis is in shared memory
-// where it fits, and comes through the second cache where not. Every sum is taken in an order that n alone decides: a
-// sample's bits do not depend on its batch.
+// where it fits, and comes through the second cache where not. Every sum is taken in an order that n alone decides, and
+// what is to be a multiply-add is written as one: a sample's bits depend neither on its batch nor on its place in it.
 //
 // Arrays of a block hold an entry's four samples side by side: entry e of sample s at 4 e + s. Of the arrays over units
 // and over planes, thread k has the numbers k, k + threads, ... in every phase, and needs no barrier for its own.
@@ -46,8 +46,8 @@ VFRNN_DEVICE void cos_sin(T t, T& cosine, T& sine) {
   T s = 1, c = 1;
 #pragma unroll
   for (int j = sizeof(T) == 4 ? 5 : 9; j > 0; --j) {
-    s = 1 - square * s * T(1.0 / (2 * j * (2 * j + 1)));
-    c = 1 - square * c * T(1.0 / ((2 * j - 1) * 2 * j));
+    s = fma(-square * s, T(1.0 / (2 * j * (2 * j + 1))), T(1));
+    c = fma(-square * c, T(1.0 / ((2 * j - 1) * 2 * j)), T(1));
   }
   s *= x;
   const T quadrant = k - 4 * floor(k * T(0.25));
@@ -181,7 +181,7 @@ struct Block {
           if (k + j >= end) break;
           const Samples<T> vector = vectors[k + j];
 #pragma unroll
-          for (int s = 0; s < samples; ++s) sum.of[s] += entries[j] * vector.of[s];
+          for (int s = 0; s < samples; ++s) sum.of[s] = fma(entries[j], vector.of[s], sum.of[s]);
         }
       }
       sums[column] = sum;
@@ -195,7 +195,7 @@ struct Block {
   VFRNN_DEVICE void rotate() const {
     for (int e = int(threadIdx.x); e < planes_size; e += threads) {
       const T x = sum_of_parts(e), y = sum_of_parts(planes_size + e), s = backward ? -sine[e] : sine[e];
-      planes[e] = cosine[e] * x - s * y, planes[planes_size + e] = s * x + cosine[e] * y;
+      planes[e] = fma(cosine[e], x, -(s * y)), planes[planes_size + e] = fma(s, x, cosine[e] * y);
     }
   }
 
@@ -220,14 +220,16 @@ struct Block {
     }
   }
   VFRNN_DEVICE void end(int64_t t) const {
-    const int side = int(t & 1) * state_size;
+    [[maybe_unused]] const int side = int(t & 1) * state_size;
     for (int e = int(threadIdx.x); e < state_size; e += threads) {
-      T h = growth[e] * sum_of_parts(e);
-      if constexpr (!backward) {
-        h = activate<Math<T>>(chain.activation, h + input[side + e], beta[e / samples]);
+      if constexpr (backward) {
+        state[e] = growth[e] * sum_of_parts(e);
+      } else {
+        const T z = fma(growth[e], sum_of_parts(e), input[side + e]);
+        const T h = activate<Math<T>>(chain.activation, z, beta[e / samples]);
         if (stored(e)) chain.hs[place(t, e)] = h;
+        state[e] = h;
       }
-      state[e] = h;
     }
   }
 };

@@ -15,7 +15,7 @@ std::tuple<Tensor, Tensor, Tensor> strang_step(const Tensor& S_, const Tensor& d
                                                int64_t substeps) {
   const OnDevice device(S_);
   const Tensor S = packed(S_), delta = packed(delta_), dt = packed(dt_);
-  const int64_t K = S.size(0);
+  const int64_t K = number_of_blocks(S.size(0), "strang_step");
   const int n = int(S.size(1));
   Tensor M = empty_tensor(S, {K, n, n}), Q = empty_tensor(S, {K, n, n}),
          saved = empty_tensor(S, {K, saved_slots, n, n});
@@ -36,7 +36,7 @@ std::tuple<Tensor, Tensor, Tensor> strang_step_backward(const Tensor& grad_M_, c
                                                         const Tensor& saved, int64_t substeps, int64_t needs) {
   const OnDevice device(S_);
   const Tensor grad_M = packed(grad_M_), S = packed(S_), delta = packed(delta_), dt = packed(dt_);
-  const int64_t K = S.size(0);
+  const int64_t K = number_of_blocks(S.size(0), "strang_step");
   const int n = int(S.size(1));
   Tensor grad_S = empty_tensor(S, {K, n, n}), grad_delta = empty_tensor(S, {K, n}), grad_dt = empty_tensor(S, {K});
   if (K > 0) {

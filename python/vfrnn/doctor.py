@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 import vfrnn
+from vfrnn_kernels import cuda_device
 from vfrnn_kernels.declaration import OPS, Op, Sample
 from vfrnn_kernels.dispatch import BACKENDS, Backend, get_backend, refusal
 from vfrnn_kernels.loader import (
@@ -22,6 +25,8 @@ from vfrnn_kernels.loader import (
     build_info,
 )
 
+#: Where Linux shows the driver of NVIDIA's GPUs.
+DRIVER = Path("/proc/driver/nvidia/version")
 #: Largest relative error of a float32 result and of its gradients: 100 roundings of 2^-24, at the sizes used here.
 TOLERANCE = 100 * 2.0**-24
 
@@ -49,7 +54,17 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "compiled with": build.get("compiler", "not built"),
+        "CUDA toolkit": _toolkit(build.get("cuda_toolkit")),
     }
+
+
+def _toolkit(version: str | None) -> str:
+    """Of which libvfrnn_cuda.so was made, and the drivers that run it."""
+    if version is None:
+        return "unknown (vfrnn_kernels._host does not load)"
+    if not version:
+        return "none: built without CUDA kernels"
+    return f"{version}, for {cuda_device.least_driver(int(version.split('.')[0]))} or newer"
 
 
 def backends() -> dict[str, str]:
@@ -62,8 +77,14 @@ def backends() -> dict[str, str]:
         idle = (
             "" if _device(backend.name) else "; not used: torch sees no GPU (is one there, with a driver? nvidia-smi)"
         )
-        lines[backend.name] = f"loaded{_origin(backend.name)}{idle}"
+        refused = None if idle else _refused(backend.name)
+        lines[backend.name] = f"loaded{_origin(backend.name)}{idle}{f'; not used: {refused}' if refused else ''}"
     return lines
+
+
+def _refused(backend: str) -> str | None:
+    """Why the kernels do not run on the device that is there, None if they do."""
+    return cuda_device.refusal(None) if backend == "cuda" and CUDA_EMULATED is None else None
 
 
 def _origin(backend: str) -> str:
@@ -71,20 +92,14 @@ def _origin(backend: str) -> str:
         return f" from {CPU_LIBRARY}, for {platform.machine()}"
     if backend == "cuda":
         return (
-            f" from {CUDA_EMULATED}, emulated" if CUDA_EMULATED else f" from {CUDA_LIBRARY}, for {cuda_architectures()}"
+            f" from {CUDA_EMULATED}, emulated"
+            if CUDA_EMULATED
+            else f" from {CUDA_LIBRARY}, for {cuda_device.architectures()}"
         )
     if backend == "triton":
         where = "in the interpreter, on CPU tensors" if TRITON_INTERPRETED else "on CUDA tensors"
         return f" with Triton {_triton_version()}, {where}"
     return " (plain PyTorch, any device)"
-
-
-def cuda_architectures() -> str:
-    """What libvfrnn_cuda.so was built for, as "sm_80, sm_90a, sm_100+PTX"."""
-    built = build_info().get("cuda")
-    return (
-        f"sm_{built.replace(', ', ', sm_')}" if built else "unknown architectures (vfrnn_kernels._host does not load)"
-    )
 
 
 def _triton_version() -> str:
@@ -111,19 +126,51 @@ def chosen_backend() -> str | None:
         return str(error)
     if backend.missing is not None:
         return f"backend {name!r} is not loaded: {backend.missing}"
-    return None if _device(name) else f"backend {name!r} has nothing to run on: torch sees no GPU"
+    if _device(name) is None:
+        return f"backend {name!r} has nothing to run on: torch sees no GPU"
+    refused = _refused(name)
+    return f"backend {name!r} does not run here: {refused}" if refused else None
 
 
 def processor() -> dict[str, str]:
-    """Instruction set of the CPU kernels, threads, and the GPU."""
-    gpu = "none that torch sees"
-    if torch.cuda.is_available():
-        major, minor = torch.cuda.get_device_capability()
-        gpu = f"{torch.cuda.get_device_name()}, sm_{major}{minor}"
+    """Instruction set of the CPU kernels, threads, the driver of the GPUs, and the GPUs."""
     isa = "none: the CPU kernels are not loaded"
     if CPU_LIBRARY_MISSING is None:
         isa = f"{torch.ops.vfrnn_kernels.cpu_isa()} (built for {', '.join(torch.ops.vfrnn_kernels.cpu_isas())})"
-    return {"instruction set": isa, "threads": str(torch.get_num_threads()), "gpu": gpu}
+    found = {"instruction set": isa, "threads": str(torch.get_num_threads()), "driver": _driver()}
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return found | ({f"gpu {k}": _gpu(k) for k in range(count)} or {"gpu": "none that torch sees"})
+
+
+def _driver() -> str:
+    """The version that the kernel module says it has, and the CUDA that it serves where our library can ask."""
+    try:
+        module = re.search(r"\s(\d+\.[\d.]+)\s", DRIVER.read_text())
+    except OSError:
+        return "none (a GPU of NVIDIA would need one)"
+    name = module[1] if module else "of unknown version"
+    if get_backend("cuda").missing is not None or CUDA_EMULATED is not None:
+        return name
+    try:
+        served, _ = torch.ops.vfrnn_kernels.cuda_versions()
+    except RuntimeError as error:
+        return f"{name}; {error}"
+    return f"{name}, serves CUDA up to {cuda_device.version(served)}"
+
+
+def _gpu(index: int) -> str:
+    """A device as torch sees it, and, where our library is loaded, what its kernels find there."""
+    major, minor = torch.cuda.get_device_capability(index)
+    seen = f"{torch.cuda.get_device_name(index)}, sm_{major}{minor}"
+    if get_backend("cuda").missing is not None or CUDA_EMULATED is not None:
+        return seen
+    if reason := cuda_device.refusal(index):
+        return f"{seen}; the CUDA kernels do not run: {reason}"
+    device = cuda_device.cuda_device(index)
+    return (
+        f"{seen}, {device.multiprocessors} multiprocessors, {device.shared_limit // 1024} KB for a block, "
+        f"clusters of {device.largest_cluster}; runs the code of sm_{device.code}"
+    )
 
 
 def self_checks() -> list[Check]:

@@ -18,6 +18,11 @@ class OnGpu:
     device, dtype = CUDA, torch.float32
 
 
+@pytest.fixture(autouse=True)
+def a_device_that_serves(monkeypatch):
+    monkeypatch.setattr(dispatch.cuda_device, "refusal", lambda index: None)
+
+
 def test_what_it_serves():
     for op in OPS:
         refused = cuda.refuses(op, CUDA, torch.float32, 3000)

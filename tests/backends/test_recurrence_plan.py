@@ -8,7 +8,11 @@ import pytest
 host = pytest.importorskip("vfrnn_kernels._host", reason="the host module is not built")
 
 #: arch, multiprocessors, shared_limit, largest_cluster
-DEVICES = ((80, 108, 166912, 1), (90, 132, 232448, 8), (90, 132, 232448, 16), (100, 148, 232448, 16))
+DEVICES = (
+    *((80, 108, 166912, 1), (86, 84, 101376, 1), (89, 142, 101376, 1)),
+    *((90, 132, 232448, 1), (90, 132, 232448, 8), (90, 132, 232448, 16)),
+    *((100, 148, 232448, 16), (120, 170, 101376, 8)),
+)
 BATCHES = (1, 7, 64, 4096)
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 #: Registers that a thread of a persistent kernel needs beside those of M, at least.

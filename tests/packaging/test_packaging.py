@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,9 @@ import pytest
 import vfrnn
 import vfrnn_kernels
 from tools import aarch64
-from tools.wheel_contents import CUDA_LICENCE, LICENCES, content_faults
+from tools.wheel_contents import ARCHITECTURES, CUDA_LICENCE, LICENCES, content_faults
 from tools.wheel_install import NATIVE
-from vfrnn_kernels import loader
+from vfrnn_kernels import cuda_device, loader
 from vfrnn_kernels.declaration import OPS
 
 ROOT = Path(__file__).parents[2]
@@ -111,6 +112,22 @@ def test_every_wheel_is_tried_with_the_same_tests(file):
 
 def test_every_part_compiled_in_has_its_licence():
     assert {str(path.relative_to(ROOT)) for path in ROOT.glob("licenses/*")} == {*LICENCES, CUDA_LICENCE} - {"LICENSE"}
+
+
+def test_the_cuda_of_a_release_serves_the_drivers_and_devices_that_are_promised():
+    toolkits = set(re.findall(r"cuda-[a-z-]+-(\d+)-(\d+)", (ROOT / "tools/install_nvcc.sh").read_text()))
+    assert len(toolkits) == 1  # compiler, runtime and headers
+    ((major, minor),) = toolkits
+    assert cuda_device.LEAST_DRIVER[int(major)] == 525
+    assert int(minor) >= 8  # which knows sm_100 and sm_120
+    default = re.search(r'VFRNN_CUDA_ARCHS "(.+?)"', (ROOT / "CMakeLists.txt").read_text())[1]
+    entries = default.split(";")
+    assert {f"sm_{entry.removesuffix('+PTX')}" for entry in entries} == ARCHITECTURES["ELF"]
+    assert {f"sm_{entry.removesuffix('+PTX')}" for entry in entries if "+PTX" in entry} == ARCHITECTURES["PTX"]
+    readme = (ROOT / "README.md").read_text()
+    assert f"(default `{default}`" in readme
+    assert "525 for CUDA 12" in readme
+    assert default in (ROOT / "setup.py").read_text()
 
 
 def test_wheels_are_built_for_every_python_that_is_served():

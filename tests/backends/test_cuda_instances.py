@@ -1,0 +1,54 @@
+"""Every instance of the recurrence's persistent kernels that a plan can choose, once, in the emulator."""
+
+import itertools
+
+import pytest
+import torch
+
+from tests.backends.gpu_cases import assert_right, recurrence_case
+from vfrnn_kernels.loader import CUDA_EMULATED
+
+host = pytest.importorskip("vfrnn_kernels._host", reason="the host module is not built")
+pytestmark = pytest.mark.skipif(CUDA_EMULATED is None, reason="needs VFRNN_CUDA_EMULATED (make test-cuda-emulated)")
+
+#: The largest n of every padded size, and one that is a multiple of nothing.
+SIZES = [N - odd for N in (64, 128, 192, 256, 512, 768, 1024) for odd in (7, 0)]
+#: Samples for one tile or two, which are then not full, or for as many blocks that the plan takes larger ones.
+BATCHES = (3, 9, 17, 33, 65, 129, 257)
+#: The largest cluster of the device: 16 blocks, or 8 where it has no more.
+CLUSTERS = (16, 8)
+
+
+def plan_of(n: int, dtype: str, B: int, backward: bool, cluster: int) -> dict:
+    """As the emulated device gets it."""
+    return host.recurrence_plan(n, dtype, B, backward, 90, 3, 232448, cluster)
+
+
+def cases() -> list[tuple]:
+    """(dtype, n, B, largest cluster), of each kernel, forward or backward, the one with the least padding and work."""
+    found = {}
+    for dtype, n, B, cluster in itertools.product(("float32", "bfloat16"), SIZES, BATCHES, CLUSTERS):
+        for backward in (False, True):
+            plan = plan_of(n, dtype, B, backward, cluster)
+            if plan["route"] != "steps":
+                cost = plan["N"] - n > 7, n * n * (B + 7), -cluster
+                best = found.setdefault((dtype, plan["shape"], backward), (cost, (n, B, cluster)))
+                if cost < best[0]:
+                    found[dtype, plan["shape"], backward] = cost, (n, B, cluster)
+    types = {"float32": ["float32"], "bfloat16": ["bfloat16", "float16"]}
+    return sorted({(name, *rest) for (dtype, *_), (_, rest) in found.items() for name in types[dtype]})
+
+
+CASES = cases()
+
+
+def test_the_large_ones_are_among_them():
+    served = {(dtype, plan_of(n, dtype, B, False, cluster)["N"]) for dtype, n, B, cluster in CASES}
+    assert {("bfloat16", 768), ("bfloat16", 1024), ("float16", 1024), ("float32", 512), ("float32", 768)} <= served
+    assert {cluster for _, n, _, cluster in CASES if n > 768} == set(CLUSTERS)
+
+
+@pytest.mark.parametrize(("dtype", "n", "B", "cluster"), CASES)
+def test_every_instance(monkeypatch, dtype, n, B, cluster):
+    monkeypatch.setenv("VFRNN_EMULATED_CLUSTER", str(cluster))
+    assert_right(recurrence_case(n, getattr(torch, dtype), "tanh", T=2, B=B, i=1), "cuda")
