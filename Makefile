@@ -154,10 +154,11 @@ test-gpu-simulated-every: simulator
 test-gpu-mutations: simulator
 	$(BIN)/python -m tests.gpu_simulator.mutations
 
-# The CUDA library of the wheel, and what its kernels need.
+# The CUDA library of the wheel, what its kernels need, and the counts of their steps.
 test-cuda: wheels $(VENV)/.test-tools
 	@if command -v nvcc >/dev/null; then \
-	  $(BIN)/python -m tools.cuda_resources build/wheels/*/build/cmake-*/libvfrnn_cuda.so; \
+	  $(BIN)/python -m tools.cuda_resources build/wheels/*/build/cmake-*/libvfrnn_cuda.so && \
+	  $(BIN)/python -m tools.gpu_time build/wheels/*/build/cmake-*/libvfrnn_cuda.so; \
 	else echo "test-cuda: skipped, there is no nvcc"; fi
 
 # The libraries that travel to a machine with a GPU (bench/gpu/run.sh), in build/carried, for its architecture alone.
