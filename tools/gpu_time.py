@@ -16,7 +16,7 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,7 @@ class Instruction:
         return int(found[1], 16) if found else None
 
 
-def functions(listing: Iterator[str] | list[str]) -> dict[str, list[Instruction]]:
+def functions(listing: Iterable[str]) -> dict[str, list[Instruction]]:
     """The instructions of every function of a listing by `cuobjdump -sass`."""
     found: dict[str, list[Instruction]] = {}
     body: list[Instruction] = []
@@ -84,12 +84,11 @@ def functions(listing: Iterator[str] | list[str]) -> dict[str, list[Instruction]
 def time_loop(body: list[Instruction]) -> list[Instruction]:
     """The widest loop with products of tensor cores."""
     products = [i.address for i in body if i.name.startswith("HMMA")]
+    branches = [(i.target, i.address) for i in body if i.target is not None]
     loops = [
-        (branch.target, branch.address)
-        for branch in body
-        if (target := branch.target) is not None
-        and any(target <= p <= branch.address for p in products)
-        and not _reached_without(body, branch.address, target)
+        (first, last)
+        for first, last in branches
+        if any(first <= product <= last for product in products) and not _reached_without(body, last, first)
     ]
     if not loops:
         raise ValueError("no loop holds a product of tensor cores")
@@ -110,7 +109,7 @@ def _reached_without(body: list[Instruction], address: int, avoided: int) -> boo
             return True
         if not (_leaves(body[k]) and not body[k].predicated):
             left.append(k + 1)
-        if (target := body[k].target) in place:
+        if (target := body[k].target) is not None and target in place:
             left.append(place[target])
     return False
 
@@ -252,7 +251,7 @@ def header_of(rows: list[dict[str, str]]) -> str:
     """csrc/recurrence/counts.h: of every shape, the kernels whose state is of the products' type."""
     lines = [
         "// Counts of a step of the kernels of persistent.h, forward and backward, by shape. Written by",
-        f"// `python -m tools.gpu_time --write` from the machine code of {ARCH}, by nvcc {rows[0]['nvcc']}; not to be edited.",
+        f"// `python -m tools.gpu_time --write`, not by hand: the machine code of {ARCH}, by nvcc {rows[0]['nvcc']}.",
         "#pragma once",
         "",
         "namespace vfrnn {",

@@ -19,7 +19,8 @@ struct DeviceProperties {
   int arch;             // 90 for sm_90
   int multiprocessors;  // SMs
   int shared_limit;     // bytes of shared memory that a block may ask for
-  int largest_cluster;  // blocks of a cluster: 16 or 8 where the device can run such with up to 200 KB each, else 1
+  int largest_cluster;  // blocks of a cluster: 16, 8, 4 or 2 where device and code can run such, each with up to 200
+                        // KB, else 1
 };
 
 // Memory of a multiprocessor that its blocks take for `shared` bytes each: in units of 128, and 1 KB more for the
@@ -36,7 +37,7 @@ struct Versions {
   int driver, runtime;
 };
 int versions(Versions& found);
-// The architecture of the code in this library that the current device runs, made from PTX or not; 0 if there is none.
+// The architecture for which the code in this library was written that the current device runs; 0 if there is none.
 int served_architecture(int& arch);
 const char* error_message(int error);
 

@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(shape_of<Type>(index).threads(), 1)
   using Storage = typename Type::Storage;
   using State = Pair<Type, wide>;                // of the input and of states
   using Result = Pair<Type, wide && !backward>;  // grad_z is of the products' type
-  using Math = std::conditional_t<wide || sizeof(Storage) == 4, gpu::FullMath, gpu::HalfMath>;
+  using Math = std::conditional_t<State::entry_bytes == 2, gpu::HalfMath, gpu::FullMath>;
   constexpr int bytes = sizeof(Storage), groups = shape.groups(bytes), row_bytes = shape.row_bytes(bytes);
   constexpr int unit_tiles = shape.unit_tiles, batch_tiles = shape.batch_tiles, in_registers = shape.register_groups;
   constexpr int per_chunk = 16 / bytes, sums = shape.sums(bytes), round = shape.round(bytes, backward);

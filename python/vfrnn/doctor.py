@@ -169,7 +169,7 @@ def _gpu(index: int) -> str:
     device = cuda_device.cuda_device(index)
     return (
         f"{seen}, {device.multiprocessors} multiprocessors, {device.shared_limit // 1024} KB for a block, "
-        f"clusters of {device.largest_cluster}; runs the code of sm_{device.code}"
+        f"clusters of {device.largest_cluster}; runs the code for sm_{device.code}"
     )
 
 

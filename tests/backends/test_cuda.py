@@ -47,6 +47,37 @@ def test_larger_states_in_one_block(monkeypatch, n, dtype):
     assert_right(recurrence_case(n, dtype, "modrelu", T=3, B=3), "cuda")
 
 
+@pytest.mark.parametrize("n", [33, 34])
+@pytest.mark.parametrize(
+    ("dtype", "state"), [("bfloat16", "bfloat16"), ("bfloat16", "float32"), ("float32", "float32")]
+)
+def test_rows_that_do_not_begin_where_a_pair_of_entries_may(monkeypatch, dtype, state, n):
+    by_route(monkeypatch, "cta")
+    kinds = getattr(torch, dtype), getattr(torch, state)
+    x, U, c, M, h0, _ = recurrence_case(n, kinds[0], T=3, B=5, state=kinds[1]).tensors
+    rest = (x, U, c, M, h0, None)
+
+    def places(right):  # equal to `right`, from the second entry of something on, and with longer rows
+        behind = torch.full((right.numel() + 2,), math.nan, dtype=right.dtype)
+        longer = torch.full((*right.shape[:-1], n + 3), math.nan, dtype=right.dtype)
+        views = behind[1:-1].view(right.shape), longer[..., 1 : n + 1]
+        for view in views:
+            view.copy_(right)
+        return behind, views
+
+    hs = torch.ops.vfrnn_kernels.recurrence(*rest, "tanh")
+    behind, (into, _) = places(torch.zeros_like(hs))
+    torch.ops.vfrnn_kernels.recurrence_into(into, *rest, "tanh")
+    assert torch.equal(into, hs)
+    assert torch.isnan(behind[[0, -1]]).all()
+    grad = torch.randn_like(hs)
+    right = torch.ops.vfrnn_kernels.recurrence_backward(grad, *rest, hs, "tanh", 63)
+    for grad_hs in places(grad)[1]:
+        for states in (hs, places(hs)[1][0]):
+            found = torch.ops.vfrnn_kernels.recurrence_backward(grad_hs, *rest, states, "tanh", 63)
+            assert all(torch.equal(a, b) for a, b in zip(found, right, strict=True))
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", IN_A_CLUSTER, ids=str)
 def test_a_cluster(monkeypatch, dtype, activation):

@@ -61,6 +61,26 @@ def test_the_prediction_grows_with_the_batch(dtype):
         assert times == sorted(times)
 
 
+#: Microseconds that the bound of a step of a few samples must stay below, forward; of a cluster with its exchange.
+BOUNDS = [("bfloat16", 64, 0.20), ("bfloat16", 128, 0.26), ("bfloat16", 256, 0.45), ("float32", 128, 0.5)]
+
+
+@pytest.mark.parametrize(("dtype", "n", "bound"), [*BOUNDS, ("bfloat16", 512, 0.7)], ids=str)
+def test_the_bound_of_a_step(dtype, n, bound):
+    forward, backward = (host.recurrence_plan(n, dtype, 8, way) for way in (False, True))
+    assert forward["route"] == ("cluster" if n == 512 else "cta")
+    assert forward["microseconds"] <= bound
+    assert backward["microseconds"] <= 1.25 * bound
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:3])
+def test_of_all_routes_and_shapes_the_least_bound_is_taken(dtype):
+    for n, batch in itertools.product((64, 190, 256, 500, 1024), BATCHES):
+        chosen = host.recurrence_plan(n, dtype, batch, False)["microseconds"]
+        without_clusters = host.recurrence_plan(n, dtype, batch, False, largest_cluster=1)["microseconds"]
+        assert chosen <= without_clusters, (n, batch)
+
+
 def test_the_largest_clusters_are_left_out_where_a_device_has_none():
     for n in (512, 768, 1024):
         plan = host.recurrence_plan(n, "bfloat16", 64, False, largest_cluster=1)
