@@ -30,14 +30,16 @@ def persistent(dtype: str, way: str, shapes: str) -> tuple[str, str]:
     return f"recurrence-persistent_{way}", rf"3gpu{types[dtype]}ELi{shapes}ELb{int(way == 'backward')}E"
 
 
-TILED = ("tests/gpu_simulator/test_kernels.py::test_exponentials_by_tiles[20.0]",)
+TILED = ("tests/gpu_simulator/test_kernels.py::test_powers_of_a_step_by_tiles",)
 CLUSTER = (f"{CUDA}::test_a_cluster[torch.bfloat16-tanh]",)
 KERNELS = {
     f"cta {dtype} {way}": Kernels(*persistent(dtype, way, "[01]"), route("cta", dtype))
     for dtype in ("float32", "bfloat16", "float16")
     for way in ("forward", "backward")
 }
-KERNELS |= {f"cluster {way}": Kernels(*persistent("bfloat16", way, "[89]"), CLUSTER) for way in ("forward", "backward")}
+KERNELS |= {
+    f"cluster {way}": Kernels(*persistent("bfloat16", way, "(8|9|10)"), CLUSTER) for way in ("forward", "backward")
+}
 KERNELS |= {
     f"steps {dtype}": Kernels("recurrence-steps", "", route("steps", dtype)) for dtype in ("float32", "float16")
 }

@@ -5,7 +5,7 @@
 
 import pytest
 
-from tests.backends.gpu_cases import assert_right, skew_expm_case
+from tests.backends.gpu_cases import assert_right, skew_expm_case, strang_step_case
 from tests.cases import quick
 from vfrnn_kernels.loader import CUDA_SIMULATED
 
@@ -18,3 +18,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.mark.parametrize("norm", quick([1.0, 20.0], 20.0))
 def test_exponentials_by_tiles(norm):
     assert_right(skew_expm_case(130, norm, K=1), "cuda")
+
+
+def test_powers_of_a_step_by_tiles():
+    assert_right(strang_step_case(130, K=1, substeps=3), "cuda")

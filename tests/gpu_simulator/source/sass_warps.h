@@ -196,8 +196,11 @@ bool SassDecoder::decode_warps() {
     ops.destinations.push_back(parse(args[b]));
     ops.sources.push_back(parse(args[b + 1]));
     f = s_r2ur;
-    if (b == 1) {
+    if (b == 1 || in.predicate >= 0) {  // of the lanes that take part, the first one's value is the warp's
       f = s_r2urw;
+      SassOperand none;
+      none.idx = PT_;
+      if (b == 0) ops.predicates_out.push_back(none);
       SassOperand z;
       z.idx = in.predicate < 0 ? PT_ : in.predicate;
       z.inv = in.predicate_negated;
