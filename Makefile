@@ -119,8 +119,8 @@ test-gpu-simulated: simulator
 endif
 
 # All of it: PTX and SASS of sm_90a, the PTX of sm_80 and sm_100, each in source order and in three random orders, with
-# race checks (no device of sm_80 has clusters); the largest sizes; what is slow of tests/gpu_simulator; and whether every
-# kernel was launched.
+# race checks (no device of sm_80 has clusters); the largest sizes; what is slow of tests/gpu_simulator. At the end: which
+# kernels nothing launched.
 test-gpu-simulated-every: simulator
 	$(BIN)/cmake --build build/simulated --target simulated_80 simulated_100
 	rm -f build/simulated/launches
