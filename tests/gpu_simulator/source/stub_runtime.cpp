@@ -204,14 +204,6 @@ cudaError_t cudaGetLastError() {
 const char* cudaGetErrorString(cudaError_t error) {
   return error == cudaErrorLaunchFailure ? last_fault.c_str() : "a value that the simulated device does not take";
 }
-cudaError_t cudaDriverGetVersion(int* version) {
-  *version = CUDART_VERSION;
-  return cudaSuccess;
-}
-cudaError_t cudaRuntimeGetVersion(int* version) {
-  *version = CUDART_VERSION;
-  return cudaSuccess;
-}
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
   const simulator::Device device = simulator::device();
   attributes->ptxVersion = attributes->binaryVersion = 10 * device.major + device.minor;
