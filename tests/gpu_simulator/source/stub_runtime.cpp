@@ -204,11 +204,6 @@ cudaError_t cudaGetLastError() {
 const char* cudaGetErrorString(cudaError_t error) {
   return error == cudaErrorLaunchFailure ? last_fault.c_str() : "a value that the simulated device does not take";
 }
-cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
-  const simulator::Device device = simulator::device();
-  attributes->ptxVersion = attributes->binaryVersion = 10 * device.major + device.minor;
-  return cudaSuccess;
-}
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   const simulator::Device device = simulator::device();
   switch (attribute) {
