@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --no-build-isolation -e
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-slow test-all test-isa test-clang test-aarch64 test-cuda test-cuda-12 test-cuda-emulated simulator \
+.PHONY: demo build test test-slow test-all test-isa test-clang test-aarch64 test-cuda test-cuda-12 simulator \
   test-gpu-simulated test-gpu-simulated-every test-gpu-mutations test-triton-aot test-interop test-bench wheels carried \
   test-wheel test-wheel-torch test-install sanitize bench-cpu results lint format clean
 
@@ -37,7 +37,7 @@ test-slow: $(VENV)/.test-tools
 # What `make test` leaves out, and what needs further tools: style and types, every instruction set, another compiler and
 # another processor, the Triton kernels compiled for every architecture, other frameworks, the wheel in an environment of
 # its own.
-test-all: lint test-slow test-isa test-clang test-aarch64 sanitize test-cuda-emulated test-gpu-simulated test-cuda test-triton-aot test-interop test-bench test-wheel test-install
+test-all: lint test-slow test-isa test-clang test-aarch64 sanitize test-gpu-simulated test-cuda test-triton-aot test-interop test-bench test-wheel test-install
 
 OP_TESTS := tests/ops
 
@@ -97,24 +97,13 @@ sanitize: $(VENV)/.test-tools
 
 CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py cuda.py cuda_numbers.py)
 
-# The CUDA kernels thread by thread on the CPU (csrc/common/emulator.h), then again under AddressSanitizer, which sees
-# what they touch outside of their tensors. Fibers have stacks of their own: it does not look at stacks.
-HEAP_ONLY := -fsanitize=address --param asan-stack=0 --param asan-use-after-return=0 -g1
-test-cuda-emulated: $(VENV)/.test-tools
-	$(CONFIGURE) -B build/emulated -DVFRNN_CUDA=EMULATED
-	$(BIN)/cmake --build build/emulated --target vfrnn_cuda_emulated
-	VFRNN_CUDA_EMULATED=$(CURDIR)/build/emulated/libvfrnn_cuda_emulated.so $(PYTEST) $(CUDA_TESTS) tests/backends/test_cuda_instances.py
-	$(CONFIGURE) -B build/emulated-sanitized -DVFRNN_CUDA=EMULATED -DCMAKE_CXX_FLAGS="$(HEAP_ONLY)"
-	$(BIN)/cmake --build build/emulated-sanitized --target vfrnn_cuda_emulated
-	VFRNN_CUDA_EMULATED=$(CURDIR)/build/emulated-sanitized/libvfrnn_cuda_emulated.so \
-	  LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so.6)" \
-	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 $(BIN)/python -m vfrnn_bench.gpu.sanitized
-
 # What nvcc makes of the CUDA kernels, and Triton of its own, executed on the CPU (tests/gpu_simulator); needs nvcc. The
 # build has the PTX and the SASS of sm_90a. Every GPU test but those of the largest sizes runs on the PTX with threads in
-# source order and on the SASS in a random one, with race checks; then what is not slow of tests/gpu_simulator: kernels of
-# large sizes, the plans for other devices, and the PTX of Triton's kernels for sm_80.
+# source order, and on the SASS in a random one, with race checks; then, on the PTX without them, each instance of the
+# recurrence, and what is not slow of tests/gpu_simulator: kernels of large sizes, the plans for other devices, and the
+# PTX of Triton's kernels.
 SIMULATED := $(BIN)/python -m tests.gpu_simulator.run
+CUDA_INSTANCES := tests/backends/test_cuda_instances.py
 SIMULATED_TESTS := -n $(WORKERS) --dist worksteal $(CUDA_TESTS)
 simulator: $(VENV)/.test-tools
 	$(CONFIGURE) -B build/simulated -DVFRNN_CUDA=SIMULATED
@@ -126,7 +115,7 @@ else
 test-gpu-simulated: simulator
 	$(SIMULATED) --race -- $(SIMULATED_TESTS) -k "not wherever_they_are_kept"
 	$(SIMULATED) --race --sass --seed 1 -- $(SIMULATED_TESTS) -k "not wherever_they_are_kept"
-	$(SIMULATED) -- -n $(WORKERS) -m "not slow" tests/gpu_simulator
+	$(SIMULATED) -- -n $(WORKERS) -m "not slow" tests/gpu_simulator $(CUDA_INSTANCES)
 endif
 
 # All of it: PTX and SASS of sm_90a, the PTX of sm_80 and sm_100, each in source order and in three random orders, with
@@ -143,11 +132,8 @@ test-gpu-simulated-every: simulator
 	  done; \
 	done
 	$(SIMULATED) --log build/simulated/launches -- $(SIMULATED_TESTS) -k wherever_they_are_kept
-	$(SIMULATED) --log build/simulated/launches -- -n $(WORKERS) tests/gpu_simulator
-	for cluster in 8 16; do \
-	  VFRNN_SIMULATOR_SMS=132 VFRNN_SIMULATOR_CLUSTER=$$cluster \
-	    $(SIMULATED) --log build/simulated/launches -- -n $(WORKERS) tests/gpu_simulator/test_kernels.py || exit 1; \
-	done
+	$(SIMULATED) --log build/simulated/launches -- -n $(WORKERS) tests/gpu_simulator $(CUDA_INSTANCES)
+	$(SIMULATED) --sass --log build/simulated/launches -- -n $(WORKERS) $(CUDA_INSTANCES)
 	$(BIN)/python -m tests.gpu_simulator.coverage build/simulated/launches
 
 # Would the GPU tests see a wrong kernel? Each line of tests/gpu_simulator/mutation_table.py must be caught.

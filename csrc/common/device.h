@@ -29,8 +29,8 @@ constexpr int64_t shared_taken(int64_t shared) {
   return (shared + 127) / 128 * 128 + 1024;
 }
 
-// Of the current device, asked once for each (common/gpu.cu); emulated: a small sm_90. 0, or an error of the runtime:
-// then the next call asks again.
+// Of the current device, asked once for each (common/gpu.cu). 0, or an error of the runtime: then the next call asks
+// again.
 int device_properties(DeviceProperties& properties);
 // Versions of CUDA, 12080 for 12.8: the newest that the driver serves, 0 without a driver, and the runtime's.
 struct Versions {

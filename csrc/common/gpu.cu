@@ -1,21 +1,15 @@
 // Questions to the CUDA runtime, and what is told to it once.
-#include "common/device.h"
-#include "common/gpu.h"
-
-#if defined(__CUDACC__)
 #include <algorithm>
 #include <map>
 #include <mutex>
 #include <set>
 #include <tuple>
 #include <utility>
-#else
-#include <cstdlib>
-#endif
+
+#include "common/device.h"
+#include "common/gpu.h"
 
 namespace vfrnn::gpu {
-
-#if defined(__CUDACC__)
 
 namespace {
 
@@ -127,18 +121,5 @@ cudaError_t allow(const void* kernel, cudaFuncAttribute attribute) {
 const char* error_message(int error) {
   return cudaGetErrorString(static_cast<cudaError_t>(error));
 }
-
-#else
-
-int device_properties(DeviceProperties& properties) {
-  const char* cluster = std::getenv("VFRNN_EMULATED_CLUSTER");  // blocks of the largest
-  properties = {90, 3, 232448, cluster != nullptr ? std::atoi(cluster) : 16};
-  return 0;
-}
-const char* error_message(int) {
-  return "emulated";
-}
-
-#endif
 
 }  // namespace vfrnn::gpu
