@@ -37,7 +37,9 @@ KERNELS = {
     for dtype in ("float32", "bfloat16", "float16")
     for way in ("forward", "backward")
 }
-KERNELS |= {f"cluster {way}": Kernels(*persistent("bfloat16", way, "[89]"), CLUSTER) for way in ("forward", "backward")}
+KERNELS |= {
+    f"cluster {way}": Kernels(*persistent("bfloat16", way, "(8|9|10)"), CLUSTER) for way in ("forward", "backward")
+}
 KERNELS |= {
     f"steps {dtype}": Kernels("recurrence-steps", "", route("steps", dtype)) for dtype in ("float32", "float16")
 }
