@@ -16,14 +16,15 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import triton
 
 TABLE = Path(__file__).with_suffix(".csv")
-HEADER = Path(__file__).parents[1] / "csrc/recurrence/counts.h"
+SHAPES = Path(__file__).parents[1] / "csrc/recurrence/shapes.h"
+HEADER = SHAPES.with_name("counts.h")
 #: Of a step, along its costliest path.
 COUNTS = ("stalls", "instructions", "waits", "hmma", "wavefronts", "membar", "cctl")
 COLUMNS = ("nvcc", "kernel", "warps", *COUNTS, "issue", "microseconds")
@@ -114,12 +115,21 @@ def _reached_without(body: list[Instruction], address: int, avoided: int) -> boo
     return False
 
 
-def costliest_path(loop: list[Instruction]) -> list[Instruction]:
-    """One round of a loop along the branches with the most stall cycles.
+def inner_loop(loop: list[Instruction]) -> list[Instruction]:
+    """The loop within a step, if there is one: that over the terms of a long sum. A wait for a barrier is none."""
+    found: list[Instruction] = []
+    for branch in loop[:-1]:
+        inside = [i for i in loop if branch.target is not None and branch.target <= i.address <= branch.address]
+        if not inside or any(i.name.startswith("SYNCS.PHASECHK") for i in inside):
+            continue
+        if found or not any(i.name.startswith("HMMA") for i in inside):
+            raise ValueError(f"a loop within a step, at {branch.target:#x}: its rounds are not known")
+        found = inside
+    return found
 
-    Branches out of the loop are not taken. A branch back inside of it is a wait for a barrier, which is counted once;
-    of another loop the number of rounds is not known.
-    """
+
+def costliest_path(loop: list[Instruction]) -> list[Instruction]:
+    """One round of a loop along the branches with the most stall cycles; branches out of it are not taken, nor back."""
     place = {instruction.address: k for k, instruction in enumerate(loop)}
     cost: list[int | None] = [None] * len(loop)
     came_from: list[int | None] = [None] * len(loop)
@@ -133,11 +143,8 @@ def costliest_path(loop: list[Instruction]) -> list[Instruction]:
         after = []
         if k + 1 < len(loop) and not (_leaves(instruction) and not instruction.predicated):
             after.append(k + 1)
-        if instruction.target is not None and k + 1 < len(loop) and (to := place.get(instruction.target)) is not None:
-            if to > k:
-                after.append(to)
-            elif not any(i.name.startswith("SYNCS.PHASECHK") for i in loop[to:k]):
-                raise ValueError(f"a loop within a step, at {instruction.target:#x}: its rounds are not known")
+        if instruction.target is not None and (to := place.get(instruction.target, 0)) > k:
+            after.append(to)
         for to in after:
             total = here + instruction.stall
             if (known := cost[to]) is None or total > known:
@@ -156,23 +163,36 @@ def _leaves(instruction: Instruction) -> bool:
     return instruction.name.split(".")[0] in ("BRA", "EXIT")
 
 
-def counts(body: list[Instruction]) -> dict[str, int]:
-    """Of one step: a round of the loop holds one or more, each with a barrier of the block or of the cluster."""
-    path = costliest_path(time_loop(body))
-    names = [i.name for i in path]
-    steps = sum(name.startswith("BAR.SYNC") for name in names) or sum(name.startswith("SYNCS.ARRIVE") for name in names)
+def counts(body: list[Instruction], products: int) -> dict[str, int]:
+    """Of one step, which has so many products of tensor cores.
+
+    A round of the loop over time holds one or more steps, each with a barrier of the block or of the cluster. An inner
+    loop goes as many rounds as the products need.
+    """
+    loop = time_loop(body)
+    path = costliest_path(loop)
+    steps = sum(i.name.startswith("BAR.SYNC") for i in path) or sum(i.name.startswith("SYNCS.ARRIVE") for i in path)
     if not steps:
         raise ValueError("no barrier ends a step")
-    totals = {
-        "stalls": sum(i.stall for i in path),
-        "instructions": len(path),
-        "waits": sum(i.waits for i in path),
-        "hmma": sum(name.startswith("HMMA") for name in names),
-        "wavefronts": sum(map(_wavefronts, names)),
-        "membar": sum(name.startswith("MEMBAR") for name in names),
-        "cctl": sum(name.startswith("CCTL") for name in names),
+    inside = set(inner_loop(loop))
+    once, repeated = ([i for i in path if (i in inside) is within] for within in (False, True))
+    first, further = (sum(i.name.startswith("HMMA") for i in part) for part in (once, repeated))
+    rounds = (products * steps - first) // further if further else 1
+    if first + rounds * further != products * steps:
+        raise ValueError(f"{first} products and {rounds} times {further} are not {steps} times {products}")
+
+    def total(count: Callable[[Instruction], int]) -> int:
+        return math.ceil((sum(map(count, once)) + rounds * sum(map(count, repeated))) / steps)
+
+    return {
+        "stalls": total(lambda i: i.stall),
+        "instructions": total(lambda _: 1),
+        "waits": total(lambda i: i.waits),
+        "hmma": total(lambda i: i.name.startswith("HMMA")),
+        "wavefronts": total(lambda i: _wavefronts(i.name)),
+        "membar": total(lambda i: i.name.startswith("MEMBAR")),
+        "cctl": total(lambda i: i.name.startswith("CCTL")),
     }
-    return {name: math.ceil(total / steps) for name, total in totals.items()}
 
 
 def _wavefronts(name: str) -> int:
@@ -199,13 +219,23 @@ def _rows_of(file: Path) -> Iterator[dict[str, str]]:
             continue
         name = re.sub(r"vfrnn::|gpu::|void |\(int\)|\(bool\)", "", _run("c++filt", mangled).strip()).split("(")[0]
         try:
-            found = counts(body)
+            found = counts(body, products_of(name))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         issue = -(-warps[mangled] // SCHEDULERS) * found["instructions"]
         bound = max(issue, found["stalls"]) / CYCLES_PER_MICROSECOND
         values = (version[1], name, warps[mangled], *found.values(), issue, f"{bound:.3f}")
         yield dict(zip(COLUMNS, map(str, values), strict=True))
+
+
+def products_of(kernel: str) -> int:
+    """Of a warp and step, by the tables of shapes.h: in a group two in 16 bits, and two times three in float32."""
+    kind, index, *_ = _arguments(kernel)
+    bits = 32 if kind == "F32" else 16
+    table = re.search(rf"shapes_{bits}_bits\[\] = \{{(.*?)\n\}};", SHAPES.read_text(), re.DOTALL)
+    assert table is not None
+    N, _, unit_tiles, batch_tiles, _ = map(int, re.findall(r"\{([\d, ]+)\}", table[1])[int(index)].split(", "))
+    return N * bits // 8 // 64 * unit_tiles * batch_tiles * (6 if bits == 32 else 2)
 
 
 def _warps(dump: list[str]) -> dict[str, int]:

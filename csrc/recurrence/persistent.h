@@ -124,8 +124,8 @@ __global__ void __launch_bounds__(shape_of<Type>(index).threads(), 1)
     *reinterpret_cast<Storage*>(shared + buffer_bytes + at) = Type::of_float(value);
   }
   if constexpr (clustered) {
-    if (threadIdx.x == 0) {
-      for (int b = 0; b < 2; ++b) gpu::mbarrier_init(barriers + b, shape.warps());
+    if (threadIdx.x < 2) {
+      gpu::mbarrier_init(barriers + threadIdx.x, shape.warps());
       gpu::mbarrier_fence_init();
     }
     gpu::cluster_sync();
@@ -151,7 +151,6 @@ __global__ void __launch_bounds__(shape_of<Type>(index).threads(), 1)
   const unsigned char *input_at[batch_tiles][2], *state_at[batch_tiles][2];
   unsigned char* result_at[batch_tiles][2];
   bool stored[unit_tiles][batch_tiles][2];
-  int last_read[unit_tiles][batch_tiles][2];  // it reads while more steps than these are unread
   const int samples_left = int(problem.B - first_sample < samples ? problem.B - first_sample : samples);
   const auto row_of = [&](int64_t sample) { return (first_time * problem.B + sample) * problem.row; };
 #pragma unroll
@@ -163,7 +162,6 @@ __global__ void __launch_bounds__(shape_of<Type>(index).threads(), 1)
 #pragma unroll
       for (int i = 0; i < unit_tiles; ++i) {
         stored[i][j][e] = exists[i] && 8 * j + 2 * t + e < samples_left;
-        last_read[i][j][e] = stored[i][j][e] ? 0 : problem.T;
       }
       input_at[j][e] = static_cast<const unsigned char*>(problem.input) +
                        (first_time * problem.input_step + sample * problem.input_row + unit) * State::entry_bytes;
@@ -188,7 +186,7 @@ __global__ void __launch_bounds__(shape_of<Type>(index).threads(), 1)
         for (int i = 0; i < unit_tiles; ++i) {
           const int k = 2 * (batch_tiles * i + j) + e;
           if constexpr (backward) input[k] = {};  // the product behind the last step has none
-          if (unread > last_read[i][j][e]) {
+          if (stored[i][j][e] && unread > 0) {
             input[k] = *reinterpret_cast<const State*>(input_at[j][e] + 16 * i * State::entry_bytes);
             if constexpr (backward) {
               state[k] = *reinterpret_cast<const State*>(state_at[j][e] + 16 * i * State::entry_bytes);
@@ -247,26 +245,33 @@ __global__ void __launch_bounds__(shape_of<Type>(index).threads(), 1)
       }
     }
     const unsigned char* const before = shared + current * buffer_bytes;
+    // So many groups are unrolled; of more, loads ahead would leave no registers.
+    constexpr int together = groups > 32 ? 16 : groups;
+    static_assert(together == groups || (groups % together == 0 && in_registers == 0));
+#pragma unroll 1
+    for (int first = 0; first < groups; first += together) {
 #pragma unroll
-    for (int k = 0; k < groups; ++k) {
-      uint4 h[batch_tiles];
-#pragma unroll
-      for (int j = 0; j < batch_tiles; ++j) {
-        // chunk 4 k + t: the exchange stays within 8 chunks, which two groups share
-        h[j] = *reinterpret_cast<const uint4*>(before + read_at[k % 2] + 8 * j * row_bytes + k / 2 * 128);
-      }
-#pragma unroll
-      for (int i = 0; i < unit_tiles; ++i) {
-        gpu::Rows<Type> rows;
-        if (k < in_registers) {
-          rows = fragments[i][k < in_registers ? k : 0];
-        } else {
-          const unsigned char* const at = fragments_in_shared + i * tile_bytes + (k - in_registers) * 1024;
-          rows = gpu::rows_of<Type>(*reinterpret_cast<const uint4*>(at), *reinterpret_cast<const uint4*>(at + 512));
-        }
+      for (int k = 0; k < together; ++k) {
+        uint4 h[batch_tiles];
 #pragma unroll
         for (int j = 0; j < batch_tiles; ++j) {
-          gpu::multiply(sum[2 * k % sums][i][j], sum[(2 * k + 1) % sums][i][j], rows, h[j]);
+          // chunk 4 k + t: the exchange stays within 8 chunks, which two groups share
+          const int at = read_at[k % 2] + 8 * j * row_bytes + k / 2 * 128 + first * 64;
+          h[j] = *reinterpret_cast<const uint4*>(before + at);
+        }
+#pragma unroll
+        for (int i = 0; i < unit_tiles; ++i) {
+          gpu::Rows<Type> rows;
+          if (k < in_registers) {
+            rows = fragments[i][k < in_registers ? k : 0];
+          } else {
+            const unsigned char* const at = fragments_in_shared + i * tile_bytes + (first + k - in_registers) * 1024;
+            rows = gpu::rows_of<Type>(*reinterpret_cast<const uint4*>(at), *reinterpret_cast<const uint4*>(at + 512));
+          }
+#pragma unroll
+          for (int j = 0; j < batch_tiles; ++j) {
+            gpu::multiply(sum[2 * k % sums][i][j], sum[(2 * k + 1) % sums][i][j], rows, h[j]);
+          }
         }
       }
     }

@@ -36,7 +36,8 @@ struct RecurrenceShape {
   // Steps whose operands are read ahead, and that are a round of the loop over time: 2 where a step is short, and its
   // operands, in the backward twice as many, leave registers for it.
   constexpr int round(int element_bytes, bool backward) const {
-    return unit_tiles * batch_tiles * (backward ? 2 : 1) <= 2 && !(backward && groups(element_bytes) > 16) ? 2 : 1;
+    const bool short_step = unit_tiles * batch_tiles * (backward ? 2 : 1) <= 2;
+    return short_step && groups(element_bytes) <= (backward ? 16 : 32) ? 2 : 1;
   }
 
   // 64 bytes more than a multiple of 128: the rows of two samples that are read together lie in other banks.
@@ -79,12 +80,12 @@ VFRNN_HOST_DEVICE constexpr uint32_t parity_of(int step) {
 //                                             N  cluster, unit tiles, batch tiles, register groups
 constexpr RecurrenceShape shapes_16_bits[] = {
     {64, 1, 1, 1, 2},   {64, 1, 1, 2, 2},   {128, 1, 1, 1, 4},   {128, 1, 1, 2, 4},   {192, 1, 1, 1, 6},
-    {192, 1, 1, 2, 6},  {256, 1, 2, 1, 8},  {256, 1, 2, 2, 6},   {512, 4, 1, 1, 16},  {512, 4, 1, 2, 16},
+    {192, 1, 1, 2, 6},  {256, 1, 2, 1, 8},  {256, 1, 2, 2, 5},   {512, 4, 1, 1, 16},  {512, 4, 1, 2, 16},
     {512, 8, 1, 1, 16}, {768, 8, 1, 1, 18}, {1024, 8, 1, 1, 18}, {1024, 8, 1, 2, 12}, {1024, 16, 1, 1, 18},
 };
 constexpr RecurrenceShape shapes_32_bits[] = {
-    {64, 1, 1, 1, 4},  {64, 1, 1, 2, 4},  {128, 1, 1, 1, 8}, {128, 1, 1, 2, 4},
-    {192, 1, 1, 1, 2}, {256, 4, 1, 1, 4}, {512, 8, 1, 1, 0}, {768, 16, 1, 1, 0},
+    {64, 1, 1, 1, 4},  {64, 1, 1, 2, 4},  {128, 1, 1, 1, 8}, {128, 1, 1, 2, 3},
+    {192, 1, 1, 1, 1}, {256, 4, 1, 1, 4}, {512, 8, 1, 1, 0}, {768, 16, 1, 1, 0},
 };
 
 constexpr bool is_consistent(const RecurrenceShape& s, int element_bytes) {

@@ -34,7 +34,7 @@ def test_a_listing_of_the_compiler():
     loop = gpu_time.time_loop(kernel)
     # what waits on lies behind the kernel's end, and is no part of the loop
     assert (loop[0].address, loop[-1].address) == (0x100, 0x290)
-    assert gpu_time.counts(kernel) == {
+    assert gpu_time.counts(kernel, products=1) == {
         "stalls": 73,
         "instructions": 26,
         "waits": 3,
@@ -48,7 +48,7 @@ def test_a_listing_of_the_compiler():
 def test_the_costlier_branch_counts():
     step = ["HMMA.16816 R4, R8, R12, R4", "@P0 BRA 0x40", "FADD R0, R0, R0", "BRA 0x70"]
     other = ["MEMBAR.ALL.CTA", "CCTL.IVALL", "LDS.64 R0, [R1]", "BAR.SYNC 0x0", "@P1 BRA 0x0", "EXIT"]
-    found = gpu_time.counts(body(*step, *other))
+    found = gpu_time.counts(body(*step, *other), products=1)
     # 0x0 0x10 0x40 0x50 0x60 0x70 0x80
     assert (found["instructions"], found["stalls"]) == (7, 14)
     assert (found["membar"], found["cctl"], found["wavefronts"]) == (1, 1, 2)
@@ -56,8 +56,17 @@ def test_the_costlier_branch_counts():
 
 def test_a_round_of_two_steps_counts_half():
     step = ["HMMA.16816 R4, R8, R12, R4", "FADD R0, R0, R0", "BAR.SYNC 0x0"]
-    found = gpu_time.counts(body(*step, *step, "@P1 BRA 0x0", "EXIT"))
+    found = gpu_time.counts(body(*step, *step, "@P1 BRA 0x0", "EXIT"), products=1)
     assert (found["instructions"], found["hmma"]) == (4, 1)  # 7 of two steps, rounded up
+
+
+def test_a_loop_within_a_step_goes_as_many_rounds_as_its_products_need():
+    product = "HMMA.16816 R4, R8, R12, R4"
+    loop = body("FADD R0, R0, R0", product, product, "@P0 BRA 0x10", "BAR.SYNC 0x0", "@P1 BRA 0x0", "EXIT")
+    found = gpu_time.counts(loop, products=8)
+    assert (found["hmma"], found["instructions"], found["stalls"]) == (8, 4 * 3 + 3, 30)
+    with pytest.raises(ValueError, match="0 products and 3 times 2 are not 1 times 7"):
+        gpu_time.counts(loop, products=7)
 
 
 @pytest.mark.parametrize(
@@ -67,12 +76,13 @@ def test_a_round_of_two_steps_counts_half():
         (["HMMA.16816 R4, R8, R12, R4", "FADD R0, R0, R0", "@P0 BRA 0x10", "BAR.SYNC 0x0", "@P1 BRA 0x0"], "rounds"),
         (["HMMA.16816 R4, R8, R12, R4", "BRX R0 -0x10", "BAR.SYNC 0x0", "@P1 BRA 0x0"], "where it goes to"),
         (["HMMA.16816 R4, R8, R12, R4", "@P1 BRA 0x0"], "no barrier"),
+        (["HMMA R4, R8, R12, R4", "HMMA R4, R8, R12, R4", "BAR.SYNC 0x0", "@P1 BRA 0x0"], "2 products"),
     ],
-    ids=["no loop", "a loop in a step", "a jump by a table", "no barrier"],
+    ids=["no loop", "a loop in a step", "a jump by a table", "no barrier", "other products"],
 )
 def test_what_cannot_be_counted_is_refused(instructions, why):
     with pytest.raises(ValueError, match=why):
-        gpu_time.counts(body(*instructions))
+        gpu_time.counts(body(*instructions), products=1)
 
 
 def recorded() -> list[dict[str, str]]:

@@ -30,8 +30,8 @@ void PtxDecoder::emit(const string& statement) {
       "col commit_group cta down eq equ expect_tx f16 f16x2 f32 f64 ftz full ge geu gl global gpu gt gtu hi "
       "hs idx init l le leu lo ls lt ltu m16n8k16 m16n8k8 m8n8 mbarrier::complete_tx::bytes mbarrier_init nan ne "
       "neu num or param parity pred proxy r relaxed release rm rmi rn rna rni row rpi rz rzi s16 s32 s64 s8 "
-      "sat sc shared shared::cluster shared::cta sync sync_restrict::shared::cluster sys tf32 to try_wait u16 u32 u64 "
-      "u8 uni up v2 v4 "
+      "sat sc shared shared::cluster shared::cta sync sync_restrict::shared::cluster sys tf32 to try_wait u16 u32 "
+      "u64 u8 uni up v2 v4 "
       "trans volatile wait wait_group warp weak wide wrap x1 x2 x4 xor abs xorsign");  // of all opcodes together
   for (size_t y = 1; y < parts.size(); ++y)
     if (!known.count(parts[y])) bad("unsupported modifier " + parts[y]);
