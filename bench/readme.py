@@ -224,8 +224,8 @@ def status(results: Results) -> str:
     """What each backend computes in, from the declarations of the ops."""
     columns = {
         "cpu": "cpu: C++, tested and measured",
-        "triton": "Triton: compiled, and interpreted but for bfloat16; never run on a GPU",
-        "cuda": "CUDA: emulated and compiled; never run on a GPU",
+        "triton": "Triton: simulated (PTX), and interpreted but for bfloat16; never run on a GPU",
+        "cuda": "CUDA: simulated (PTX, SASS); never run on a GPU",
     }
     rows = [[f"`{name}`", *(_served(op, backend) for backend in columns)] for name, op in sorted(OPS.items())]
     return markdown(["op", *columns.values()], rows)

@@ -1,7 +1,7 @@
 """Holds built wheels to what they must and must not contain: `python -m tools.wheel_contents dist/*.whl`.
 
 Allowed are Python modules, our libraries and the marks of typed packages; nothing of the tests, no C++ source, nothing
-that auditwheel copied in, less than 10 MB, a licence for every part that is compiled in. torch-abi-audit must find
+that auditwheel copied in, less than 12 MB, a licence for every part that is compiled in. torch-abi-audit must find
 LibTorch's stable ABI of 2.10 in every library, cuobjdump the architectures of CMakeLists.txt in the CUDA library.
 """
 
@@ -15,7 +15,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-LARGEST = 10e6
+LARGEST = 12e6
 PACKAGES = ("vfrnn", "vfrnn_bench", "vfrnn_kernels")
 TYPED = {"vfrnn/py.typed", "vfrnn_kernels/py.typed"}
 CPU_LIBRARY, CUDA_LIBRARY = "vfrnn_kernels/libvfrnn_cpu.so", "vfrnn_kernels/libvfrnn_cuda.so"

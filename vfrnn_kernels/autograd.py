@@ -25,7 +25,7 @@ from vfrnn_kernels.autocast import autocasts
 from vfrnn_kernels.batching import map_op
 from vfrnn_kernels.declaration import Gradients, Op, T, Tensors
 from vfrnn_kernels.library import define_ops, implement_ops, library, register_fakes, triton_kernels
-from vfrnn_kernels.loader import CUDA_EMULATED, CUDA_LIBRARY_MISSING, HAS_SCHEMAS
+from vfrnn_kernels.loader import CUDA_LIBRARY_MISSING, CUDA_SIMULATED, HAS_SCHEMAS
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def differentiable(op: Op) -> dict[str, Callable[..., Tensors]]:
     elif HAS_SCHEMAS:
         register_fakes(op, op.saved)
     if op.composed_on_cuda is not None and CUDA_LIBRARY_MISSING is None:
-        implement_ops(op, op.saved, lambda: op.composed_on_cuda, "CPU" if CUDA_EMULATED else "CUDA")
+        implement_ops(op, op.saved, lambda: op.composed_on_cuda, "CPU" if CUDA_SIMULATED else "CUDA")
     define_ops(op, f"{name}_triton", op.saved_on("triton"), lambda: op.triton or triton_kernels(name))
 
     def plain_backward(*args: Any) -> Gradients:

@@ -19,8 +19,8 @@ from vfrnn_kernels import cuda_device
 from vfrnn_kernels.declaration import OPS
 from vfrnn_kernels.loader import (
     CPU_LIBRARY_MISSING,
-    CUDA_EMULATED,
     CUDA_LIBRARY_MISSING,
+    CUDA_SIMULATED,
     TRITON_INTERPRETED,
     TRITON_MISSING,
 )
@@ -42,10 +42,10 @@ def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | Non
 
 
 def _cuda_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
-    if device.type != "cuda" and not (device.type == "cpu" and CUDA_EMULATED is not None):
+    if device.type != "cuda" and not (device.type == "cpu" and CUDA_SIMULATED is not None):
         return f"it serves CUDA tensors, got {device}"
     return OPS[op].refuses("cuda", dtype, n) or (
-        None if CUDA_EMULATED is not None else cuda_device.refusal(device.index)
+        None if CUDA_SIMULATED is not None else cuda_device.refusal(device.index)
     )
 
 

@@ -14,14 +14,14 @@ CPU_LIBRARY, CUDA_LIBRARY = PACKAGE / "libvfrnn_cpu.so", PACKAGE / "libvfrnn_cud
 OLDEST_TORCH = (2, 10)
 
 
-#: Path of libvfrnn_cuda_emulated.so, which then is loaded in the place of the CPU kernels: the CUDA kernels, run thread
-#: by thread on CPU tensors (csrc/common/emulator.h). For tests, on a machine without a GPU.
-CUDA_EMULATED: str | None = os.environ.get("VFRNN_CUDA_EMULATED") or None
+#: Path of libvfrnn_cuda_simulated.so, which then is loaded in the place of the CPU kernels: the CUDA kernels, executed
+#: on CPU tensors (tests/gpu_simulator). For tests, on a machine without a GPU.
+CUDA_SIMULATED: str | None = os.environ.get("VFRNN_CUDA_SIMULATED") or None
 
 
 def _load_cpu_library() -> str | None:
-    if CUDA_EMULATED is not None:
-        return "left out: the emulated CUDA kernels take CPU tensors (VFRNN_CUDA_EMULATED)"
+    if CUDA_SIMULATED is not None:
+        return "left out: the simulated CUDA kernels take CPU tensors (VFRNN_CUDA_SIMULATED)"
     found = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if found < OLDEST_TORCH:
         return f"wrong torch: the compiled kernels need torch >= 2.10, this is {torch.__version__}"
@@ -42,8 +42,8 @@ def _load(library: Path) -> str | None:
 
 
 def _load_cuda_library() -> str | None:
-    if CUDA_EMULATED is not None:
-        torch.ops.load_library(CUDA_EMULATED)
+    if CUDA_SIMULATED is not None:
+        torch.ops.load_library(CUDA_SIMULATED)
         return None
     if CPU_LIBRARY_MISSING is not None:
         return f"left out: the schemas of the ops come with the CPU kernels, which are {CPU_LIBRARY_MISSING}"
@@ -77,7 +77,7 @@ CPU_LIBRARY_MISSING: str | None = _load_cpu_library()
 CUDA_LIBRARY_MISSING: str | None = _load_cuda_library()
 
 #: Whether the library ops have schemas: their fakes and autograd need one of the two.
-HAS_SCHEMAS: bool = CPU_LIBRARY_MISSING is None or CUDA_EMULATED is not None
+HAS_SCHEMAS: bool = CPU_LIBRARY_MISSING is None or CUDA_SIMULATED is not None
 
 
 def build_info() -> dict[str, str]:

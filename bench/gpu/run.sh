@@ -12,7 +12,7 @@
 # is cut off keeps what it measured), tables.txt, exponential.png, recurrence.png, costs.json, run.log.
 #
 # Environment: PYTHON (python3), VFRNN_COMMIT (where there is no .git), VFRNN_SECONDS (240; 360), VFRNN_CUDA_ARCHS (the
-# GPU's own). A dry run on tiny cases: VFRNN_DEVICE=cpu, or VFRNN_CUDA_EMULATED as for the tests (CONTRIBUTING.md).
+# GPU's own). A dry run on tiny cases: VFRNN_DEVICE=cpu, or VFRNN_CUDA_SIMULATED as for the tests (CONTRIBUTING.md).
 set -u
 PART=${1:-}
 case $PART in triage) TOTAL=${VFRNN_SECONDS:-240} ;; measure) TOTAL=${VFRNN_SECONDS:-360} ;; *) PART= ;; esac
@@ -24,7 +24,7 @@ mkdir -p "$2" && OUT=$(cd "$2" && pwd) || exit 2
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 PYTHON=${PYTHON:-python3}
 DEVICE=${VFRNN_DEVICE:-cuda}
-[ -n "${VFRNN_CUDA_EMULATED:-}" ] && DEVICE=cpu
+[ -n "${VFRNN_CUDA_SIMULATED:-}" ] && DEVICE=cpu
 QUICK=; [ "$DEVICE" = cpu ] && QUICK=--quick
 LOG=$OUT/run.log
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/vfrnn-gpu.XXXXXX") || exit 2

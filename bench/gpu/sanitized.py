@@ -12,9 +12,9 @@ import torch
 from vfrnn_kernels.activations import ACTIVATIONS
 from vfrnn_kernels.declaration import OPS
 from vfrnn_kernels.dispatch import get_backend, refusal
-from vfrnn_kernels.loader import CUDA_EMULATED
+from vfrnn_kernels.loader import CUDA_SIMULATED
 
-DEVICE, BACKEND = torch.device("cpu" if CUDA_EMULATED else "cuda"), "cuda"
+DEVICE, BACKEND = torch.device("cpu" if CUDA_SIMULATED else "cuda"), "cuda"
 #: The recurrence takes the route that the environment names, at these sizes and in these types.
 ROUTES = {"cta": (33, 190), "cluster": (300,), "steps": (33,)}
 DTYPES = (torch.float32, torch.bfloat16)
@@ -36,7 +36,7 @@ def run(op: str, n: int, **variation: Any) -> None:
 
 
 def variations(op: str, n: int) -> Iterator[dict[str, Any]]:
-    """What differs in its kernels; meshes and their fields of a size that the emulator finishes."""
+    """What differs in its kernels; meshes and their fields of a size that the simulator finishes."""
     yield {}
     for variation in OPS[op].variations(n, [torch.float32]):
         if variation.get("m", 0) <= 64 and variation.get("activation", ACTIVATIONS[0]) == ACTIVATIONS[0]:

@@ -1,5 +1,5 @@
 // What the bindings of the CUDA kernels need of the framework: the device and stream of a call, products of its own
-// library, errors. With VFRNN_CUDA_EMULATED the same bindings serve CPU tensors, for tests (emulator.h).
+// library, errors. With VFRNN_CUDA_SIMULATED the same bindings serve CPU tensors, for tests (tests/gpu_simulator).
 #pragma once
 
 #include <torch/csrc/stable/accelerator.h>
@@ -10,7 +10,7 @@
 #include "common/device.h"
 #include "common/tensors.h"
 
-#if defined(VFRNN_CUDA_EMULATED)
+#if defined(VFRNN_CUDA_SIMULATED)
 #define VFRNN_CUDA_KEY CPU
 #else
 #define VFRNN_CUDA_KEY CUDA
@@ -22,14 +22,14 @@ namespace vfrnn {
 class OnDevice {
  public:
   explicit OnDevice(const Tensor& t) : guard_(t.get_device_index()) {
-#if !defined(VFRNN_CUDA_EMULATED)
+#if !defined(VFRNN_CUDA_SIMULATED)
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream));
 #endif
   }
   void* stream = nullptr;
 
  private:
-#if defined(VFRNN_CUDA_EMULATED)
+#if defined(VFRNN_CUDA_SIMULATED)
   struct NoGuard {
     explicit NoGuard(int64_t) {}
   } guard_;

@@ -19,7 +19,8 @@ struct DeviceProperties {
   int arch;             // 90 for sm_90
   int multiprocessors;  // SMs
   int shared_limit;     // bytes of shared memory that a block may ask for
-  int largest_cluster;  // blocks of a cluster: 16 or 8 where the device can run such with up to 200 KB each, else 1
+  int largest_cluster;  // blocks of a cluster: 16, 8, 4 or 2 where device and code can run such, each with up to 200
+                        // KB, else 1
 };
 
 // Memory of a multiprocessor that its blocks take for `shared` bytes each: in units of 128, and 1 KB more for the
@@ -28,15 +29,15 @@ constexpr int64_t shared_taken(int64_t shared) {
   return (shared + 127) / 128 * 128 + 1024;
 }
 
-// Of the current device, asked once for each (common/gpu.cu); emulated: a small sm_90. 0, or an error of the runtime:
-// then the next call asks again.
+// Of the current device, asked once for each (common/gpu.cu). 0, or an error of the runtime: then the next call asks
+// again.
 int device_properties(DeviceProperties& properties);
 // Versions of CUDA, 12080 for 12.8: the newest that the driver serves, 0 without a driver, and the runtime's.
 struct Versions {
   int driver, runtime;
 };
 int versions(Versions& found);
-// The architecture of the code in this library that the current device runs, made from PTX or not; 0 if there is none.
+// The architecture for which the code in this library was written that the current device runs; 0 if there is none.
 int served_architecture(int& arch);
 const char* error_message(int error);
 

@@ -1,21 +1,15 @@
 // Questions to the CUDA runtime, and what is told to it once.
-#include "common/device.h"
-#include "common/gpu.h"
-
-#if defined(__CUDACC__)
 #include <algorithm>
 #include <map>
 #include <mutex>
 #include <set>
 #include <tuple>
 #include <utility>
-#else
-#include <cstdlib>
-#endif
+
+#include "common/device.h"
+#include "common/gpu.h"
 
 namespace vfrnn::gpu {
-
-#if defined(__CUDACC__)
 
 namespace {
 
@@ -41,20 +35,25 @@ cudaError_t runs_clusters(unsigned blocks, int shared, bool& runs) {
 
 cudaError_t find_largest_cluster(DeviceProperties& p) {
   p.largest_cluster = 1;
-  if (p.arch < 90) return cudaSuccess;
+  int code = 0;  // on a newer device, code for sm_80 leaves out what clusters need
+  if (const int error = served_architecture(code)) return static_cast<cudaError_t>(error);
+  if (code < 90) return cudaSuccess;
   if (const cudaError_t error = allow(probe, cudaFuncAttributeMaxDynamicSharedMemorySize)) return error;
   const int shared = std::min(p.shared_limit, 200 * 1024);
-  bool runs = false;
-  // Clusters of 16 are beyond what every device of sm_90 and later can run, and it may say so by an error.
-  if (allow(probe, cudaFuncAttributeNonPortableClusterSizeAllowed) == cudaSuccess) runs_clusters(16, shared, runs);
-  if (runs) {
-    p.largest_cluster = 16;
-    return cudaSuccess;
+  for (const unsigned blocks : {16u, 8u, 4u, 2u}) {
+    // More than 8 are beyond what every device of sm_90 and later can run, and it may say so by an error.
+    const bool must_answer = blocks <= 8;
+    bool runs = false;
+    cudaError_t error = must_answer ? cudaSuccess : allow(probe, cudaFuncAttributeNonPortableClusterSizeAllowed);
+    if (error == cudaSuccess) error = runs_clusters(blocks, shared, runs);
+    if (error != cudaSuccess && must_answer) return error;
+    if (error != cudaSuccess) cudaGetLastError();  // a no; nobody else shall see it as theirs
+    if (runs) {
+      p.largest_cluster = int(blocks);
+      break;
+    }
   }
-  cudaGetLastError();  // a no; nobody else shall see it as theirs
-  const cudaError_t error = runs_clusters(8, shared, runs);
-  if (runs) p.largest_cluster = 8;
-  return error;
+  return cudaSuccess;
 }
 
 cudaError_t find_properties(int device, DeviceProperties& p) {
@@ -96,7 +95,7 @@ int versions(Versions& found) {
 int served_architecture(int& arch) {
   cudaFuncAttributes attributes = {};
   const cudaError_t error = cudaFuncGetAttributes(&attributes, probe);
-  arch = error == cudaSuccess ? attributes.binaryVersion : 0;
+  arch = error == cudaSuccess ? attributes.ptxVersion : 0;
   if (error != cudaErrorNoKernelImageForDevice && error != cudaErrorInvalidDeviceFunction) return error;
   cudaGetLastError();  // an answer, not a failure
   return cudaSuccess;
@@ -122,18 +121,5 @@ cudaError_t allow(const void* kernel, cudaFuncAttribute attribute) {
 const char* error_message(int error) {
   return cudaGetErrorString(static_cast<cudaError_t>(error));
 }
-
-#else
-
-int device_properties(DeviceProperties& properties) {
-  const char* cluster = std::getenv("VFRNN_EMULATED_CLUSTER");  // blocks of the largest
-  properties = {90, 3, 232448, cluster != nullptr ? std::atoi(cluster) : 16};
-  return 0;
-}
-const char* error_message(int) {
-  return "emulated";
-}
-
-#endif
 
 }  // namespace vfrnn::gpu

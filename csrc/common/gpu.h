@@ -1,18 +1,12 @@
-// What the CUDA kernels use of the device, and how they are launched. Kernels are written with these functions alone,
-// so that one source is compiled twice: by nvcc for the device, and by the host compiler for the tests, where
-// emulator.h runs it (every thread a fiber) on a machine without a GPU.
+// What the CUDA kernels use of the device, and how they are launched. Kernels are written with these functions alone.
 //
 // Shared memory is `shared_memory()`, sized by the launch; __shared__ variables do not exist here. Names with a PTX
 // counterpart say it in their comment.
 #pragma once
 
-#include <cstdint>
-
-#if defined(__CUDACC__)
 #include <cuda_runtime.h>
-#else
-#include "common/emulator.h"
-#endif
+
+#include <cstdint>
 
 #include "common/host_device.h"
 
@@ -27,8 +21,6 @@ struct Launch {
   bool cooperative;
   cudaStream_t stream;
 };
-
-#if defined(__CUDACC__)
 
 // Lets a kernel have all the shared memory that a block may ask for, or clusters of more than 8 blocks: once on every
 // device and for all of its launches, so that no host thread takes from another what it set (gpu.cu).
@@ -274,8 +266,6 @@ VFRNN_DEVICE void store_async(RemoteAddress to, uint4 v, RemoteAddress barrier) 
       "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1,%2,%3,%4}, [%5];" ::"r"(to),
       "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(barrier) : "memory");
 }
-
-#endif  // __CUDACC__
 
 // ---- built from the above ----
 VFRNN_DEVICE uint16_t bf16_of(float x) {

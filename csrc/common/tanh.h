@@ -1,11 +1,10 @@
-// tanh on the device by the special function units, without branches; for the tests by the C library's functions.
+// tanh by the special function units, without branches.
 #pragma once
 
 #include "common/gpu.h"
 
 namespace vfrnn::gpu {
 
-#if defined(__CUDACC__)
 // 2^x and 1 / x to 2^-22 (ex2.approx.ftz, rcp.approx.ftz). 2^x of a small x is 1; 1 / infinity is 0. Volatile: a choice
 // between their result and another one must not become a branch around them.
 VFRNN_DEVICE float exp2_approximate(float x) {
@@ -18,14 +17,6 @@ VFRNN_DEVICE float reciprocal_approximate(float x) {
   asm volatile("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
   return r;
 }
-#else
-inline float exp2_approximate(float x) {
-  return ::exp2f(x);
-}
-inline float reciprocal_approximate(float x) {
-  return 1 / x;
-}
-#endif
 
 // For z not near 0, to about 2^-22 of 1: 1 - 2 / (e^2z + 1), where e^2z may be 0 or infinity.
 VFRNN_DEVICE float tanh_of_large(float z) {

@@ -5,14 +5,12 @@
 // kernel and a grid on a stream thus serves every later call, of any T, M and address.
 #pragma once
 
-#include "common/activations.h"
-#include "common/gpu.h"
-
-#if defined(__CUDACC__)
 #include <cstdint>
 #include <mutex>
 #include <vector>
-#endif
+
+#include "common/activations.h"
+#include "common/gpu.h"
 
 namespace vfrnn {
 namespace {
@@ -52,8 +50,6 @@ inline int run_steps_plainly(const StepLaunch& l, const StepRecord& record, Step
   }
   return error;
 }
-
-#if defined(__CUDACC__)
 
 __global__ void advance(StepRecord* record, int64_t steps) {
   if (threadIdx.x == 0) record->first += steps;
@@ -192,11 +188,8 @@ class StepGraphs {
 
 #undef VFRNN_RETURN_ERROR
 
-#endif
-
 // All steps of the record, on a stream that may be under capture; then, and for few steps, without graphs.
 inline int run_steps(const StepLaunch& l, const StepRecord& record, StepRecord* at, cudaStream_t stream) {
-#if defined(__CUDACC__)
   constexpr int64_t few = 8;
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   const cudaError_t error = cudaStreamIsCapturing(stream, &status);
@@ -204,7 +197,6 @@ inline int run_steps(const StepLaunch& l, const StepRecord& record, StepRecord* 
   if (status == cudaStreamCaptureStatusNone && record.steps > few) {
     return int(StepGraphs::instance().run(l, record, stream));
   }
-#endif
   return run_steps_plainly(l, record, at, stream);
 }
 

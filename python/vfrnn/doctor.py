@@ -19,8 +19,8 @@ from vfrnn_kernels.dispatch import BACKENDS, Backend, get_backend, refusal
 from vfrnn_kernels.loader import (
     CPU_LIBRARY,
     CPU_LIBRARY_MISSING,
-    CUDA_EMULATED,
     CUDA_LIBRARY,
+    CUDA_SIMULATED,
     TRITON_INTERPRETED,
     build_info,
 )
@@ -84,7 +84,7 @@ def backends() -> dict[str, str]:
 
 def _refused(backend: str) -> str | None:
     """Why the kernels do not run on the device that is there, None if they do."""
-    return cuda_device.refusal(None) if backend == "cuda" and CUDA_EMULATED is None else None
+    return cuda_device.refusal(None) if backend == "cuda" and CUDA_SIMULATED is None else None
 
 
 def _origin(backend: str) -> str:
@@ -92,8 +92,8 @@ def _origin(backend: str) -> str:
         return f" from {CPU_LIBRARY}, for {platform.machine()}"
     if backend == "cuda":
         return (
-            f" from {CUDA_EMULATED}, emulated"
-            if CUDA_EMULATED
+            f" from {CUDA_SIMULATED}, simulated"
+            if CUDA_SIMULATED
             else f" from {CUDA_LIBRARY}, for {cuda_device.architectures()}"
         )
     if backend == "triton":
@@ -109,7 +109,7 @@ def _triton_version() -> str:
 
 def _device(backend: str) -> torch.device | None:
     """Where the backend is checked, None if there is no such device."""
-    emulated = {"triton": TRITON_INTERPRETED, "cuda": CUDA_EMULATED is not None}
+    emulated = {"triton": TRITON_INTERPRETED, "cuda": CUDA_SIMULATED is not None}
     if not emulated.get(backend, True):
         return torch.device("cuda") if torch.cuda.is_available() else None
     return torch.device("cpu")
@@ -149,7 +149,7 @@ def _driver() -> str:
     except OSError:
         return "none (a GPU of NVIDIA would need one)"
     name = module[1] if module else "of unknown version"
-    if get_backend("cuda").missing is not None or CUDA_EMULATED is not None:
+    if get_backend("cuda").missing is not None or CUDA_SIMULATED is not None:
         return name
     try:
         served, _ = torch.ops.vfrnn_kernels.cuda_versions()
@@ -162,14 +162,14 @@ def _gpu(index: int) -> str:
     """A device as torch sees it, and, where our library is loaded, what its kernels find there."""
     major, minor = torch.cuda.get_device_capability(index)
     seen = f"{torch.cuda.get_device_name(index)}, sm_{major}{minor}"
-    if get_backend("cuda").missing is not None or CUDA_EMULATED is not None:
+    if get_backend("cuda").missing is not None or CUDA_SIMULATED is not None:
         return seen
     if reason := cuda_device.refusal(index):
         return f"{seen}; the CUDA kernels do not run: {reason}"
     device = cuda_device.cuda_device(index)
     return (
         f"{seen}, {device.multiprocessors} multiprocessors, {device.shared_limit // 1024} KB for a block, "
-        f"clusters of {device.largest_cluster}; runs the code of sm_{device.code}"
+        f"clusters of {device.largest_cluster}; runs the code for sm_{device.code}"
     )
 
 

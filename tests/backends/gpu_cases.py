@@ -1,7 +1,7 @@
 """Cases of every op for the backends of a GPU, and what is right about them.
 
-Without a GPU they run on small sizes: Triton in its interpreter (TRITON_INTERPRET=1), CUDA in the emulator
-(VFRNN_CUDA_EMULATED, `make test-cuda-emulated`).
+Without a GPU they run on small sizes: Triton in its interpreter (TRITON_INTERPRET=1), CUDA in the simulator
+(VFRNN_CUDA_SIMULATED, `make test-gpu-simulated`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor
 from tests.backends.recurrence_rounding import assert_gradients, assert_states
 from vfrnn_kernels.declaration import OPS
 from vfrnn_kernels.dispatch import get_backend, refusal
-from vfrnn_kernels.loader import CUDA_EMULATED, TRITON_INTERPRETED
+from vfrnn_kernels.loader import CUDA_SIMULATED, TRITON_INTERPRETED
 from vfrnn_kernels.recurrence.reference import recurrence_backward_reference
 
-GPU = torch.cuda.is_available() and not TRITON_INTERPRETED and CUDA_EMULATED is None
+GPU = torch.cuda.is_available() and not TRITON_INTERPRETED and CUDA_SIMULATED is None
 DEVICE = torch.device("cuda" if GPU else "cpu")
 #: The backends to test: those that serve the device.
 BACKENDS = [
@@ -26,7 +26,7 @@ BACKENDS = [
 ]
 SIZES = (1, 2, 17, 64, 128, 190, 257) if GPU else (1, 2, 17, 37)
 #: The interpreter is wrong about bfloat16.
-LOW = (torch.float16, torch.bfloat16) if GPU or CUDA_EMULATED else (torch.float16,)
+LOW = (torch.float16, torch.bfloat16) if GPU or CUDA_SIMULATED else (torch.float16,)
 #: An n for which the Triton kernels do not keep M on the chip, so that the recurrence goes step by step (in the
 #: interpreter made so).
 STEP_N = 257 if GPU else 37

@@ -2,7 +2,7 @@
 //   launches sizes   two host threads launch one kernel with different shared memory, and with clusters of 16
 //   launches grids   more matrices, axes and samples than a grid has rows
 //   launches waiting the cooperative launch of field_flow, m 12 and n 190, 600 samples
-//   launches asks    a device that does not answer is an error, and asked again
+//   launches asks    a device that does not answer is an error, and asked again; which clusters it runs
 #include <cstdio>
 #include <cstring>
 #include <thread>
@@ -14,7 +14,7 @@
 #include "field_generator/cuda.h"
 #include "skew_expm/cuda.h"
 
-extern "C" int stub_failures;
+extern "C" int stub_failures, stub_device, stub_largest_cluster, stub_code;
 
 namespace {
 
@@ -93,6 +93,20 @@ void asks() {
   stub_failures = 1;
   expect(gpu::device_properties(device), "what was answered is kept");
   stub_failures = 0;
+  for (const int largest : {16, 8, 4, 1}) {
+    stub_device = stub_largest_cluster = largest;  // another device each
+    expect(gpu::device_properties(device), "properties");
+    if (device.largest_cluster != largest) expect(-1, "the largest cluster");
+  }
+  stub_largest_cluster = 16;
+  for (const int code : {0, 80}) {  // none, or what was made from the PTX of an older architecture
+    stub_device = 100 + code, stub_code = code;
+    int found = -1;
+    expect(gpu::served_architecture(found), "the code");
+    if (found != code) expect(-1, "the code's architecture");
+    expect(gpu::device_properties(device), "properties");
+    if (device.largest_cluster != 1) expect(-1, "no cluster without code for it");
+  }
 }
 
 }  // namespace

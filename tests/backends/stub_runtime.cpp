@@ -31,6 +31,8 @@ extern "C" {
 
 // So many questions about the device fail, each once.
 int stub_failures = 0;
+// The current device, the largest cluster that it runs, and the code it finds for itself: 0 is none.
+int stub_device = 0, stub_largest_cluster = 16, stub_code = 90;
 
 // What nvcc's host code calls when a program starts, and in stubs that nobody here calls.
 void** __cudaRegisterFatBinary(void*) {
@@ -60,7 +62,7 @@ cudaError_t __cudaPopCallConfiguration(dim3*, dim3*, size_t*, void*) {
 }
 
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = stub_device;
   return cudaSuccess;
 }
 cudaError_t cudaGetLastError() {
@@ -78,8 +80,8 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
   return cudaSuccess;
 }
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
-  attributes->binaryVersion = 90;
-  return cudaSuccess;
+  attributes->ptxVersion = stub_code;
+  return stub_code == 0 ? cudaErrorNoKernelImageForDevice : cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   if (stub_failures > 0) {
@@ -103,8 +105,10 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
       return cudaErrorNotSupported;
   }
 }
-cudaError_t cudaOccupancyMaxActiveClusters(int* count, const void*, const cudaLaunchConfig_t*) {
-  *count = 8;
+cudaError_t cudaOccupancyMaxActiveClusters(int* count, const void*, const cudaLaunchConfig_t* c) {
+  const int cluster = int(c->attrs[0].val.clusterDim.x);
+  if (cluster > 8 && cluster > stub_largest_cluster) return cudaErrorInvalidClusterSize;
+  *count = cluster <= stub_largest_cluster ? multiprocessors / cluster : 0;
   return cudaSuccess;
 }
 

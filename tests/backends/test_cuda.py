@@ -1,4 +1,4 @@
-"""What is particular to the CUDA kernels, in the emulator: the recurrences' routes, the order of threads, launches."""
+"""What is particular to the CUDA kernels, in the simulator: the recurrences' routes, the order of threads, launches."""
 
 import math
 
@@ -18,9 +18,9 @@ from tests.backends.gpu_cases import (
 )
 from tests.cases import ACTIVATIONS, beta_for, relative_error, skew_matrix
 from vfrnn_kernels import recurrence, skew_expm, spectral_recurrence
-from vfrnn_kernels.loader import CUDA_EMULATED
+from vfrnn_kernels.loader import CUDA_SIMULATED
 
-pytestmark = pytest.mark.skipif(CUDA_EMULATED is None, reason="needs VFRNN_CUDA_EMULATED (make test-cuda-emulated)")
+pytestmark = pytest.mark.skipif(CUDA_SIMULATED is None, reason="needs VFRNN_CUDA_SIMULATED (make test-gpu-simulated)")
 
 #: The least n of a cluster of blocks, by type.
 IN_A_CLUSTER = {torch.float32: 193, torch.bfloat16: 257}
@@ -103,7 +103,7 @@ def test_the_order_of_threads_changes_no_bit(monkeypatch, name):
     found = []
     for seed in (None, "1", "2"):
         if seed is not None:
-            monkeypatch.setenv("VFRNN_EMULATOR_SEED", seed)
+            monkeypatch.setenv("VFRNN_SIMULATOR_SEED", seed)
         found.append(everything(case, "cuda"))
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
@@ -115,7 +115,7 @@ def test_the_order_of_threads_by_route(monkeypatch, route, n):
     case = recurrence_case(n, torch.bfloat16, "tanh", T=5, B=3)
     expected = everything(case, "cuda")
     for seed in ("1", "2", "3"):
-        monkeypatch.setenv("VFRNN_EMULATOR_SEED", seed)
+        monkeypatch.setenv("VFRNN_SIMULATOR_SEED", seed)
         assert all(torch.equal(a, b) for a, b in zip(expected, everything(case, "cuda"), strict=True))
 
 
@@ -196,7 +196,7 @@ def test_the_spectral_chains_wherever_they_are_kept(monkeypatch, dtype, n, activ
     assert relative_error(grad_z, torch.stack(exact_grads_z)) <= tolerance
     assert relative_error(grad_h0, carried) <= tolerance
     delta, dt, basis, omega, substeps = flow
-    monkeypatch.setenv("VFRNN_EMULATOR_SEED", "1")
+    monkeypatch.setenv("VFRNN_SIMULATOR_SEED", "1")
     assert all(torch.equal(a, b) for a, b in zip(chains(), (hs, grad_z, grad_h0), strict=True))
 
 
@@ -218,9 +218,9 @@ def test_a_sample_of_spectral_recurrence_does_not_depend_on_its_neighbours():
 
 
 def launches(function):
-    before = torch.ops.vfrnn_emulator.launches()
+    before = torch.ops.vfrnn_simulator.launches()
     result = function()
-    return torch.ops.vfrnn_emulator.launches() - before, result
+    return torch.ops.vfrnn_simulator.launches() - before, result
 
 
 def test_the_weights_of_a_static_model_take_four_launches():

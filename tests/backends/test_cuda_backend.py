@@ -6,7 +6,7 @@ import torch
 import vfrnn_kernels.dispatch as dispatch
 from vfrnn_kernels.declaration import OPS
 from vfrnn_kernels.dispatch import BACKENDS, Backend, get_backend, select_backend
-from vfrnn_kernels.loader import CUDA_EMULATED, PACKAGE
+from vfrnn_kernels.loader import CUDA_SIMULATED, PACKAGE
 
 CUDA = torch.device("cuda")
 cuda = get_backend("cuda")
@@ -30,7 +30,9 @@ def test_what_it_serves():
         for dtype in (torch.float64, torch.float16, torch.bfloat16):
             refused = cuda.refuses(op, CUDA, dtype, None)
             assert refused is None if dtype in OPS[op].serves["cuda"] else f"got {dtype}" in refused
-    assert (cuda.refuses("recurrence", torch.device("cpu"), torch.float32, None) is None) == (CUDA_EMULATED is not None)
+    assert (cuda.refuses("recurrence", torch.device("cpu"), torch.float32, None) is None) == (
+        CUDA_SIMULATED is not None
+    )
 
 
 @pytest.mark.parametrize(("absent", "chosen"), [((), "cuda"), (("cuda",), "triton")])
@@ -44,7 +46,7 @@ def test_it_is_the_first_choice_on_a_gpu(monkeypatch, absent, chosen):
     assert select_backend("recurrence", None, [OnGpu()]) == chosen
 
 
-@pytest.mark.skipif(CUDA_EMULATED is not None, reason="the emulator serves CPU tensors")
+@pytest.mark.skipif(CUDA_SIMULATED is not None, reason="the simulator serves CPU tensors")
 def test_a_library_that_did_not_load_says_why():
     if torch.version.cuda is None:
         assert "is not a CUDA build" in cuda.missing

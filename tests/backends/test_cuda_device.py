@@ -100,7 +100,7 @@ def test_a_failure_is_asked_again_and_an_answer_is_kept(machine):
 @pytest.mark.skipif(TRITON_MISSING is not None, reason="needs Triton")
 def test_triton_serves_where_the_kernels_cannot_run(machine, monkeypatch):
     monkeypatch.delenv("VFRNN_BACKEND", raising=False)
-    monkeypatch.setattr(dispatch, "CUDA_EMULATED", None)
+    monkeypatch.setattr(dispatch, "CUDA_SIMULATED", None)
     loaded = tuple(replace(b, missing=None) if b.name == "cuda" else b for b in BACKENDS)
     monkeypatch.setattr(dispatch, "BACKENDS", loaded)
     machine["driver"] = (12080, 13000)

@@ -1,4 +1,4 @@
-"""Every instance of the recurrence's persistent kernels that a plan can choose, once, in the emulator."""
+"""Every instance of the recurrence's persistent kernels that a plan can choose, once, in the simulator."""
 
 import itertools
 
@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tests.backends.gpu_cases import assert_right, recurrence_case
-from vfrnn_kernels.loader import CUDA_EMULATED
+from vfrnn_kernels.loader import CUDA_SIMULATED
 
 host = pytest.importorskip("vfrnn_kernels._host", reason="the host module is not built")
-pytestmark = pytest.mark.skipif(CUDA_EMULATED is None, reason="needs VFRNN_CUDA_EMULATED (make test-cuda-emulated)")
+pytestmark = pytest.mark.skipif(CUDA_SIMULATED is None, reason="needs VFRNN_CUDA_SIMULATED (make test-gpu-simulated)")
 
 #: The largest n of every padded size, and one that is a multiple of nothing.
 SIZES = [N - odd for N in (64, 128, 192, 256, 512, 768, 1024) for odd in (7, 0)]
@@ -20,7 +20,7 @@ CLUSTERS = (16, 8)
 
 
 def plan_of(n: int, dtype: str, B: int, backward: bool, cluster: int) -> dict:
-    """As the emulated device gets it."""
+    """As the simulated device gets it."""
     return host.recurrence_plan(n, dtype, B, backward, 90, 3, 232448, cluster)
 
 
@@ -50,5 +50,5 @@ def test_the_large_ones_are_among_them():
 
 @pytest.mark.parametrize(("dtype", "n", "B", "cluster"), CASES)
 def test_every_instance(monkeypatch, dtype, n, B, cluster):
-    monkeypatch.setenv("VFRNN_EMULATED_CLUSTER", str(cluster))
+    monkeypatch.setenv("VFRNN_SIMULATOR_CLUSTER", str(cluster))
     assert_right(recurrence_case(n, getattr(torch, dtype), "tanh", T=2, B=B, i=1), "cuda")

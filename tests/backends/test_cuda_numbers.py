@@ -1,4 +1,4 @@
-"""Bits and edges of the CUDA kernels' arithmetic, in the emulator: what one rounding decides, and what is infinite."""
+"""Bits and edges of the CUDA kernels' arithmetic, in the simulator: what one rounding decides, and what is infinite."""
 
 import math
 
@@ -7,9 +7,9 @@ import torch
 
 from tests.backends.gpu_cases import recurrence_case, spectral_recurrence_case
 from vfrnn_kernels import recurrence, spectral_recurrence
-from vfrnn_kernels.loader import CUDA_EMULATED
+from vfrnn_kernels.loader import CUDA_SIMULATED
 
-pytestmark = pytest.mark.skipif(CUDA_EMULATED is None, reason="needs VFRNN_CUDA_EMULATED (make test-cuda-emulated)")
+pytestmark = pytest.mark.skipif(CUDA_SIMULATED is None, reason="needs VFRNN_CUDA_SIMULATED (make test-gpu-simulated)")
 
 ROUTES = pytest.mark.parametrize("route", ["cta", "steps"])
 

@@ -12,7 +12,7 @@ from vfrnn_kernels.field_flow.reference_plan import MOST_SUBSTEPS, planned_subst
 from vfrnn_kernels.library import triton_kernels
 
 pytestmark = pytest.mark.skipif(
-    not BACKENDS, reason="needs a GPU, TRITON_INTERPRET=1 with Triton, or VFRNN_CUDA_EMULATED"
+    not BACKENDS, reason="needs a GPU, TRITON_INTERPRET=1 with Triton, or VFRNN_CUDA_SIMULATED"
 )
 
 

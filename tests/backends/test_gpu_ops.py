@@ -1,6 +1,6 @@
 """Every op on the backends of a GPU against the reference in float64: one matrix of op x size x dtype x layout.
 
-On a GPU, else on small sizes in Triton's interpreter (`make test`) and in the CUDA emulator.
+On a GPU, else on small sizes in Triton's interpreter (`make test`) and in the simulator of CUDA kernels.
 """
 
 import math
@@ -32,7 +32,7 @@ from vfrnn_kernels.library import triton_kernels
 from vfrnn_kernels.loader import TRITON_INTERPRETED
 
 pytestmark = pytest.mark.skipif(
-    not BACKENDS, reason="needs a GPU, TRITON_INTERPRET=1 with Triton, or VFRNN_CUDA_EMULATED"
+    not BACKENDS, reason="needs a GPU, TRITON_INTERPRET=1 with Triton, or VFRNN_CUDA_SIMULATED"
 )
 
 

@@ -41,14 +41,14 @@ def test_a_library_that_does_not_load_says_which_and_what_to_do(tmp_path):
     ("version", "reason"), [("2.9.1", "need torch >= 2.10, this is 2.9.1"), ("2.10.0+cpu", None), ("3.0.0", None)]
 )
 def test_a_torch_that_is_too_old_is_named(monkeypatch, version, reason):
-    monkeypatch.setattr(loader, "CUDA_EMULATED", None)
+    monkeypatch.setattr(loader, "CUDA_SIMULATED", None)
     monkeypatch.setattr(torch, "__version__", version)
     found = loader._load_cpu_library()
     assert found is None if reason is None else reason in found
 
 
 def test_a_library_that_was_not_built_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(loader, "CUDA_EMULATED", None)
+    monkeypatch.setattr(loader, "CUDA_SIMULATED", None)
     monkeypatch.setattr(loader, "CPU_LIBRARY", tmp_path / "libvfrnn_cpu.so")
     assert loader._load_cpu_library().startswith(f"not built: {tmp_path / 'libvfrnn_cpu.so'} does not exist")
     monkeypatch.setattr(loader, "CPU_LIBRARY_MISSING", "not built")
@@ -56,7 +56,7 @@ def test_a_library_that_was_not_built_is_named(monkeypatch, tmp_path):
 
 
 def test_a_cuda_library_needs_a_cuda_build_of_torch(monkeypatch, tmp_path):
-    monkeypatch.setattr(loader, "CUDA_EMULATED", None)
+    monkeypatch.setattr(loader, "CUDA_SIMULATED", None)
     monkeypatch.setattr(loader, "CPU_LIBRARY_MISSING", None)
     monkeypatch.setattr(torch.version, "cuda", None)
     assert "is not a CUDA build" in loader._load_cuda_library()

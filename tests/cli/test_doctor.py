@@ -78,7 +78,7 @@ def test_doctor_names_driver_and_devices_and_why_kernels_do_not_run(monkeypatch,
     found = doctor.processor()
     assert found["driver"] == "570.86.15, serves CUDA up to 12.8"
     assert found["gpu 0"] == (
-        "H200, sm_90, 132 multiprocessors, 227 KB for a block, clusters of 16; runs the code of sm_90"
+        "H200, sm_90, 132 multiprocessors, 227 KB for a block, clusters of 16; runs the code for sm_90"
     )
     assert found["gpu 1"] == "T4, sm_75; the CUDA kernels do not run: it needs compute capability 8.0"
 

@@ -24,7 +24,8 @@ def test_names_are_those_of_the_registries():
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "mnist"])
 def test_a_run_leaves_a_checkpoint_a_log_and_a_picture(task, tmp_path, capsys):
     size = ["--batch-size", "400"] if task == "digits" else ["--batch-size", "5"]
-    assert main(["train", "--task", task, "--model", *MODEL_NAMES, *TINY, *size, "--out", str(tmp_path)]) == 0
+    tiny = TINY if task != "transport" else [*TINY[:2], *TINY[4:], "--grid", "5", "--horizon", "2"]
+    assert main(["train", "--task", task, "--model", *MODEL_NAMES, *tiny, *size, "--out", str(tmp_path)]) == 0
     output = capsys.readouterr().out
     assert "vfrnn.VFRNN" in output
     assert "without memory" in output
@@ -99,6 +100,8 @@ def test_resume_continues_exactly(tmp_path):
         ([], "one of --task and --resume is required"),
         (["--task", "digit"], "argument --task: invalid choice: 'digit'"),
         (["--task", "digits", "--model", "transformer"], "argument --model: invalid choice: 'transformer'"),
+        (["--task", "transport", "--grid", "3"], "argument --grid: must be at least 4, got 3"),
+        (["--task", "transport", "--hidden-size", "9"], "argument --hidden-size: is the number of nodes for transport"),
         (["--task", "digits", "--hidden-size", "-3"], "argument --hidden-size: must be at least 1, got -3"),
         (["--task", "digits", "--lr", "nan"], "argument --lr: must be positive and finite, got nan"),
         (["--task", "adding", "--length", "1"], "argument --length: must be at least 2, got 1"),

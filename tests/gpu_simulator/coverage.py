@@ -1,7 +1,7 @@
 """`python -m tests.gpu_simulator.coverage LOG...`: which kernels of the CUDA library no launch in these logs was of.
 
-The logs are those of `run --log`; the kernels those of sm_90a, by their names. The exit status is the number of the kernels
-that nothing launched, but for those that have a reason.
+The logs are those of `run --log`; the kernels those of sm_90a, by their names. The exit status is the number of those
+that nothing launched, but for what has a reason.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def run_all(wanted: str) -> int:
             os.environ["VFRNN_SIMULATOR_SASS"] = "1" if mutation.mode == "sass" else "0"
             if (mutation.mode, mutation.tests) not in passed:
                 os.environ["VFRNN_SIMULATOR_CODE"] = str(CODE)
-                torch.ops.vfrnn_emulator.forget_code()
+                torch.ops.vfrnn_simulator.forget_code()
                 wrong = run_tests(mutation.tests)
                 if wrong is not None:
                     raise SystemExit(f"{mutation.tests} fail on the code as it is ({mutation.mode}): {wrong}")
@@ -108,7 +108,7 @@ def run_all(wanted: str) -> int:
             target.unlink()
             target.write_text(mutated((CODE / target.name).read_text(), mutation))
             os.environ["VFRNN_SIMULATOR_CODE"] = folder
-            torch.ops.vfrnn_emulator.forget_code()
+            torch.ops.vfrnn_simulator.forget_code()
             wrong = run_tests(mutation.tests)
             missed += wrong is None
             verdict = "NOT CAUGHT" if wrong is None else f"caught: {wrong}"

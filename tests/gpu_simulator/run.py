@@ -1,7 +1,7 @@
 """`python -m tests.gpu_simulator.run [options] [-- pytest arguments]`: the GPU tests on the simulated machine code.
 
-Needs what CMake builds with VFRNN_CUDA=SIMULATED (`make simulator`). Without pytest arguments: every test that
-`make test-cuda-emulated` runs. README.md in this folder says what the options and further settings do.
+Needs `make simulator`. Without pytest arguments: every GPU test. README.md in this folder says what the options and
+further settings do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def environment(build: Path = BUILD, **settings: str | int | None) -> dict[str, 
     named = {f"VFRNN_SIMULATOR_{name.upper()}": str(value) for name, value in settings.items() if value is not None}
     return {
         **os.environ,
-        "VFRNN_CUDA_EMULATED": str(build / "libvfrnn_cuda_simulated.so"),
+        "VFRNN_CUDA_SIMULATED": str(build / "libvfrnn_cuda_simulated.so"),
         "LD_PRELOAD": str(build / "libtensor_bounds.so"),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "python")]),
         "OMP_NUM_THREADS": "1",

@@ -8,10 +8,10 @@ import pytest
 
 from tests.cases import quick
 from tests.gpu_simulator.run import ROOT, environment
-from vfrnn_kernels.loader import CUDA_EMULATED
+from vfrnn_kernels.loader import CUDA_SIMULATED
 
 pytestmark = pytest.mark.skipif(
-    "simulated" not in (CUDA_EMULATED or ""),
+    "simulated" not in (CUDA_SIMULATED or ""),
     reason="needs the simulator (python -m tests.gpu_simulator.run -- tests/gpu_simulator/test_devices.py)",
 )
 
@@ -30,7 +30,7 @@ CODE = {"8": "80", "9": "90a", "1": "100"}
 
 
 def on_device(name: str, *command: str) -> subprocess.CompletedProcess:
-    settings = environment(Path(CUDA_EMULATED).parent, device=name.split(",")[0], **DEVICES[name])
+    settings = environment(Path(CUDA_SIMULATED).parent, device=name.split(",")[0], **DEVICES[name])
     arguments = [sys.executable, "-m", *command]
     return subprocess.run(arguments, env=settings, cwd=ROOT, capture_output=True, text=True, timeout=3000)
 
@@ -45,7 +45,7 @@ def test_every_launch_fits(name):
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("name", quick(DEVICES, "9.0, no clusters"))
 def test_a_small_case_of_each_op(name):
-    if not list((Path(CUDA_EMULATED).parent / "code" / CODE[name[0]]).glob("*.ptx")):
+    if not list((Path(CUDA_SIMULATED).parent / "code" / CODE[name[0]]).glob("*.ptx")):
         pytest.skip(f"the PTX for {name} is not built (make test-gpu-simulated-every)")
     tests = ("tests/backends/test_gpu_ops.py", "-k", "test_values_and_gradients and -17")
     result = on_device(name, "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests)

@@ -5,10 +5,10 @@ import torch
 
 from tests.backends.gpu_cases import CASES, STEP_N, assert_right, recurrence_case, small_case
 from vfrnn_kernels.library import triton_kernels
-from vfrnn_kernels.loader import CUDA_EMULATED, TRITON_MISSING
+from vfrnn_kernels.loader import CUDA_SIMULATED, TRITON_MISSING
 
 pytestmark = pytest.mark.skipif(
-    TRITON_MISSING is not None or "simulated" not in (CUDA_EMULATED or ""),
+    TRITON_MISSING is not None or "simulated" not in (CUDA_SIMULATED or ""),
     reason="needs Triton and the simulator (python -m tests.gpu_simulator.run -- tests/gpu_simulator/test_triton.py)",
 )
 

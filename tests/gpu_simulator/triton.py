@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vfrnn_kernels import dispatch
-from vfrnn_kernels.loader import CUDA_EMULATED
+from vfrnn_kernels.loader import CUDA_SIMULATED
 from vfrnn_kernels.triton_runtime import KernelSpec, compile_spec
 
 ARCH = 80
@@ -23,7 +23,7 @@ ARCH = 80
 
 @functools.cache
 def simulator() -> ctypes.CDLL:
-    library = ctypes.CDLL(CUDA_EMULATED)
+    library = ctypes.CDLL(CUDA_SIMULATED)
     library.simulate_ptx.restype = ctypes.c_char_p
     return library
 

@@ -11,7 +11,7 @@ import vfrnn_kernels
 from vfrnn_kernels.autograd import kernels_of
 from vfrnn_kernels.declaration import OPS, T
 from vfrnn_kernels.dispatch import BACKENDS, refusal
-from vfrnn_kernels.loader import CUDA_EMULATED, TRITON_INTERPRETED, TRITON_MISSING
+from vfrnn_kernels.loader import CUDA_SIMULATED, TRITON_INTERPRETED, TRITON_MISSING
 
 CPU = torch.device("cpu")
 SERVED = [(name, b.name) for name in OPS for b in BACKENDS if refusal(b, name, CPU, torch.float32) is None]
@@ -152,7 +152,7 @@ def test_a_shape_that_fits_tells_its_letters():
     assert sizes == {"n": 4, "m": 2, "d": 3, "T": 5}
 
 
-@pytest.mark.skipif(CUDA_EMULATED is not None or TRITON_INTERPRETED, reason="they take CPU tensors")
+@pytest.mark.skipif(CUDA_SIMULATED is not None or TRITON_INTERPRETED, reason="they take CPU tensors")
 def test_without_a_gpu_the_cpu_and_the_reference_serve():
     assert {backend for _, backend in SERVED} == {"cpu", "reference"}
     assert TRITON_MISSING is None or "triton" not in {backend for _, backend in SERVED}

@@ -13,7 +13,7 @@ from vfrnn_kernels.autograd import differentiable
 from vfrnn_kernels.checks import as_batch, as_number_tensor, check_tensor, from_batch
 from vfrnn_kernels.declaration import REAL, Op, Sample, Saved, Sizes, T, declare
 from vfrnn_kernels.dispatch import select_backend
-from vfrnn_kernels.loader import CUDA_EMULATED
+from vfrnn_kernels.loader import CUDA_SIMULATED
 from vfrnn_kernels.skew_expm.reference import skew_expm_backward_reference, skew_expm_reference
 
 
@@ -87,7 +87,7 @@ _SMALL = 16
 def saved_sizes(sizes: Sizes, arguments: Sequence[Any]) -> Sizes:
     """L, the number of matrices that the kernel of the device keeps for its backward."""
     S = arguments[0]
-    on_cuda = S.device.type == "cuda" or CUDA_EMULATED is not None
+    on_cuda = S.device.type == "cuda" or CUDA_SIMULATED is not None
     if on_cuda:
         return {"L": _SAVED_BY_CUDA}
     return {"L": 0 if S.shape[-1] <= _SMALL else _SAVED_BY_CPU[S.dtype]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,18 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "adding": {"epochs": 100, "batch_size": 64, "hidden_size": 128, "lr": 5e-3, "generator_lr": 5e-4, "init": "cayley"},
     "mnist": {"epochs": 30, "batch_size": 64, "hidden_size": 170, "lr": 5e-3, "generator_lr": 5e-4, "init": "cayley"},
     "co2": {"epochs": 80, "batch_size": 32, "hidden_size": 64, "lr": 5e-3, "generator_lr": 5e-4, "init": "cayley"},
-}
+    "transport": {
+        "epochs": 30, "batch_size": 24, "steps_per_epoch": 10, "lr": 3e-2, "generator_lr": 3e-2, "init": "zero",
+        "mesh": "grid", "substeps": 4,
+    },
+}  # fmt: skip
+# What every task has that does not say otherwise.
+COMMON: dict[str, Any] = {"steps_per_epoch": 50, "mesh": "complete", "substeps": 1}
 # A peer that does better at another rate than ours gets it.
-PEER_RATES = {("digits", "torch-orthogonal"): 5e-3}
+PEER_RATES = {
+    ("digits", "torch-orthogonal"): 5e-3,
+    **{("transport", model): 3e-3 for model in ("rnn", "lstm", "gru", "torch-orthogonal")},
+}
 TASK_NAMES = tuple(DEFAULTS)
 MODEL_NAMES = ("vfrnn", "orthogonal", "rnn", "lstm", "gru", "torch-orthogonal")
 
@@ -59,10 +69,22 @@ def add_parser(commands: Any) -> None:
     what.add_argument("--data", metavar="DIR", help="mnist: folder of the four IDX files of the full set")
     what.add_argument("--delay", type=_positive_int, default=200, help="copying, denoise: steps before the recall")
     what.add_argument("--length", type=_positive_int, default=200, help="adding: length of the sequences")
+    what.add_argument(
+        "--wind",
+        choices=("compressible", "incompressible"),
+        default="compressible",
+        help="transport: what carries the frames",
+    )
+    what.add_argument(
+        "--grid", type=_positive_int, default=16, help="transport: nodes a side; their number is the hidden size"
+    )
+    what.add_argument("--horizon", type=_positive_int, default=10, help="transport: frames to continue")
     how = parser.add_argument_group("training (defaults by task)")
     for name, kind in (("epochs", _positive_int), ("batch-size", _positive_int), ("hidden-size", _positive_int)):
         how.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS)
-    how.add_argument("--steps-per-epoch", type=_positive_int, default=50, help="of tasks without end")
+    how.add_argument(
+        "--steps-per-epoch", type=_positive_int, default=argparse.SUPPRESS, help="of tasks without end (50)"
+    )
     how.add_argument("--lr", type=_positive_float, default=argparse.SUPPRESS, help="peak learning rate (Adam, cosine)")
     how.add_argument(
         "--generator-lr", type=_positive_float, default=argparse.SUPPRESS, help="peak rate of the field parameters"
@@ -73,11 +95,16 @@ def add_parser(commands: Any) -> None:
     model = parser.add_argument_group("model")
     model.add_argument("--layers", type=_positive_int, default=1)
     model.add_argument("--init", choices=("henaff", "cayley", "zero"), default=argparse.SUPPRESS)
-    model.add_argument("--mesh", choices=("complete", "random"), default="complete")
+    model.add_argument(
+        "--mesh",
+        choices=("complete", "random", "grid"),
+        default=argparse.SUPPRESS,
+        help="of the latent space; grid: square (complete; transport: grid)",
+    )
     model.add_argument("--cells", type=_positive_int, help="random mesh: cells (twice the hidden size)")
     model.add_argument("--dim", type=_positive_int, default=8, help="random mesh: dimension of the tangent spaces")
     model.add_argument("--dt", type=_positive_float, default=1.0, help="time step")
-    model.add_argument("--substeps", type=_positive_int, default=1)
+    model.add_argument("--substeps", type=_positive_int, default=argparse.SUPPRESS, help="(1; transport: 4)")
     model.add_argument("--volume-preserving", action="store_true")
     model.add_argument("--nonlinearity", choices=ACTIVATIONS, help="the model's own if not given")
     model.add_argument("--backend", help="of our layers: cpu, triton or reference")
@@ -125,7 +152,13 @@ def _options(arguments: argparse.Namespace) -> Any:
             get_backend(arguments.backend, argument="argument --backend:")
         except ValueError as error:
             arguments.parser.error(str(error))
-    chosen = {**DEFAULTS[arguments.task], **vars(arguments)}
+    if arguments.task == "transport":
+        if arguments.grid < 4:
+            arguments.parser.error(f"argument --grid: must be at least 4, got {arguments.grid}")
+        if "hidden_size" in arguments:
+            arguments.parser.error("argument --hidden-size: is the number of nodes for transport: use --grid")
+        arguments.hidden_size = arguments.grid**2
+    chosen = {**COMMON, **DEFAULTS[arguments.task], **vars(arguments)}
     models = tuple(dict.fromkeys(arguments.model))
     for model in models:
         try:
@@ -137,26 +170,10 @@ def _options(arguments: argparse.Namespace) -> Any:
         task=arguments.task,
         models=models,
         lr={model: peer_rates.get((arguments.task, model), chosen["lr"]) for model in models},
-        task_options=TaskOptions(
-            **{name: chosen[name] for name in ("batch_size", "permute", "delay", "length", "steps_per_epoch", "data")}
-        ),
+        task_options=TaskOptions(**{field.name: chosen[field.name] for field in fields(TaskOptions)}),
         model_options=ModelOptions(
+            **{field.name: chosen[field.name] for field in fields(ModelOptions) if field.name != "cells"},
             cells=chosen["cells"] or 0,
-            **{
-                name: chosen[name]
-                for name in (
-                    "hidden_size",
-                    "layers",
-                    "init",
-                    "mesh",
-                    "dim",
-                    "dt",
-                    "substeps",
-                    "volume_preserving",
-                    "backend",
-                    "nonlinearity",
-                )
-            },
         ),
         **{name: chosen[name] for name in ("epochs", "generator_lr", "clip", "seed")},
     )

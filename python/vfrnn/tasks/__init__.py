@@ -11,6 +11,7 @@ from vfrnn.tasks.denoise import Denoise
 from vfrnn.tasks.digits import Digits
 from vfrnn.tasks.mnist import Mnist
 from vfrnn.tasks.task import Task, TaskOptions
+from vfrnn.tasks.transport import Transport
 
 TASKS: dict[str, Callable[[TaskOptions], Task]] = {
     "digits": Digits,
@@ -19,6 +20,18 @@ TASKS: dict[str, Callable[[TaskOptions], Task]] = {
     "adding": Adding,
     "mnist": Mnist,
     "co2": CarbonDioxide,
+    "transport": Transport,
 }
 
-__all__ = ["TASKS", "Adding", "CarbonDioxide", "Copying", "Denoise", "Digits", "Mnist", "Task", "TaskOptions"]
+__all__ = [
+    "TASKS",
+    "Adding",
+    "CarbonDioxide",
+    "Copying",
+    "Denoise",
+    "Digits",
+    "Mnist",
+    "Task",
+    "TaskOptions",
+    "Transport",
+]

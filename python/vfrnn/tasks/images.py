@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vfrnn.tasks.task import Batch, TaskOptions
+from vfrnn.tasks.task import Batch, Plain, TaskOptions
 
 PERMUTATION_SEED = 92916
 
@@ -17,10 +17,10 @@ PERMUTATION_SEED = 92916
 Split = dict[str, np.ndarray]
 
 
-class Images:
+class Images(Plain):
     """x (pixels, B, 1) in [0, 1], target (B,) in 0..9; the class is read from the last state. Metric: accuracy."""
 
-    input_size, output_size, every_step, timed = 1, 10, False, False
+    input_size, output_size, every_step = 1, 10, False
     metric_name, larger_is_better, baseline = "accuracy", True, 0.1
 
     def __init__(self, pixels: Tensor, labels: np.ndarray, rows: Split, options: TaskOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -31,9 +32,10 @@ class ModelOptions:
     backend: str | None = None
     nonlinearity: str | None = None
 
-    def chosen(self) -> dict[str, Any]:
-        """The arguments that are passed on only if they are given."""
-        return {} if self.nonlinearity is None else {"nonlinearity": self.nonlinearity}
+    def chosen(self, task: Task) -> dict[str, Any]:
+        """The arguments of our layers that are passed on only if they are given, or if the states are the answer."""
+        found: dict[str, Any] = {} if self.nonlinearity is None else {"nonlinearity": self.nonlinearity}
+        return {"nonlinearity": "identity", "bias": False, **found} if task.initial else found
 
 
 class SequenceModel(nn.Module):
@@ -54,9 +56,39 @@ class SequenceModel(nn.Module):
         return self.readout(output if self.every_step else output[-1])
 
 
+class Rollout(nn.Module):
+    """A recurrent layer without input, from a first state that is given: frames f_0 (1, B, n) to the T frames after it,
+    of a task with `initial`.
+
+    On a mesh with node weights b the state is B^{1/2} f, in which orthogonal matrices keep the norm of f. A layer whose
+    states are not the answer, because they are squashed, has a linear readout.
+    """
+
+    root: Tensor
+
+    def __init__(self, layer: nn.Module, hidden_size: int, task: Task) -> None:
+        super().__init__()
+        self.layer, self.steps = layer, task.horizon
+        mesh = getattr(layer, "mesh", None)
+        self.register_buffer("root", torch.ones(hidden_size) if mesh is None else mesh.b.detach().sqrt())
+        free = getattr(layer, "nonlinearity", None) == "identity"
+        self.readout = nn.Identity() if free else nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, frames: Tensor, steps: int | None = None) -> Tensor:
+        x = frames.new_zeros(steps or self.steps, frames.shape[1], 1)
+        state = frames * self.root
+        hx = (state, torch.zeros_like(state)) if isinstance(self.layer, nn.LSTM) else state
+        return self.readout(self.layer(x, hx)[0] / self.root)
+
+
 def _mesh(options: ModelOptions) -> vfrnn.LatentMesh | None:
     if options.mesh == "complete":
         return None
+    if options.mesh == "grid":
+        side = math.isqrt(options.hidden_size)
+        if side**2 != options.hidden_size:
+            raise ValueError(f"the mesh 'grid' needs a hidden size that is a square, got {options.hidden_size}")
+        return vfrnn.LatentMesh.grid(side, side)
     cells = options.cells or 2 * options.hidden_size
     return vfrnn.LatentMesh.random(options.hidden_size, cells=cells, dim=options.dim)
 
@@ -64,19 +96,22 @@ def _mesh(options: ModelOptions) -> vfrnn.LatentMesh | None:
 def _vfrnn(task: Task, o: ModelOptions) -> nn.Module:
     return vfrnn.VFRNN(
         task.input_size - task.timed, o.hidden_size, o.layers, mesh=_mesh(o), dt=o.dt, substeps=o.substeps, init=o.init,
-        volume_preserving=o.volume_preserving, backend=o.backend, **o.chosen(),
+        volume_preserving=o.volume_preserving, backend=o.backend, **o.chosen(task),
     )  # fmt: skip
 
 
 def _orthogonal(task: Task, o: ModelOptions) -> nn.Module:
     return vfrnn.OrthogonalRNN(
         task.input_size - task.timed, o.hidden_size, o.layers, mesh=_mesh(o), dt=o.dt, init=o.init, backend=o.backend,
-        **o.chosen(),
+        **o.chosen(task),
     )  # fmt: skip
 
 
 def _rnn(task: Task, o: ModelOptions) -> nn.Module:
-    return vfrnn.RNN(task.input_size, o.hidden_size, o.layers, backend=o.backend, **o.chosen())
+    layer = vfrnn.RNN(task.input_size, o.hidden_size, o.layers, backend=o.backend, **o.chosen(task))
+    if task.initial and layer.nonlinearity == "identity":
+        nn.init.eye_(layer.get_parameter("weight_hh_l0"))  # frames that stay, as those of the others at first
+    return layer
 
 
 def _lstm(task: Task, o: ModelOptions) -> nn.Module:
@@ -88,7 +123,8 @@ def _gru(task: Task, o: ModelOptions) -> nn.Module:
 
 
 def _torch_orthogonal(task: Task, o: ModelOptions) -> nn.Module:
-    layer = nn.RNN(task.input_size, o.hidden_size, o.layers, **o.chosen())
+    named = {} if o.nonlinearity is None else {"nonlinearity": o.nonlinearity}
+    layer = nn.RNN(task.input_size, o.hidden_size, o.layers, **named)
     for k in range(o.layers):
         nn.utils.parametrizations.orthogonal(layer, f"weight_hh_l{k}")
     return layer
@@ -135,7 +171,7 @@ def check_nonlinearity(name: str, nonlinearity: str | None, *, argument: str = "
         raise ValueError(f"{argument} {choices} the model {name!r}, got {nonlinearity!r}")
 
 
-def make_model(name: str, task: Task, options: ModelOptions, seed: int) -> SequenceModel:
+def make_model(name: str, task: Task, options: ModelOptions, seed: int) -> SequenceModel | Rollout:
     """The model of that name, the same for the same seed.
 
     Raises:
@@ -143,4 +179,5 @@ def make_model(name: str, task: Task, options: ModelOptions, seed: int) -> Seque
     """
     check_nonlinearity(name, options.nonlinearity)
     torch.manual_seed(seed)
-    return SequenceModel(MODELS[name](task, options), options.hidden_size, task)
+    kind = Rollout if task.initial else SequenceModel
+    return kind(MODELS[name](task, options), options.hidden_size, task)

@@ -34,6 +34,7 @@ def summary(training: Training) -> list[dict[str, Any]]:
                 "step_ms": statistics.median(epoch.step_ms for epoch in trainee.history),
                 "parameters": sum(parameter.numel() for parameter in trainee.model.parameters()),
                 "divergence_scale": _divergence_scale(trainee.model),
+                "measures": training.task.measures(trainee.model),
             }
         )
     return rows
@@ -53,6 +54,11 @@ def table(training: Training) -> str:
     for row in rows:
         value = f"{100 * row['test']:.1f} %" if task.metric_name == "accuracy" else f"{row['test']:.5f}"
         lines.append(f"{row['title']:<26}{value:>24}{row['step_ms']:>13.1f} ms{row['parameters']:>13,}")
+        told = dict(row["measures"])
+        if told and row["divergence_scale"] is not None:
+            told["divergence scale"] = row["divergence_scale"]
+        if told:
+            lines.append("  " + ", ".join(f"{name} {measure:.3f}" for name, measure in told.items()))
     baseline = f"{100 * task.baseline:.0f} %" if task.metric_name == "accuracy" else f"{task.baseline:.5f}"
     lines.append(f"{'without memory':<26}{baseline:>24}")
     lines.append(f"test {task.metric_name}: mean of the last {min(LAST_EPOCHS, rows[0]['epochs'])} epochs")

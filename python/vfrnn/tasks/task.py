@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,9 @@ class TaskOptions:
         length: adding: length of the sequence.
         steps_per_epoch: copying and adding, which have no end: batches called an epoch.
         data: mnist: folder of the IDX files of the full set.
+        wind: transport: "compressible" or "incompressible".
+        grid: transport: nodes along each side.
+        horizon: transport: frames to continue.
     """
 
     batch_size: int
@@ -29,6 +32,9 @@ class TaskOptions:
     length: int = 200
     steps_per_epoch: int = 50
     data: str | None = None
+    wind: str = "compressible"
+    grid: int = 16
+    horizon: int = 10
 
 
 Batch = tuple[Tensor, Tensor]  # inputs (T, B, i), targets
@@ -36,12 +42,15 @@ Batch = tuple[Tensor, Tensor]  # inputs (T, B, i), targets
 
 class Task(Protocol):
     """A task. `every_step`: the readout is applied at every step (T, B, o), else to the last state (B, o). `timed`: the
-    last channel of the inputs is the time since the step before."""
+    last channel of the inputs is the time since the step before. `initial`: the inputs are the first states, and the
+    `horizon` states after them are asked for."""
 
     input_size: int
     output_size: int
     every_step: bool
     timed: bool
+    initial: bool
+    horizon: int
     metric_name: str
     larger_is_better: bool
     baseline: float  # the metric of a model without memory
@@ -62,13 +71,27 @@ class Task(Protocol):
         """The metric of a batch."""
         ...
 
+    def measures(self, model: nn.Module) -> dict[str, float]:
+        """What else is told of a trained model, on the test split."""
+        ...
 
-class Generated:
+
+class Plain:
+    """What most tasks do not have."""
+
+    timed = initial = False
+    horizon = 0
+
+    def measures(self, model: nn.Module) -> dict[str, float]:
+        """Nothing beside the metric."""
+        return {}
+
+
+class Generated(Plain):
     """Batches of a task whose samples are drawn without end: fixed seeds make the evaluation batches."""
 
     SPLIT_SEEDS: ClassVar[dict[str, int]] = {"validation": 1000003, "test": 2000003}
     EVALUATION_SAMPLES = 500
-    timed = False
 
     def __init__(self, options: TaskOptions) -> None:
         self._options = options

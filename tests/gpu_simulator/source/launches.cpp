@@ -18,12 +18,12 @@ std::string unsupported() {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY(vfrnn_emulator, m) {
+STABLE_TORCH_LIBRARY(vfrnn_simulator, m) {
   m.def("launches() -> int");  // of kernels, since the start
   m.def("unsupported() -> str");
   m.def("forget_code() -> ()");  // reads it again when it is needed
 }
-STABLE_TORCH_LIBRARY_IMPL(vfrnn_emulator, CompositeExplicitAutograd, m) {
+STABLE_TORCH_LIBRARY_IMPL(vfrnn_simulator, CompositeExplicitAutograd, m) {
   m.impl("launches", TORCH_BOX(&launches));
   m.impl("forget_code", TORCH_BOX(&forget_code));
   m.impl("unsupported", TORCH_BOX(&unsupported));

@@ -128,7 +128,8 @@ static u8* resolve_bounds(Thread& t, int space, u64 addr, int n, bool write) {
   }
   if (!(addr >= memo_begin && addr + n <= memo_end)) {
     u64 sb, sn;
-    if (tensor_bounds() != nullptr && tensor_bounds()(addr, &sb, &sn)) {
+    if (tensor_bounds() == nullptr) throw Fault("libtensor_bounds.so is not preloaded (tests/gpu_simulator/run.py)");
+    if (tensor_bounds()(addr, &sb, &sn)) {
       if (addr + n > sb + sn) fault(&t, "global address out of bounds (tensor)");
       memo_begin = sb;
       memo_end = sb + sn;

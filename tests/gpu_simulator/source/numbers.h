@@ -39,7 +39,7 @@ static float ftz(float x) {
 }
 struct HalfBits {};  // binary16, computed with as float
 template <class T>
-static auto g(u64 v) {
+static auto number_of(u64 v) {
   if constexpr (std::is_same_v<T, float>)
     return as_float(v);
   else if constexpr (std::is_same_v<T, double>)
@@ -50,7 +50,7 @@ static auto g(u64 v) {
     return T(v);
 }
 template <class T>
-static u64 p(T v) {
+static u64 bits_of(T v) {
   if constexpr (std::is_same_v<T, float>)
     return float_bits(v);
   else if constexpr (std::is_same_v<T, double>)

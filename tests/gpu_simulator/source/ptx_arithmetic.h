@@ -23,7 +23,7 @@ static void x_muli(Thread& t, const Instruction& i) {
 template <class T>
 static void x_neg(Thread& t, const Instruction& i) {
   if constexpr (std::is_floating_point_v<T>)
-    SET_RESULT(p<T>(-g<T>(SOURCE_A)));
+    SET_RESULT(bits_of<T>(-number_of<T>(SOURCE_A)));
   else {
     using U = std::make_unsigned_t<T>;
     SET_RESULT(u64(U(0 - U(SOURCE_A))));
@@ -32,44 +32,44 @@ static void x_neg(Thread& t, const Instruction& i) {
 template <class T>
 static void x_abs(Thread& t, const Instruction& i) {
   if constexpr (std::is_floating_point_v<T>)
-    SET_RESULT(p<T>(std::fabs(g<T>(SOURCE_A))));
+    SET_RESULT(bits_of<T>(std::fabs(number_of<T>(SOURCE_A))));
   else
-    SET_RESULT(p<T>(std::abs(T(SOURCE_A))));
+    SET_RESULT(bits_of<T>(std::abs(T(SOURCE_A))));
 }
 template <class T>
 static void x_min(Thread& t, const Instruction& i) {
-  T a = g<T>(SOURCE_A), b = g<T>(SOURCE_B);
+  T a = number_of<T>(SOURCE_A), b = number_of<T>(SOURCE_B);
   if constexpr (std::is_floating_point_v<T>)
-    SET_RESULT(p<T>(a != a ? b : b != b ? a : (a == b ? (std::signbit(a) ? a : b) : (a < b ? a : b))));
+    SET_RESULT(bits_of<T>(a != a ? b : b != b ? a : (a == b ? (std::signbit(a) ? a : b) : (a < b ? a : b))));
   else
-    SET_RESULT(p<T>(a < b ? a : b));
+    SET_RESULT(bits_of<T>(a < b ? a : b));
 }
 // The smaller modulus, with the product of the signs.
 static void x_min_xorsign_abs(Thread& t, const Instruction& i) {
-  const float a = g<float>(SOURCE_A), b = g<float>(SOURCE_B), x = std::fabs(a), y = std::fabs(b);
+  const float a = number_of<float>(SOURCE_A), b = number_of<float>(SOURCE_B), x = std::fabs(a), y = std::fabs(b);
   const float smaller = x != x ? y : y != y ? x : x < y ? x : y;
-  SET_RESULT(p<float>(std::copysign(smaller, std::signbit(a) != std::signbit(b) ? -1.0f : 1.0f)));
+  SET_RESULT(bits_of<float>(std::copysign(smaller, std::signbit(a) != std::signbit(b) ? -1.0f : 1.0f)));
 }
 template <class T>
 static void x_max(Thread& t, const Instruction& i) {
-  T a = g<T>(SOURCE_A), b = g<T>(SOURCE_B);
+  T a = number_of<T>(SOURCE_A), b = number_of<T>(SOURCE_B);
   if constexpr (std::is_floating_point_v<T>)
-    SET_RESULT(p<T>(a != a ? b : b != b ? a : (a == b ? (std::signbit(a) ? b : a) : (a > b ? a : b))));
+    SET_RESULT(bits_of<T>(a != a ? b : b != b ? a : (a == b ? (std::signbit(a) ? b : a) : (a > b ? a : b))));
   else
-    SET_RESULT(p<T>(a > b ? a : b));
+    SET_RESULT(bits_of<T>(a > b ? a : b));
 }
 template <class T>
 static void x_div(Thread& t, const Instruction& i) {
-  T a = g<T>(SOURCE_A), b = g<T>(SOURCE_B);
+  T a = number_of<T>(SOURCE_A), b = number_of<T>(SOURCE_B);
   if constexpr (!std::is_floating_point_v<T>)
     if (b == 0) fault(&t, "division by zero");
-  SET_RESULT(p<T>(a / b));
+  SET_RESULT(bits_of<T>(a / b));
 }
 template <class T>
 static void x_rem(Thread& t, const Instruction& i) {
   T a = T(SOURCE_A), b = T(SOURCE_B);
   if (b == 0) fault(&t, "division by zero");
-  SET_RESULT(p<T>(a % b));
+  SET_RESULT(bits_of<T>(a % b));
 }
 template <class T>
 static void x_mad(Thread& t, const Instruction& i) {
@@ -96,7 +96,9 @@ static void x_madwide(Thread& t, const Instruction& i) {
 }
 template <class T>
 static void x_mulhi(Thread& t, const Instruction& i) {
-  if constexpr (sizeof(T) == 4) {
+  if constexpr (sizeof(T) == 2) {
+    SET_RESULT(u16((i32(T(SOURCE_A)) * i64(T(SOURCE_B))) >> 16));
+  } else if constexpr (sizeof(T) == 4) {
     if constexpr (std::is_signed_v<T>)
       SET_RESULT(u32((i64(i32(SOURCE_A)) * i64(i32(SOURCE_B))) >> 32));
     else
@@ -110,7 +112,7 @@ static void x_mulhi(Thread& t, const Instruction& i) {
 }
 template <class T>
 static void x_fma(Thread& t, const Instruction& i) {
-  SET_RESULT(p<T>(std::fma(g<T>(SOURCE_A), g<T>(SOURCE_B), g<T>(SOURCE_C))));
+  SET_RESULT(bits_of<T>(std::fma(number_of<T>(SOURCE_A), number_of<T>(SOURCE_B), number_of<T>(SOURCE_C))));
 }
 static void x_fma_ftz(Thread& t, const Instruction& i) {
   SET_RESULT(float_bits(ftz(std::fma(ftz(as_float(SOURCE_A)), ftz(as_float(SOURCE_B)), ftz(as_float(SOURCE_C))))));
@@ -183,116 +185,118 @@ static void x_cpsgnd(Thread& t, const Instruction& i) {
 
 bool PtxDecoder::decode_arithmetic() {
   Execute& f = in.execute;
-  if (ty.find("16") != string::npos && ty[0] != 's' && ty[0] != 'u') return false;  // f16, bf16 and pairs of them
-  if (m0 == "add" || m0 == "sub") {
-    three();
-    bool ad = m0 == "add";
+  if (type.find("16") != string::npos && type[0] != 's' && type[0] != 'u') return false;  // f16, bf16 and pairs of them
+  if (opcode == "add" || opcode == "sub") {
+    take_operands();
+    bool ad = opcode == "add";
     if (has("cc")) bad("cc");
     if ((has("rz") || has("rm") || has("rp"))) bad("rounding");
-    if (fl)
+    if (is_float)
       f = ad ? (Execute)x_add<float> : (Execute)x_sub<float>;
-    else if (db)
+    else if (is_double)
       f = ad ? (Execute)x_add<double> : (Execute)x_sub<double>;
     else if (ad)
-      f = BY_INTEGER_TYPE(x_addi, ty);
+      f = BY_INTEGER_TYPE(x_addi, type);
     else
-      f = BY_INTEGER_TYPE(x_subi, ty);
-  } else if (m0 == "mul") {
-    three();
+      f = BY_INTEGER_TYPE(x_subi, type);
+  } else if (opcode == "mul") {
+    take_operands();
     if (has("rz") || has("rm") || has("rp")) bad("rounding");
-    if (fl)
+    if (is_float)
       f = x_mul<float>;
-    else if (db)
+    else if (is_double)
       f = x_mul<double>;
     else if (has("wide"))
-      f = ty == "s32"   ? (Execute)x_mulwide<i32>
-          : ty == "u32" ? (Execute)x_mulwide<u32>
-          : ty == "s16" ? (Execute)x_mulwide<i16>
-          : ty == "u16" ? (Execute)x_mulwide<u16>
-                        : nullptr;
+      f = type == "s32"   ? (Execute)x_mulwide<i32>
+          : type == "u32" ? (Execute)x_mulwide<u32>
+          : type == "s16" ? (Execute)x_mulwide<i16>
+          : type == "u16" ? (Execute)x_mulwide<u16>
+                          : nullptr;
     else if (has("hi"))
-      f = ty == "s32"   ? (Execute)x_mulhi<i32>
-          : ty == "u32" ? (Execute)x_mulhi<u32>
-          : ty == "s64" ? (Execute)x_mulhi<i64>
-          : ty == "u64" ? (Execute)x_mulhi<u64>
-                        : nullptr;
+      f = type == "s32"   ? (Execute)x_mulhi<i32>
+          : type == "u32" ? (Execute)x_mulhi<u32>
+          : type == "s64" ? (Execute)x_mulhi<i64>
+          : type == "u64" ? (Execute)x_mulhi<u64>
+          : type == "s16" ? (Execute)x_mulhi<i16>
+          : type == "u16" ? (Execute)x_mulhi<u16>
+                          : nullptr;
     else
-      f = BY_INTEGER_TYPE(x_muli, ty);
-  } else if (m0 == "mad") {
-    three();
-    if (fl)
+      f = BY_INTEGER_TYPE(x_muli, type);
+  } else if (opcode == "mad") {
+    take_operands();
+    if (is_float)
       f = x_fma<float>;
     else if (has("wide"))
-      f = ty == "s32" ? (Execute)x_madwide<i32> : ty == "u32" ? (Execute)x_madwide<u32> : nullptr;
+      f = type == "s32" ? (Execute)x_madwide<i32> : type == "u32" ? (Execute)x_madwide<u32> : nullptr;
     else if (has("lo"))
-      f = BY_INTEGER_TYPE(x_mad, ty);
-  } else if (m0 == "fma") {
-    three();
-    f = fl                ? (has("ftz")  ? has("rn") ? (Execute)x_fma_ftz : nullptr
-                             : has("rm") ? (Execute)x_fma_rm
-                             : has("rz") ? (Execute)x_fma_rz
-                             : has("rn") ? (Execute)x_fma<float>
-                                         : nullptr)
-        : db && has("rn") ? (Execute)x_fma<double>
-                          : nullptr;
-  } else if (m0 == "neg") {
-    three();
-    f = fl ? (Execute)x_neg<float> : db ? (Execute)x_neg<double> : BY_INTEGER_TYPE(x_neg, ty);
-  } else if (m0 == "abs") {
-    three();
-    f = fl            ? (Execute)x_abs<float>
-        : db          ? (Execute)x_abs<double>
-        : ty == "s32" ? (Execute)x_abs<i32>
-        : ty == "s64" ? (Execute)x_abs<i64>
-                      : nullptr;
-  } else if (m0 == "min" || m0 == "max") {
-    three();
+      f = BY_INTEGER_TYPE(x_mad, type);
+  } else if (opcode == "fma") {
+    take_operands();
+    f = is_float                 ? (has("ftz")  ? has("rn") ? (Execute)x_fma_ftz : nullptr
+                                    : has("rm") ? (Execute)x_fma_rm
+                                    : has("rz") ? (Execute)x_fma_rz
+                                    : has("rn") ? (Execute)x_fma<float>
+                                                : nullptr)
+        : is_double && has("rn") ? (Execute)x_fma<double>
+                                 : nullptr;
+  } else if (opcode == "neg") {
+    take_operands();
+    f = is_float ? (Execute)x_neg<float> : is_double ? (Execute)x_neg<double> : BY_INTEGER_TYPE(x_neg, type);
+  } else if (opcode == "abs") {
+    take_operands();
+    f = is_float        ? (Execute)x_abs<float>
+        : is_double     ? (Execute)x_abs<double>
+        : type == "s32" ? (Execute)x_abs<i32>
+        : type == "s64" ? (Execute)x_abs<i64>
+                        : nullptr;
+  } else if (opcode == "min" || opcode == "max") {
+    take_operands();
     if (has("NaN")) bad("NaN");
-    bool mn = m0 == "min";
+    bool mn = opcode == "min";
     if (has("xorsign") != has("abs")) bad("xorsign without abs");
     if (has("xorsign"))
-      f = mn && fl ? (Execute)x_min_xorsign_abs : nullptr;
-    else if (fl)
+      f = mn && is_float ? (Execute)x_min_xorsign_abs : nullptr;
+    else if (is_float)
       f = mn ? (Execute)x_min<float> : (Execute)x_max<float>;
-    else if (db)
+    else if (is_double)
       f = mn ? (Execute)x_min<double> : (Execute)x_max<double>;
     else if (mn)
-      f = BY_INTEGER_TYPE(x_min, ty);
+      f = BY_INTEGER_TYPE(x_min, type);
     else
-      f = BY_INTEGER_TYPE(x_max, ty);
-  } else if (m0 == "div") {
-    three();
-    f = fl ? (Execute)x_div<float> : db ? (Execute)x_div<double> : BY_INTEGER_TYPE(x_div, ty);
-  } else if (m0 == "rem") {
-    three();
-    f = BY_INTEGER_TYPE(x_rem, ty);
-  } else if (m0 == "copysign") {
-    three();
-    f = fl ? x_cpsgn : x_cpsgnd;
-  } else if (m0 == "ex2") {
-    three();
+      f = BY_INTEGER_TYPE(x_max, type);
+  } else if (opcode == "div") {
+    take_operands();
+    f = is_float ? (Execute)x_div<float> : is_double ? (Execute)x_div<double> : BY_INTEGER_TYPE(x_div, type);
+  } else if (opcode == "rem") {
+    take_operands();
+    f = BY_INTEGER_TYPE(x_rem, type);
+  } else if (opcode == "copysign") {
+    take_operands();
+    f = is_float ? x_cpsgn : x_cpsgnd;
+  } else if (opcode == "ex2") {
+    take_operands();
     f = x_ex2;
-  } else if (m0 == "lg2") {
-    three();
+  } else if (opcode == "lg2") {
+    take_operands();
     f = x_lg2;
-  } else if (m0 == "rcp") {
-    three();
-    f = db ? (has("approx") ? x_rcpda : x_rcpd) : has("approx") ? x_rcpa : x_rcp;
-  } else if (m0 == "sqrt") {
-    three();
-    f = db ? x_sqrtd : has("ftz") ? x_sqrt_ftz : x_sqrt;
-  } else if (m0 == "rsqrt") {
-    three();
+  } else if (opcode == "rcp") {
+    take_operands();
+    f = is_double ? (has("approx") ? x_rcpda : x_rcpd) : has("approx") ? x_rcpa : x_rcp;
+  } else if (opcode == "sqrt") {
+    take_operands();
+    f = is_double ? x_sqrtd : has("ftz") ? x_sqrt_ftz : x_sqrt;
+  } else if (opcode == "rsqrt") {
+    take_operands();
     f = x_rsqrt;
-    if (db) bad("rsqrt.f64");
-  } else if (m0 == "sin") {
-    three();
+    if (is_double) bad("rsqrt.f64");
+  } else if (opcode == "sin") {
+    take_operands();
     f = x_sin;
-  } else if (m0 == "cos") {
-    three();
+  } else if (opcode == "cos") {
+    take_operands();
     f = x_cos;
-  } else if (m0 == "tanh") {
-    three();
+  } else if (opcode == "tanh") {
+    take_operands();
     f = x_tanh;
   } else
     return false;

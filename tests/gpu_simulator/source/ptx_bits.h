@@ -66,12 +66,12 @@ static void x_unpack64(Thread& t, const Instruction& i) {
 }
 
 // Logic and shifts: and, or, xor, not, shl, shr. A shift by more than the width leaves 0, or the sign.
-#define BINARY(nm, expr)                            \
-  template <class T>                                \
-  static void nm(Thread& t, const Instruction& i) { \
-    T a = g<T>(SOURCE_A), b = g<T>(SOURCE_B);       \
-    (void)b;                                        \
-    SET_RESULT(p<T>(T(expr)));                      \
+#define BINARY(nm, expr)                                      \
+  template <class T>                                          \
+  static void nm(Thread& t, const Instruction& i) {           \
+    T a = number_of<T>(SOURCE_A), b = number_of<T>(SOURCE_B); \
+    (void)b;                                                  \
+    SET_RESULT(bits_of<T>(T(expr)));                          \
   }
 BINARY(x_and, a& b)
 BINARY(x_or, a | b)
@@ -80,16 +80,16 @@ BINARY(x_not, ~a)
 template <class T>
 static void x_shl(Thread& t, const Instruction& i) {
   u32 s = u32(SOURCE_B);
-  SET_RESULT(s >= sizeof(T) * 8 ? 0 : p<T>(T(T(SOURCE_A) << s)));
+  SET_RESULT(s >= sizeof(T) * 8 ? 0 : bits_of<T>(T(T(SOURCE_A) << s)));
 }
 template <class T>
 static void x_shr(Thread& t, const Instruction& i) {
   u32 s = u32(SOURCE_B);
   T a = T(SOURCE_A);
   if (s >= sizeof(T) * 8)
-    SET_RESULT(p<T>(a < 0 ? T(-1) : T(0)));
+    SET_RESULT(bits_of<T>(a < 0 ? T(-1) : T(0)));
   else
-    SET_RESULT(p<T>(T(a >> s)));
+    SET_RESULT(bits_of<T>(T(a >> s)));
 }
 
 // Bits: selp, bfi, bfe, prmt, shf, popc, clz, brev.
@@ -153,82 +153,82 @@ static void x_brev(Thread& t, const Instruction& i) {
 
 bool PtxDecoder::decode_bits() {
   Execute& f = in.execute;
-  if (m0 == "mov") {
+  if (opcode == "mov") {
     static const std::map<string, int> sr = {
         {"%tid.x", 0},     {"%tid.y", 1},     {"%tid.z", 2},   {"%ntid.x", 3},          {"%ntid.y", 4},
         {"%ntid.z", 5},    {"%ctaid.x", 6},   {"%ctaid.y", 7}, {"%ctaid.z", 8},         {"%nctaid.x", 9},
         {"%nctaid.y", 10}, {"%nctaid.z", 11}, {"%laneid", 12}, {"%cluster_ctarank", 13}};
-    auto it = sr.find(P.at(1));
+    auto it = sr.find(args.at(1));
     if (it != sr.end()) {
       f = x_sreg;
       in.variant = it->second;
-      in.d = op(P[0]);
-    } else if (P[0][0] == '{') {
-      in.values = vec(P[0]);
-      in.a = op(P[1]);
-      f = type_bytes(ty) == 4 ? x_unpack32 : x_unpack64;
-    } else if (P[1][0] == '{') {
-      in.d = op(P[0]);
-      in.values = vec(P[1]);
-      f = type_bytes(ty) == 4 ? x_pack32 : x_pack64;
+      in.d = op(args[0]);
+    } else if (args[0][0] == '{') {
+      in.values = vec(args[0]);
+      in.a = op(args[1]);
+      f = type_bytes(type) == 4 ? x_unpack32 : x_unpack64;
+    } else if (args[1][0] == '{') {
+      in.d = op(args[0]);
+      in.values = vec(args[1]);
+      f = type_bytes(type) == 4 ? x_pack32 : x_pack64;
     } else {
-      in.d = op(P[0]);
-      in.a = op(P[1]);
-      f = ty == "pred" ? x_mov : type_bytes(ty) == 2 ? x_mov16 : type_bytes(ty) == 4 ? x_mov32 : x_mov;
+      in.d = op(args[0]);
+      in.a = op(args[1]);
+      f = type == "pred" ? x_mov : type_bytes(type) == 2 ? x_mov16 : type_bytes(type) == 4 ? x_mov32 : x_mov;
     }
-  } else if (m0 == "and" || m0 == "or" || m0 == "xor") {
-    three();
-    string t2 = ty;
-    if (ty == "pred") {
-      f = m0 == "and" ? (Execute)x_and<u8> : m0 == "or" ? (Execute)x_or<u8> : (Execute)x_xor<u8>;
+  } else if (opcode == "and" || opcode == "or" || opcode == "xor") {
+    take_operands();
+    string t2 = type;
+    if (type == "pred") {
+      f = opcode == "and" ? (Execute)x_and<u8> : opcode == "or" ? (Execute)x_or<u8> : (Execute)x_xor<u8>;
     } else
-      f = m0 == "and"  ? BY_INTEGER_TYPE(x_and, ty)
-          : m0 == "or" ? BY_INTEGER_TYPE(x_or, ty)
-                       : BY_INTEGER_TYPE(x_xor, ty);
-  } else if (m0 == "not") {
-    three();
-    if (ty == "pred") {
+      f = opcode == "and"  ? BY_INTEGER_TYPE(x_and, type)
+          : opcode == "or" ? BY_INTEGER_TYPE(x_or, type)
+                           : BY_INTEGER_TYPE(x_xor, type);
+  } else if (opcode == "not") {
+    take_operands();
+    if (type == "pred") {
       in.b.imm = 1;
       in.b.value = 1;
       f = (Execute)x_xor<u8>;
     } else
-      f = BY_INTEGER_TYPE(x_not, ty);
-  } else if (m0 == "shl") {
-    three();
-    f = BY_INTEGER_TYPE(x_shl, ty);
-  } else if (m0 == "shr") {
-    three();
-    f = BY_INTEGER_TYPE(x_shr, ty);
-  } else if (m0 == "selp") {
-    three();
+      f = BY_INTEGER_TYPE(x_not, type);
+  } else if (opcode == "shl") {
+    take_operands();
+    f = BY_INTEGER_TYPE(x_shl, type);
+  } else if (opcode == "shr") {
+    take_operands();
+    f = BY_INTEGER_TYPE(x_shr, type);
+  } else if (opcode == "selp") {
+    take_operands();
     f = x_selp;
-  } else if (m0 == "bfi") {
-    three();
-    if (ty != "b32") bad("bfi");
+  } else if (opcode == "bfi") {
+    take_operands();
+    if (type != "b32") bad("bfi");
     f = x_bfi;
-  } else if (m0 == "bfe") {
-    three();
-    f = ty == "s32"   ? (Execute)x_bfe<i32>
-        : ty == "u32" ? (Execute)x_bfe<u32>
-        : ty == "s64" ? (Execute)x_bfe<i64>
-        : ty == "u64" ? (Execute)x_bfe<u64>
-                      : nullptr;
-  } else if (m0 == "prmt") {
-    three();
+  } else if (opcode == "bfe") {
+    take_operands();
+    f = type == "s32"   ? (Execute)x_bfe<i32>
+        : type == "u32" ? (Execute)x_bfe<u32>
+        : type == "s64" ? (Execute)x_bfe<i64>
+        : type == "u64" ? (Execute)x_bfe<u64>
+                        : nullptr;
+  } else if (opcode == "prmt") {
+    take_operands();
     f = x_prmt;
-    if (m.size() != 2) bad("prmt");
-  } else if (m0 == "shf") {
-    three();
-    in.variant = (has("wrap") ? 1 : 0) | (m[1] == "r" ? 2 : 0);
+    if (parts.size() != 2) bad("prmt");
+  } else if (opcode == "shf") {
+    take_operands();
+    in.variant = (has("wrap") ? 1 : 0) | (parts[1] == "r" ? 2 : 0);
     f = x_shf;
-  } else if (m0 == "popc") {
-    three();
-    f = ty == "b32" ? (Execute)x_popc<u32> : ty == "b64" ? (Execute)x_popc<u64> : nullptr;
-  } else if (m0 == "clz") {
-    three();
-    f = ty == "b32" ? (Execute)x_clz<u32> : ty == "b64" ? (Execute)x_clz<u64> : nullptr;
-  } else if (m0 == "brev") {
-    three();
+  } else if (opcode == "popc") {
+    take_operands();
+    f = type == "b32" ? (Execute)x_popc<u32> : type == "b64" ? (Execute)x_popc<u64> : nullptr;
+  } else if (opcode == "clz") {
+    take_operands();
+    f = type == "b32" ? (Execute)x_clz<u32> : type == "b64" ? (Execute)x_clz<u64> : nullptr;
+  } else if (opcode == "brev") {
+    take_operands();
     f = x_brev;
   } else
     return false;

@@ -3,7 +3,7 @@
 // setp, all comparisons, with .and, .or, .xor.
 template <class T, int CMP>
 static void x_setp(Thread& t, const Instruction& i) {
-  const auto a = g<T>(SOURCE_A), b = g<T>(SOURCE_B);
+  const auto a = number_of<T>(SOURCE_A), b = number_of<T>(SOURCE_B);
   bool un = false;
   if constexpr (std::is_floating_point_v<std::decay_t<decltype(a)>>) un = a != a || b != b;
   bool r = false;
@@ -62,15 +62,15 @@ static void x_setp(Thread& t, const Instruction& i) {
 // f16, x2.
 template <class To, class From>
 static void x_cvti(Thread& t, const Instruction& i) {
-  SET_RESULT(p<To>(To(From(SOURCE_A))));
+  SET_RESULT(bits_of<To>(To(From(SOURCE_A))));
 }
 template <class To, class From>
 static void x_cvtif(Thread& t, const Instruction& i) {
-  SET_RESULT(p<To>(To(From(SOURCE_A))));
+  SET_RESULT(bits_of<To>(To(From(SOURCE_A))));
 }
 template <class To, class From>
 static void x_cvtfi(Thread& t, const Instruction& i) {
-  From a = g<From>(SOURCE_A);
+  From a = number_of<From>(SOURCE_A);
   From r = i.variant == 0   ? std::nearbyint(a)
            : i.variant == 1 ? std::trunc(a)
            : i.variant == 2 ? std::floor(a)
@@ -82,18 +82,18 @@ static void x_cvtfi(Thread& t, const Instruction& i) {
     long double lo = std::numeric_limits<To>::min(), hi = std::numeric_limits<To>::max();
     o = r <= lo ? std::numeric_limits<To>::min() : r >= hi ? std::numeric_limits<To>::max() : To(r);
   }
-  SET_RESULT(p<To>(o));
+  SET_RESULT(bits_of<To>(o));
 }
 static const u8 FLUSHES = 99;
 template <class T>
 static void x_cvtint(Thread& t, const Instruction& i) {
-  T a = g<T>(SOURCE_A);
+  T a = number_of<T>(SOURCE_A);
   if constexpr (std::is_same_v<T, float>)
     if (i.count == FLUSHES) a = ftz(a);
-  SET_RESULT(p<T>(i.variant == 0   ? std::nearbyint(a)
-                  : i.variant == 1 ? std::trunc(a)
-                  : i.variant == 2 ? std::floor(a)
-                                   : std::ceil(a)));
+  SET_RESULT(bits_of<T>(i.variant == 0   ? std::nearbyint(a)
+                        : i.variant == 1 ? std::trunc(a)
+                        : i.variant == 2 ? std::floor(a)
+                                         : std::ceil(a)));
 }
 static void x_cvtsat(Thread& t, const Instruction& i) {
   float a = as_float(SOURCE_A);
@@ -169,29 +169,29 @@ static Execute cvtfi_to(const string& s) {
 
 bool PtxDecoder::decode_conversions() {
   Execute& f = in.execute;
-  if (m0 == "setp") {
+  if (opcode == "setp") {
     static const std::map<string, int> cm = {{"eq", 0},   {"ne", 1},   {"lt", 2},  {"le", 3},  {"gt", 4},   {"ge", 5},
                                              {"equ", 6},  {"neu", 7},  {"ltu", 8}, {"leu", 9}, {"gtu", 10}, {"geu", 11},
                                              {"nan", 12}, {"num", 13}, {"lo", 2},  {"ls", 3},  {"hi", 4},   {"hs", 5}};
-    int c = cm.at(m[1]);
-    three();
-    if (P.size() == 4) {
+    int c = cm.at(parts[1]);
+    take_operands();
+    if (args.size() == 4) {
       in.variant = has("and") ? 1 : has("or") ? 2 : 3;
     }
-    if (P[0].find('|') != string::npos) bad("setp|");
-    f = fl                           ? setp_of<float>(c)
-        : db                         ? setp_of<double>(c)
-        : ty == "s16"                ? setp_of<i16>(c)
-        : ty == "u16" || ty == "b16" ? setp_of<u16>(c)
-        : ty == "s32"                ? setp_of<i32>(c)
-        : ty == "u32" || ty == "b32" ? setp_of<u32>(c)
-        : ty == "s64"                ? setp_of<i64>(c)
-        : ty == "u64" || ty == "b64" ? setp_of<u64>(c)
-        : ty == "f16"                ? setp_of<HalfBits>(c)
-                                     : nullptr;
-  } else if (m0 == "cvt") {
-    three();
-    string from = m.back(), to = m[m.size() - 2];
+    if (args[0].find('|') != string::npos) bad("setp|");
+    f = is_float                         ? setp_of<float>(c)
+        : is_double                      ? setp_of<double>(c)
+        : type == "s16"                  ? setp_of<i16>(c)
+        : type == "u16" || type == "b16" ? setp_of<u16>(c)
+        : type == "s32"                  ? setp_of<i32>(c)
+        : type == "u32" || type == "b32" ? setp_of<u32>(c)
+        : type == "s64"                  ? setp_of<i64>(c)
+        : type == "u64" || type == "b64" ? setp_of<u64>(c)
+        : type == "f16"                  ? setp_of<HalfBits>(c)
+                                         : nullptr;
+  } else if (opcode == "cvt") {
+    take_operands();
+    string from = parts.back(), to = parts[parts.size() - 2];
     if (has("ftz") && !(to == "f32" && from == "f32")) bad("unsupported .ftz");
     in.variant = has("rni") ? 0 : has("rzi") ? 1 : has("rmi") ? 2 : has("rpi") ? 3 : 9;
     bool ff = from[0] == 'f' || from == "bf16",

@@ -38,9 +38,9 @@ struct PtxDecoder {
   int line = 0;
   // Of the statement that is decoded: its text, the opcode in parts, the operands, the type.
   string stmt;
-  vector<string> m, P;
-  string m0, ty;
-  bool fl = false, db = false;
+  vector<string> parts, args;
+  string opcode, type;
+  bool is_float = false, is_double = false;
   Instruction in;
 
   [[noreturn]] void bad(const string& what) {
@@ -121,17 +121,17 @@ struct PtxDecoder {
     base = op(q);
   }
   bool has(const char* modifier) const {
-    for (auto& y : m)
+    for (auto& y : parts)
       if (y == modifier) return true;
     return false;
   }
   // Up to five operands, in order.
-  void three() {
-    in.d = op(P.at(0));
-    in.a = op(P.at(1));
-    if (P.size() > 2) in.b = op(P[2]);
-    if (P.size() > 3) in.c = op(P[3]);
-    if (P.size() > 4) in.e = op(P[4]);
+  void take_operands() {
+    in.d = op(args.at(0));
+    in.a = op(args.at(1));
+    if (args.size() > 2) in.b = op(args[2]);
+    if (args.size() > 3) in.c = op(args[3]);
+    if (args.size() > 4) in.e = op(args[4]);
   }
   // Each decodes `in` if the opcode is of its topic, and says whether it is.
   bool decode_memory();

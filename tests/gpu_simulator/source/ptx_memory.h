@@ -75,18 +75,18 @@ static void x_cvta_shared(Thread& t, const Instruction& i) {
 
 bool PtxDecoder::decode_memory() {
   Execute& f = in.execute;
-  if (m0 == "ld") {
-    in.values = vec(P.at(0));
+  if (opcode == "ld") {
+    in.values = vec(args.at(0));
     in.count = in.values.size();
-    in.bytes = type_bytes(ty);
-    in.is_signed = ty[0] == 's';
+    in.bytes = type_bytes(type);
+    in.is_signed = type[0] == 's';
     in.space = has("param") ? PARAM : has("shared") ? SHARED : has("global") ? GLOBAL : GENERIC;
     f = x_ld;
     if (in.bytes != 1 && in.bytes != 2 && in.bytes != 4 && in.bytes != 8) bad("unsupported type");
     if (in.space == PARAM) {
       string pn;
       Operand d;
-      addr(P[1], d, in.offset, &pn);
+      addr(args[1], d, in.offset, &pn);
       bool ok = false;
       for (auto& q : k->params)
         if (q.name == pn) {
@@ -98,50 +98,50 @@ bool PtxDecoder::decode_memory() {
         in.d.imm = BY_REGISTER;
       }
     } else
-      addr(P[1], in.a, in.offset);
+      addr(args[1], in.a, in.offset);
     if (has("acquire")) in.variant = ACQUIRE;
     if (has("local") || has("const")) bad("space");
-  } else if (m0 == "st") {
-    in.values = vec(P.at(1));
+  } else if (opcode == "st") {
+    in.values = vec(args.at(1));
     in.count = in.values.size();
-    in.bytes = type_bytes(ty);
+    in.bytes = type_bytes(type);
     in.space = has("shared") ? SHARED : has("global") ? GLOBAL : GENERIC;
     f = x_st;
     if (in.bytes != 1 && in.bytes != 2 && in.bytes != 4 && in.bytes != 8) bad("unsupported type");
-    addr(P[0], in.a, in.offset);
+    addr(args[0], in.a, in.offset);
     if (has("local")) bad("space");
-  } else if (m0 == "cp" && m[1] == "async") {
-    if (m[2] == "commit_group")
+  } else if (opcode == "cp" && parts[1] == "async") {
+    if (parts[2] == "commit_group")
       f = x_cpcommit;
-    else if (m[2] == "wait_group") {
+    else if (parts[2] == "wait_group") {
       f = x_cpwait;
-      in.a = op(P[0]);
+      in.a = op(args[0]);
     } else {
       i32 o2;
-      addr(P[0], in.a, in.offset);
-      addr(P[1], in.b, o2);
+      addr(args[0], in.a, in.offset);
+      addr(args[1], in.b, o2);
       in.variant = o2;
-      in.bytes = u8(strtol(P.at(2).c_str(), nullptr, 0));
-      if (P.size() > 3)
-        in.c = op(P[3]);
+      in.bytes = u8(strtol(args.at(2).c_str(), nullptr, 0));
+      if (args.size() > 3)
+        in.c = op(args[3]);
       else
         in.c.imm = NO_OPERAND;
-      if (m[2] == "cg" && in.bytes != 16) bad("cg size");
+      if (parts[2] == "cg" && in.bytes != 16) bad("cg size");
       f = x_cpasync;
     }
-  } else if (m0 == "cvta") {
-    three();
+  } else if (opcode == "cvta") {
+    take_operands();
     f = has("to") ? (has("shared") ? x_cvta_toshared : x_mov) : (has("shared") ? x_cvta_shared : x_mov);
     if (has("local")) bad("cvta");
-  } else if (m0 == "atom" || m0 == "red") {
-    if (!has("add") || ty != "u32") bad("atom");
+  } else if (opcode == "atom" || opcode == "red") {
+    if (!has("add") || type != "u32") bad("atom");
     int b = 0;
-    if (m0 == "atom") {
-      in.d = op(P[0]);
+    if (opcode == "atom") {
+      in.d = op(args[0]);
       b = 1;
     }
-    addr(P[b], in.a, in.offset);
-    in.b = op(P[b + 1]);
+    addr(args[b], in.a, in.offset);
+    in.b = op(args[b + 1]);
     in.space = has("shared") ? SHARED : has("global") ? GLOBAL : GENERIC;
     f = x_atomadd;
   } else

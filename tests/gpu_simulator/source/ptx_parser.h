@@ -19,25 +19,24 @@ void PtxDecoder::emit(const string& statement) {
   }
   const size_t sp = s.find_first_of(" \t");
   const string o = s.substr(0, sp), rest = sp == string::npos ? "" : s.substr(sp);
-  m = split(o, '.');
-  P = operands(rest);
-  m0 = m[0];
-  ty = m.back();
-  fl = ty == "f32";
-  db = ty == "f64";
+  parts = split(o, '.');
+  args = operands(rest);
+  opcode = parts[0];
+  type = parts.back();
+  is_float = type == "f32";
+  is_double = type == "f64";
   static const std::set<string> known = words(
       "acq_rel acquire add aligned and approx arrive async b16 b32 b64 b8 bf16 bf16x2 bfly ca cg clamp cluster "
       "col commit_group cta down eq equ expect_tx f16 f16x2 f32 f64 ftz full ge geu gl global gpu gt gtu hi "
       "hs idx init l le leu lo ls lt ltu m16n8k16 m16n8k8 m8n8 mbarrier::complete_tx::bytes mbarrier_init nan ne "
       "neu num or param parity pred proxy r relaxed release rm rmi rn rna rni row rpi rz rzi s16 s32 s64 s8 "
-      "sat sc shared shared::cluster shared::cta sync sync_restrict::shared::cluster sys tf32 to try_wait u16 u32 u64 "
-      "u8 uni up v2 v4 "
-      "trans volatile wait wait_group warp weak wide wrap x1 x2 x4 xor abs xorsign");  // modifiers, of all opcodes
-                                                                                       // together
-  for (size_t y = 1; y < m.size(); ++y)
-    if (!known.count(m[y])) bad("unsupported modifier " + m[y]);
-  const bool flushes = has("approx") || m0 == "fma" || m0 == "cvt";
-  if ((has("ftz") && !flushes) || (has("sat") && m0 != "cvt")) bad("unsupported .ftz or .sat");
+      "sat sc shared shared::cluster shared::cta sync sync_restrict::shared::cluster sys tf32 to try_wait u16 u32 "
+      "u64 u8 uni up v2 v4 "
+      "trans volatile wait wait_group warp weak wide wrap x1 x2 x4 xor abs xorsign");  // of all opcodes together
+  for (size_t y = 1; y < parts.size(); ++y)
+    if (!known.count(parts[y])) bad("unsupported modifier " + parts[y]);
+  const bool flushes = has("approx") || opcode == "fma" || opcode == "cvt";
+  if ((has("ftz") && !flushes) || (has("sat") && opcode != "cvt")) bad("unsupported .ftz or .sat");
   const bool found = decode_warps() || decode_memory() || decode_bits() || decode_conversions() || decode_arithmetic();
   if (!found || in.execute == nullptr) bad("unsupported opcode " + o);
   in.jumps = in.execute == x_bra || in.execute == x_brx;

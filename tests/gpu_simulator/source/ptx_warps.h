@@ -186,40 +186,40 @@ static void x_sleep(Thread& t, const Instruction&) {
 
 bool PtxDecoder::decode_warps() {
   Execute& f = in.execute;
-  if (m0 == "bra") {
+  if (opcode == "bra") {
     f = x_bra;
-    fix.push_back({(u32)k->instructions.size(), P.at(0)});
-  } else if (m0 == "ret" || m0 == "exit") {
+    fix.push_back({(u32)k->instructions.size(), args.at(0)});
+  } else if (opcode == "ret" || opcode == "exit") {
     f = x_ret;
-  } else if (m0 == "trap") {
+  } else if (opcode == "trap") {
     f = x_trap;
-  } else if (m0 == "bar" && m[1] == "sync") {
+  } else if (opcode == "bar" && parts[1] == "sync") {
     f = x_bar;
-    if (P.size() != 1 || P[0] != "0") bad("a barrier other than 0");
-  } else if (m0 == "bar" && m[1] == "warp") {
+    if (args.size() != 1 || args[0] != "0") bad("a barrier other than 0");
+  } else if (opcode == "bar" && parts[1] == "warp") {
     f = x_warpsync;
-    in.a = op(P.at(0));
-  } else if (m0 == "barrier" && m[1] == "cluster") {
-    f = m[2] == "arrive" ? x_clarrive : x_clwait;
-  } else if (m0 == "membar" || m0 == "fence") {
+    in.a = op(args.at(0));
+  } else if (opcode == "barrier" && parts[1] == "cluster") {
+    f = parts[2] == "arrive" ? x_clarrive : x_clwait;
+  } else if (opcode == "membar" || opcode == "fence") {
     f = x_nop;
-  } else if (m0 == "nanosleep") {
+  } else if (opcode == "nanosleep") {
     f = x_sleep;
-  } else if (m0 == "shfl") {
-    auto dd = split(P.at(0), '|');
+  } else if (opcode == "shfl") {
+    auto dd = split(args.at(0), '|');
     in.d = op(dd[0]);
     if (dd.size() > 1) in.d2 = op(dd[1]);
-    in.a = op(P[1]);
-    in.b = op(P[2]);
-    in.c = op(P[3]);
-    in.e = op(P[4]);
-    in.variant = m[2] == "idx" ? 0 : m[2] == "bfly" ? 1 : m[2] == "up" ? 2 : 3;
+    in.a = op(args[1]);
+    in.b = op(args[2]);
+    in.c = op(args[3]);
+    in.e = op(args[4]);
+    in.variant = parts[2] == "idx" ? 0 : parts[2] == "bfly" ? 1 : parts[2] == "up" ? 2 : 3;
     f = x_shfl;
-  } else if (m0 == "mma") {
-    in.values = vec(P[0]);
-    in.fragment_a = vec(P[1]);
-    in.fragment_b = vec(P[2]);
-    auto c = vec(P[3]);
+  } else if (opcode == "mma") {
+    in.values = vec(args[0]);
+    in.fragment_a = vec(args[1]);
+    in.fragment_b = vec(args[2]);
+    auto c = vec(args[3]);
     for (auto& q : c) in.values.push_back(q);
     if (has("tf32") && has("m16n8k8"))
       in.variant = TF32;
@@ -232,48 +232,48 @@ bool PtxDecoder::decode_warps() {
     if (!has("row") || !has("col") || in.values.size() != 8 || in.fragment_a.size() != 4 || in.fragment_b.size() != 2)
       bad("mma form");
     f = x_mma;
-  } else if (m0 == "mbarrier") {
-    if (m[1] == "init") {
-      addr(P[0], in.a, in.offset);
-      in.b = op(P[1]);
+  } else if (opcode == "mbarrier") {
+    if (parts[1] == "init") {
+      addr(args[0], in.a, in.offset);
+      in.b = op(args[1]);
       f = x_mbinit;
-    } else if (m[1] == "arrive") {
-      if (P[0] != "_") bad("mbarrier.arrive");
-      addr(P[1], in.a, in.offset);
+    } else if (parts[1] == "arrive") {
+      if (args[0] != "_") bad("mbarrier.arrive");
+      addr(args[1], in.a, in.offset);
       if (has("expect_tx")) {
         in.variant = 1;
-        in.b = op(P[2]);
-      } else if (P.size() > 2)
+        in.b = op(args[2]);
+      } else if (args.size() > 2)
         bad("count");
       f = x_mbarrive;
-    } else if (m[1] == "try_wait" && has("parity")) {
-      in.d = op(P[0]);
-      addr(P[1], in.a, in.offset);
-      in.b = op(P[2]);
+    } else if (parts[1] == "try_wait" && has("parity")) {
+      in.d = op(args[0]);
+      addr(args[1], in.a, in.offset);
+      in.b = op(args[2]);
       f = x_mbtry;
     } else
       bad("mbarrier");
-  } else if (m0 == "st" && has("async")) {
-    addr(P[0], in.a, in.offset);
-    in.values = vec(P[1]);
+  } else if (opcode == "st" && has("async")) {
+    addr(args[0], in.a, in.offset);
+    in.values = vec(args[1]);
     i32 o2;
-    addr(P[2], in.b, o2);
+    addr(args[2], in.b, o2);
     in.variant = o2;
     f = x_stasync;
-    if (in.values.size() != 4 || ty != "b32") bad("st.async form");
-  } else if (m0 == "ldmatrix") {
-    in.values = vec(P.at(0));
+    if (in.values.size() != 4 || type != "b32") bad("st.async form");
+  } else if (opcode == "ldmatrix") {
+    in.values = vec(args.at(0));
     in.count = u8(in.values.size());
-    addr(P.at(1), in.a, in.offset);
+    addr(args.at(1), in.a, in.offset);
     in.variant = has("trans");
     if (!has("m8n8") || !has(in.count == 4 ? "x4" : in.count == 2 ? "x2" : "x1")) bad("ldmatrix");
     f = x_ldmatrix;
-  } else if (m0 == "brx") {
-    in.a = op(P.at(0));
-    fix_tables.emplace_back(u32(k->instructions.size()), P.at(1));
+  } else if (opcode == "brx") {
+    in.a = op(args.at(0));
+    fix_tables.emplace_back(u32(k->instructions.size()), args.at(1));
     f = x_brx;
-  } else if (m0 == "mapa") {
-    three();
+  } else if (opcode == "mapa") {
+    take_operands();
     f = x_mapa;
   } else
     return false;

@@ -165,66 +165,66 @@ SASS(s2r) {
 
 bool SassDecoder::decode_bits() {
   Execute& f = in.execute;
-  if (m0 == "I2F" || m0 == "I2FP") {
+  if (opcode == "I2F" || opcode == "I2FP") {
     general(1);
     f = s_i2f;
     bool f64 = has("F64");
     in.variant = ((has("U32") || has("U64")) ? 1 : 0) | ((has("S64") || has("U64")) ? 2 : 0) | (has("RP") ? 4 : 0) |
                  (f64 ? 256 : 0);
     if (f64 && !(has("S64") || has("U64"))) in.variant |= 2048;
-  } else if (m0 == "F2I") {
-    isd = has("F64");
+  } else if (opcode == "F2I") {
+    is_double = has("F64");
     general(1);
     f = s_f2i;
     in.variant = ((has("U32") || has("U64")) ? 1 : 0) | ((has("S64") || has("U64")) ? 2 : 0) | (has("CEIL") ? 4 : 0) |
                  (has("FLOOR") ? 8 : 0) | (has("F64") ? 16 : 0);
     if (!has("TRUNC") && !has("CEIL") && !has("FLOOR")) in.variant |= 32;
-  } else if (m0 == "FRND") {
+  } else if (opcode == "FRND") {
     general(1);
     f = s_frnd;
     in.variant = (has("FLOOR") ? 1 : has("CEIL") ? 2 : has("TRUNC") ? 3 : 0) | (has("F64") ? 16 : 0);
-  } else if (m0 == "F2F") {
+  } else if (opcode == "F2F") {
     general(1);
     f = s_f2f;
     in.variant = o == "F2F.F32.F64" ? 0 : o == "F2F.F64.F32" ? 1 : 99;
     if (in.variant == 99) bad("f2f");
-  } else if (m0 == "F2FP") {
+  } else if (opcode == "F2FP") {
     general(1);
     f = s_f2fp;
     in.variant = has("F16");
     if (!has("PACK_AB")) bad("f2fp");
-  } else if (m0 == "HADD2" && has("F32")) {
+  } else if (opcode == "HADD2" && has("F32")) {
     general(1);
     f = s_hadd2f32;
-  } else if (m0 == "HFMA2") {
-    if (P[1] != "-RZ" || P[2] != "RZ" || P.size() != 5) bad("hfma2");
-    ops.destinations.push_back(parse(P[0]));
+  } else if (opcode == "HFMA2") {
+    if (args[1] != "-RZ" || args[2] != "RZ" || args.size() != 5) bad("hfma2");
+    ops.destinations.push_back(parse(args[0]));
     SassOperand z;
     z.kind = 1;
-    z.imm = u64(float_to_half(parse_float(P[3]))) << 16 | float_to_half(parse_float(P[4]));
+    z.imm = u64(float_to_half(parse_float(args[3]))) << 16 | float_to_half(parse_float(args[4]));
     ops.sources = {z, z, z};
     f = s_hfma2c;
-  } else if (m0 == "PRMT" || m0 == "UPRMT") {
+  } else if (opcode == "PRMT" || opcode == "UPRMT") {
     general(1);
     f = s_prmt;
-    if (mo.size() > 1) bad("prmt");
-  } else if (m0 == "P2R") {
-    ops.destinations.push_back(parse(P[0]));
-    ops.sources = {parse(P[2]), parse(P[3])};
+    if (parts.size() > 1) bad("prmt");
+  } else if (opcode == "P2R") {
+    ops.destinations.push_back(parse(args[0]));
+    ops.sources = {parse(args[2]), parse(args[3])};
     f = s_p2r;
-  } else if (m0 == "R2P") {
-    ops.sources = {parse(P[1]), parse(P[2])};
+  } else if (opcode == "R2P") {
+    ops.sources = {parse(args[1]), parse(args[2])};
     f = s_r2p;
-  } else if (m0 == "CS2R") {
-    if (P[1] != "SRZ") bad("cs2r");
-    ops.destinations.push_back(parse(P[0]));
+  } else if (opcode == "CS2R") {
+    if (args[1] != "SRZ") bad("cs2r");
+    ops.destinations.push_back(parse(args[0]));
     f = s_cs2r;
     in.variant = has("32");
-  } else if (m0 == "S2R" || m0 == "S2UR") {
-    ops.destinations.push_back(parse(P[0]));
+  } else if (opcode == "S2R" || opcode == "S2UR") {
+    ops.destinations.push_back(parse(args[0]));
     static const std::map<string, int> z = {{"SR_TID.X", 0},   {"SR_TID.Y", 1},    {"SR_CTAID.X", 2}, {"SR_CTAID.Y", 3},
                                             {"SR_CTAID.Z", 4}, {"SR_CgaCtaId", 5}, {"SR_SWINHI", 6},  {"SR_LANEID", 7}};
-    auto it = z.find(P[1]);
+    auto it = z.find(args[1]);
     if (it == z.end()) bad("sr");
     in.variant = it->second;
     f = s_s2r;

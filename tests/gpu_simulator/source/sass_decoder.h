@@ -18,10 +18,10 @@ struct SassDecoder {
   vector<std::pair<u32, string>> fix;  // branches, and the labels they go to
   // Of the instruction that is decoded: its text, without the predicate, the opcode in parts, the operands.
   string s, body, o;
-  vector<string> mo, P;
-  string m0;
+  vector<string> parts, args;
+  string opcode;
   size_t sp = 0;
-  bool isf = false, isd = false;
+  bool is_float = false, is_double = false;
   Instruction in;
   SassOperands ops;
 
@@ -29,8 +29,8 @@ struct SassDecoder {
     throw Fault("SASS " + k->file + " line " + std::to_string(in.line) + ": " + what + ": " + s);
   }
   bool has(const char* z) const {
-    for (size_t y = 1; y < mo.size(); ++y)
-      if (mo[y] == z) return true;
+    for (size_t y = 1; y < parts.size(); ++y)
+      if (parts[y] == z) return true;
     return false;
   }
   SassOperand preg(string z) const {
@@ -113,10 +113,10 @@ struct SassDecoder {
     if (z.compare(0, 2, "0x") == 0 || z.compare(0, 3, "-0x") == 0) {
       i64 v = z[0] == '-' ? -(i64)strtoull(z.c_str() + 1, 0, 16) : (i64)strtoull(z.c_str(), 0, 16);
       r.imm = u64(v);
-      if (isd) r.imm = u64(v) << 32;
+      if (is_double) r.imm = u64(v) << 32;
       return r;
     }
-    if (isd) {
+    if (is_double) {
       double d = z == "+INF" || z == "INF"        ? INFINITY
                  : z == "-INF"                    ? -INFINITY
                  : z.find("QNAN") != string::npos ? NAN
@@ -124,7 +124,7 @@ struct SassDecoder {
       r.imm = bits_as<u64>(d);
       return r;
     }
-    if (isf || m0 == "MUFU") {
+    if (is_float || opcode == "MUFU") {
       r.imm = bits_as<u32>(parse_float(z));
       return r;
     }
@@ -137,25 +137,25 @@ struct SassDecoder {
   }
   void general(int nd) {
     size_t b = 0;
-    for (int y = 0; y < nd; ++y) ops.destinations.push_back(parse(P.at(b++)));
-    while (b < P.size()) {
-      SassOperand z = preg(P[b]);
-      if (z.idx == ~0u || P[b][0] == '!') break;
+    for (int y = 0; y < nd; ++y) ops.destinations.push_back(parse(args.at(b++)));
+    while (b < args.size()) {
+      SassOperand z = preg(args[b]);
+      if (z.idx == ~0u || args[b][0] == '!') break;
       ops.predicates_out.push_back(z);
       b++;
     }
-    for (; b < P.size(); ++b) {
-      SassOperand z = preg(P[b]);
+    for (; b < args.size(); ++b) {
+      SassOperand z = preg(args[b]);
       if (z.idx != ~0u)
         ops.predicates_in.push_back(z);
       else
-        ops.sources.push_back(parse(P[b]));
+        ops.sources.push_back(parse(args[b]));
     }
   }
   void setp() {
-    ops.predicates_out = {preg(P.at(0)), preg(P.at(1))};
-    ops.sources = {parse(P[2]), parse(P[3])};
-    for (size_t b = 4; b < P.size(); ++b) ops.predicates_in.push_back(preg(P[b]));
+    ops.predicates_out = {preg(args.at(0)), preg(args.at(1))};
+    ops.sources = {parse(args[2]), parse(args[3])};
+    for (size_t b = 4; b < args.size(); ++b) ops.predicates_in.push_back(preg(args[b]));
   }
   void addr(const string& z) {
     size_t b = z.rfind('[');

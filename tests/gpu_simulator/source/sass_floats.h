@@ -191,48 +191,52 @@ SASS(fchk) {
 
 bool SassDecoder::decode_floats() {
   Execute& f = in.execute;
-  const u32 fx = (has("SAT") ? 16 : 0) | (has("FTZ") ? 32 : 0) | (has("RM") ? 1 : has("RP") ? 2 : has("RZ") ? 3 : 0);
-  if (m0 == "FSETP" || m0 == "DSETP") {
+  const u32 rounding = (has("SAT") ? 16 : 0) | (has("FTZ") ? 32 : 0) |
+                       (has("RM")   ? 1
+                        : has("RP") ? 2
+                        : has("RZ") ? 3
+                                    : 0);
+  if (opcode == "FSETP" || opcode == "DSETP") {
     setp();
     f = s_fsetp;
-    in.variant = sass_comparisons.at(mo[1]) |
+    in.variant = sass_comparisons.at(parts[1]) |
                  (has("OR")    ? 16
                   : has("XOR") ? 32
                                : 0) |
-                 (isd ? 256 : 0) | (has("FTZ") ? 512 : 0);
-  } else if (m0 == "FADD") {
+                 (is_double ? 256 : 0) | (has("FTZ") ? 512 : 0);
+  } else if (opcode == "FADD") {
     general(1);
     f = s_fadd;
-    in.variant = fx;
-  } else if (m0 == "FMUL") {
+    in.variant = rounding;
+  } else if (opcode == "FMUL") {
     general(1);
     f = s_fmul;
-    in.variant = fx;
-  } else if (m0 == "FFMA") {
+    in.variant = rounding;
+  } else if (opcode == "FFMA") {
     general(1);
     f = s_ffma;
-    in.variant = fx;
-  } else if (m0 == "DADD") {
+    in.variant = rounding;
+  } else if (opcode == "DADD") {
     general(1);
     f = s_dadd;
-  } else if (m0 == "DMUL") {
+  } else if (opcode == "DMUL") {
     general(1);
     f = s_dmul;
-    in.variant = fx;
-  } else if (m0 == "DFMA") {
+    in.variant = rounding;
+  } else if (opcode == "DFMA") {
     general(1);
     f = s_dfma;
-    in.variant = fx;
-  } else if (m0 == "FSEL") {
+    in.variant = rounding;
+  } else if (opcode == "FSEL") {
     general(1);
     f = s_fsel;
-  } else if (m0 == "FMNMX") {
+  } else if (opcode == "FMNMX") {
     general(1);
     f = s_fmnmx;
     in.variant = has("XORSIGN") ? 2 : has("NAN");
-  } else if (m0 == "MUFU") {
-    ops.destinations.push_back(parse(P[0]));
-    ops.sources.push_back(parse(P[1]));
+  } else if (opcode == "MUFU") {
+    ops.destinations.push_back(parse(args[0]));
+    ops.sources.push_back(parse(args[1]));
     f = s_mufu;
     in.variant = has("RCP")      ? 0
                  : has("EX2")    ? 1
@@ -242,9 +246,9 @@ bool SassDecoder::decode_floats() {
                  : has("RCP64H") ? 5
                                  : 99;
     if (in.variant == 99) bad("mufu");
-  } else if (m0 == "FCHK") {
-    ops.predicates_out = {preg(P[0])};
-    ops.sources = {parse(P[1]), parse(P[2])};
+  } else if (opcode == "FCHK") {
+    ops.predicates_out = {preg(args[0])};
+    ops.sources = {parse(args[1]), parse(args[2])};
     f = s_fchk;
   } else
     return false;

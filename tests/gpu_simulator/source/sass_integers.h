@@ -198,16 +198,16 @@ SASS(iabs) {
 
 bool SassDecoder::decode_integers() {
   Execute& f = in.execute;
-  if (m0 == "IADD3" || m0 == "UIADD3") {
+  if (opcode == "IADD3" || opcode == "UIADD3") {
     general(1);
     f = s_iadd3;
-  } else if (m0 == "VIADD") {
+  } else if (opcode == "VIADD") {
     general(1);
     f = s_viadd;
-  } else if (m0 == "MOV" || m0 == "UMOV") {
+  } else if (opcode == "MOV" || opcode == "UMOV") {
     general(1);
     f = s_mov;
-  } else if (m0 == "IMAD" || m0 == "UIMAD") {
+  } else if (opcode == "IMAD" || opcode == "UIMAD") {
     general(1);
     if (has("WIDE")) {
       f = s_imadwide;
@@ -218,11 +218,11 @@ bool SassDecoder::decode_integers() {
     } else
       f = s_imad;
     if (ops.sources.size() != 3) bad("imad");
-  } else if (m0 == "LEA" || m0 == "ULEA") {
+  } else if (opcode == "LEA" || opcode == "ULEA") {
     general(1);
     f = s_lea;
     in.variant = (has("HI") ? 1 : 0) | (has("X") ? 2 : 0) | (has("SX32") ? 4 : 0);
-  } else if (m0 == "SHF" || m0 == "USHF") {
+  } else if (opcode == "SHF" || opcode == "USHF") {
     general(1);
     f = s_shf;
     bool s64 = has("S64") || has("U64");
@@ -230,48 +230,48 @@ bool SassDecoder::decode_integers() {
                  (s64 && has("R") ? 8 : 0) | (has("W") ? 16 : 0);
     if (s64 && has("R") && !has("HI")) in.variant &= ~8;
     if (ops.sources.size() != 3) bad("shf");
-  } else if (m0 == "LOP3" || m0 == "ULOP3") {
+  } else if (opcode == "LOP3" || opcode == "ULOP3") {
     size_t b = 0;
-    SassOperand z = preg(P[0]);
+    SassOperand z = preg(args[0]);
     if (z.idx != ~0u) {
       ops.predicates_out.push_back(z);
       b = 1;
     }
-    ops.destinations.push_back(parse(P[b++]));
-    for (; b < P.size(); ++b) {
-      SassOperand y = preg(P[b]);
+    ops.destinations.push_back(parse(args[b++]));
+    for (; b < args.size(); ++b) {
+      SassOperand y = preg(args[b]);
       if (y.idx != ~0u)
         ops.predicates_in.push_back(y);
       else
-        ops.sources.push_back(parse(P[b]));
+        ops.sources.push_back(parse(args[b]));
     }
     f = s_lop3;
     if (ops.sources.size() != 4) bad("lop3");
-  } else if (m0 == "PLOP3" || m0 == "UPLOP3") {
-    ops.predicates_out = {preg(P[0]), preg(P[1])};
-    ops.predicates_in = {preg(P[2]), preg(P[3]), preg(P[4])};
-    ops.sources = {parse(P[5]), parse(P[6])};
+  } else if (opcode == "PLOP3" || opcode == "UPLOP3") {
+    ops.predicates_out = {preg(args[0]), preg(args[1])};
+    ops.predicates_in = {preg(args[2]), preg(args[3]), preg(args[4])};
+    ops.sources = {parse(args[5]), parse(args[6])};
     f = s_plop3;
-  } else if (m0 == "ISETP" || m0 == "UISETP") {
+  } else if (opcode == "ISETP" || opcode == "UISETP") {
     setp();
     f = s_isetp;
-    in.variant = sass_comparisons.at(mo[1]) |
+    in.variant = sass_comparisons.at(parts[1]) |
                  (has("OR")    ? 16
                   : has("XOR") ? 32
                                : 0) |
                  (has("U32") ? 256 : 0) | (has("EX") ? 512 : 0);
-  } else if (m0 == "SEL" || m0 == "USEL") {
+  } else if (opcode == "SEL" || opcode == "USEL") {
     general(1);
     f = s_sel;
-  } else if (m0 == "VIMNMX") {
+  } else if (opcode == "VIMNMX") {
     general(1);
     f = s_vimnmx;
     in.variant = has("U32");
-  } else if (m0 == "VIADDMNMX") {
+  } else if (opcode == "VIADDMNMX") {
     general(1);
     f = s_vimnmx;
     in.variant = 2 | (has("U32") ? 1 : 0);
-  } else if (m0 == "IABS") {
+  } else if (opcode == "IABS") {
     general(1);
     f = s_iabs;
   } else

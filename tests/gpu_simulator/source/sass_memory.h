@@ -116,35 +116,35 @@ SASS(atomadd) {
 
 bool SassDecoder::decode_memory() {
   Execute& f = in.execute;
-  if (m0 == "LDC" || m0 == "ULDC") {
-    ops.destinations.push_back(parse(P[0]));
-    ops.sources.push_back(parse(P[1]));
+  if (opcode == "LDC" || opcode == "ULDC") {
+    ops.destinations.push_back(parse(args[0]));
+    ops.sources.push_back(parse(args[1]));
     in.bytes = size();
     in.is_signed = has("S8") || has("S16");
     f = s_ldc;
     if (in.bytes == 16) bad("ldc");
-  } else if (m0 == "LDG" || m0 == "LD" || m0 == "LDS" || m0 == "LDL") {
-    ops.destinations.push_back(parse(P[0]));
-    addr(P.at(1));
-    if (P.size() > 2) bad("ld");
+  } else if (opcode == "LDG" || opcode == "LD" || opcode == "LDS" || opcode == "LDL") {
+    ops.destinations.push_back(parse(args[0]));
+    addr(args.at(1));
+    if (args.size() > 2) bad("ld");
     in.bytes = size();
     if (has("S8") || has("S16")) bad("signed");
-    in.space = m0 == "LDG" ? GLOBAL : m0 == "LD" ? GENERIC : m0 == "LDS" ? SHARED : LOCAL;
+    in.space = opcode == "LDG" ? GLOBAL : opcode == "LD" ? GENERIC : opcode == "LDS" ? SHARED : LOCAL;
     f = s_ld;
-  } else if (m0 == "STG" || m0 == "ST" || m0 == "STS" || m0 == "STL") {
-    addr(P.at(0));
-    ops.sources.push_back(parse(P.at(1)));
+  } else if (opcode == "STG" || opcode == "ST" || opcode == "STS" || opcode == "STL") {
+    addr(args.at(0));
+    ops.sources.push_back(parse(args.at(1)));
     in.bytes = size();
-    in.space = m0 == "STG" ? GLOBAL : m0 == "ST" ? GENERIC : m0 == "STS" ? SHARED : LOCAL;
+    in.space = opcode == "STG" ? GLOBAL : opcode == "ST" ? GENERIC : opcode == "STS" ? SHARED : LOCAL;
     f = s_st;
-  } else if (m0 == "LDGSTS") {
-    addr(P[0]);
+  } else if (opcode == "LDGSTS") {
+    addr(args[0]);
     if (ops.sources[1].idx != URZ) bad("ldgsts");
     i32 keep = in.offset;
     SassOperands z = ops;
     ops.sources.clear();
     in.variant = 0;
-    addr(P[1]);
+    addr(args[1]);
     SassOperand g = ops.sources[0];
     if (ops.sources[1].idx != URZ || !(in.variant & 1)) bad("ldgsts2");
     i32 goff = in.offset;
@@ -153,23 +153,23 @@ bool SassDecoder::decode_memory() {
     in.variant = u32(goff);
     in.bytes = size();
     f = s_ldgsts;
-    if (P.size() > 2) bad("ldgsts3");
-  } else if (m0 == "LDGDEPBAR") {
+    if (args.size() > 2) bad("ldgsts3");
+  } else if (opcode == "LDGDEPBAR") {
     f = x_cpcommit;
-  } else if (m0 == "DEPBAR") {
-    ops.sources.push_back(parse(P.at(1)));
-    if (P[0] != "SB0") bad("sb");
+  } else if (opcode == "DEPBAR") {
+    ops.sources.push_back(parse(args.at(1)));
+    if (args[0] != "SB0") bad("sb");
     f = s_depbar;
-  } else if (m0 == "ATOMG" || m0 == "RED" || m0 == "REDG") {
+  } else if (opcode == "ATOMG" || opcode == "RED" || opcode == "REDG") {
     if (!has("ADD") || has("F32")) bad("atom");
     size_t b = 0;
-    if (m0 == "ATOMG") {
+    if (opcode == "ATOMG") {
       b = 1;
-      ops.destinations.push_back(parse(P[1]));
+      ops.destinations.push_back(parse(args[1]));
       b = 2;
     }
-    addr(P[b]);
-    ops.sources.push_back(parse(P[b + 1]));
+    addr(args[b]);
+    ops.sources.push_back(parse(args[b + 1]));
     f = s_atomadd;
   } else
     return false;

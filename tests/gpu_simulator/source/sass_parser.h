@@ -17,19 +17,19 @@ void SassDecoder::emit(const string& text, int line) {
   }
   sp = body.find(' ');
   o = body.substr(0, sp);
-  P = operands(sp == string::npos ? "" : body.substr(sp));
-  mo = split(o, '.');
-  m0 = mo[0];
+  args = operands(sp == string::npos ? "" : body.substr(sp));
+  parts = split(o, '.');
+  opcode = parts[0];
   static const std::set<string> known = words(
       "128 16816 1688 32 64 A1T0 ADD ALL AND ANY ARRIVE ASYNC BF16 BFLY BYPASS CEIL COLLECTIVE CONSTANT CTA "
       "DEFER_BLOCKING DIV DOWN E EQ EQU EX EX2 EXCH F16 F32 F64 FLOOR FTZ GE GEU GPU GT GTU HI IADD IDX "
       "IVALL L LE LEU LG2 LT LTU LU LUT MMA MOV NAN NE NEU NODEC NOINC NTZ NUM OR PACK_AB PHASECHK R RCP "
       "RCP64H REL RM RP RSQ RZ S S16 S32 S64 S8 SAT SC SHL SQRT STRONG SX32 SYNC TF32 TRANS64 TRAP TRUNC "
       "TRYWAIT U U16 U32 U64 U8 UP VIEW W WIDE X XOR XORSIGN");  // modifiers, of all opcodes together
-  for (size_t y = 1; y < mo.size(); ++y)
-    if (!known.count(mo[y])) bad("unsupported modifier " + mo[y]);
-  isf = m0[0] == 'F' && m0 != "FENCE";
-  isd = m0[0] == 'D' && m0 != "DEPBAR";
+  for (size_t y = 1; y < parts.size(); ++y)
+    if (!known.count(parts[y])) bad("unsupported modifier " + parts[y]);
+  is_float = opcode[0] == 'F' && opcode != "FENCE";
+  is_double = opcode[0] == 'D' && opcode != "DEPBAR";
   const bool found = decode_integers() || decode_floats() || decode_bits() || decode_memory() || decode_warps();
   if (!found || in.execute == nullptr) bad("unsupported opcode " + o);
   in.jumps = in.execute == s_bra || in.execute == s_brx || in.execute == s_call || in.execute == s_ret;

@@ -186,15 +186,15 @@ SASS(stas) {
 
 bool SassDecoder::decode_warps() {
   Execute& f = in.execute;
-  if (m0 == "R2UR") {
+  if (opcode == "R2UR") {
     size_t b = 0;
-    SassOperand z = preg(P[0]);
+    SassOperand z = preg(args[0]);
     if (z.idx != ~0u) {
       ops.predicates_out.push_back(z);
       b = 1;
     }
-    ops.destinations.push_back(parse(P[b]));
-    ops.sources.push_back(parse(P[b + 1]));
+    ops.destinations.push_back(parse(args[b]));
+    ops.sources.push_back(parse(args[b + 1]));
     f = s_r2ur;
     if (b == 1) {
       f = s_r2urw;
@@ -204,14 +204,14 @@ bool SassDecoder::decode_warps() {
       ops.predicates_in = {z};
       in.predicate = -1;
     }
-  } else if (m0 == "BRA") {
+  } else if (opcode == "BRA") {
     if (has("DIV"))
       f = x_nop;
     else {
-      string l = P.back();
-      if (P.size() > 1) {
-        SassOperand z = preg(P[0]);
-        if (z.idx == ~0u || P.size() > 2) bad("bra");
+      string l = args.back();
+      if (args.size() > 1) {
+        SassOperand z = preg(args[0]);
+        if (z.idx == ~0u || args.size() > 2) bad("bra");
         ops.predicates_in.push_back(z);
       }
       f = s_bra;
@@ -226,83 +226,84 @@ bool SassDecoder::decode_warps() {
       size_t a = l.find('(');
       fix.push_back({(u32)k->instructions.size(), l.substr(a + 1, l.rfind(')') - a - 1)});
     }
-  } else if (m0 == "BRX" || m0 == "BRXU") {
+  } else if (opcode == "BRX" || opcode == "BRXU") {
     auto z = split(strip(body.substr(sp)), ' ');
     ops.sources.push_back(parse(z[0]));
     in.offset = z.size() > 1 && z[1].size()
                     ? (z[1][0] == '-' ? -(i32)strtoul(z[1].c_str() + 1, 0, 16) : (i32)strtoul(z[1].c_str(), 0, 16))
                     : 0;
     f = s_brx;
-  } else if (m0 == "CALL") {
+  } else if (opcode == "CALL") {
     f = s_call;
-    string l = P[0];
+    string l = args[0];
     size_t a = l.find('(');
     fix.push_back({(u32)k->instructions.size(), l.substr(a + 1, l.rfind(')') - a - 1)});
-  } else if (m0 == "RET") {
+  } else if (opcode == "RET") {
     auto z = split(strip(body.substr(sp)), ' ');
     ops.sources.push_back(parse(z[0]));
     f = s_ret;
-  } else if (m0 == "EXIT") {
+  } else if (opcode == "EXIT") {
     f = x_ret;
-  } else if (m0 == "BPT") {
+  } else if (opcode == "BPT") {
     f = x_trap;
-  } else if (m0 == "BSSY" || m0 == "BSYNC" || m0 == "MEMBAR" || m0 == "ERRBAR" || m0 == "CGAERRBAR" || m0 == "CCTL" ||
-             m0 == "FENCE" || m0 == "ENDCOLLECTIVE" || m0 == "BREAK") {
+  } else if (opcode == "BSSY" || opcode == "BSYNC" || opcode == "MEMBAR" || opcode == "ERRBAR" ||
+             opcode == "CGAERRBAR" || opcode == "CCTL" || opcode == "FENCE" || opcode == "ENDCOLLECTIVE" ||
+             opcode == "BREAK") {
     f = x_nop;
-  } else if (m0 == "YIELD") {
+  } else if (opcode == "YIELD") {
     f = x_nop;
-  } else if (m0 == "NOP") {
+  } else if (opcode == "NOP") {
     f = in.predicate < 0 ? s_wsync : x_nop;
-  } else if (m0 == "NANOSLEEP") {
+  } else if (opcode == "NANOSLEEP") {
     f = x_sleep;
-  } else if (m0 == "WARPSYNC") {
+  } else if (opcode == "WARPSYNC") {
     f = has("COLLECTIVE") ? x_nop : s_wsync;
-  } else if (m0 == "BAR") {
-    if (P[0] != "0x0" || !has("SYNC")) bad("bar");
+  } else if (opcode == "BAR") {
+    if (args[0] != "0x0" || !has("SYNC")) bad("bar");
     f = x_bar;
-  } else if (m0 == "SHFL") {
-    ops.predicates_out = {preg(P[0])};
-    ops.destinations = {parse(P[1])};
-    ops.sources = {parse(P[2]), parse(P[3]), parse(P[4])};
+  } else if (opcode == "SHFL") {
+    ops.predicates_out = {preg(args[0])};
+    ops.destinations = {parse(args[1])};
+    ops.sources = {parse(args[2]), parse(args[3]), parse(args[4])};
     in.variant = has("IDX") ? 0 : has("BFLY") ? 1 : has("UP") ? 2 : 3;
     f = s_shfl;
-  } else if (m0 == "VOTEU") {
-    if (P.size() != 2) bad("vote");
-    ops.predicates_out = {preg(P[0])};
-    ops.predicates_in = {preg(P[1])};
+  } else if (opcode == "VOTEU") {
+    if (args.size() != 2) bad("vote");
+    ops.predicates_out = {preg(args[0])};
+    ops.predicates_in = {preg(args[1])};
     in.variant = has("ANY");
     f = s_votell;
-  } else if (m0 == "HMMA") {
+  } else if (opcode == "HMMA") {
     general(1);
     f = s_hmma;
     in.variant = has("TF32") ? TF32 : has("BF16") ? BF16 : F16;
     if (!(has("16816") || has("1688")) || ops.sources.size() != 3) bad("hmma");
     if (has("1688") != has("TF32")) bad("hmma");
-  } else if (m0 == "SYNCS") {
+  } else if (opcode == "SYNCS") {
     if (has("EXCH")) {
-      addr(P[1]);
-      ops.sources.push_back(parse(P[2]));
+      addr(args[1]);
+      ops.sources.push_back(parse(args[2]));
       f = s_sexch;
     } else if (has("ARRIVE")) {
-      addr(P[1]);
-      ops.sources.push_back(parse(P[2]));
+      addr(args[1]);
+      ops.sources.push_back(parse(args[2]));
       in.is_signed = !has("A1T0");
       f = s_sarrive;
     } else if (has("PHASECHK")) {
-      ops.predicates_out = {preg(P[0])};
-      addr(P[1]);
-      ops.sources.push_back(parse(P[2]));
+      ops.predicates_out = {preg(args[0])};
+      addr(args[1]);
+      ops.sources.push_back(parse(args[2]));
       f = s_sphase;
     } else
       bad("syncs");
-  } else if (m0 == "STAS") {
-    addr(P[0]);
-    ops.sources.push_back(parse(P[1]));
+  } else if (opcode == "STAS") {
+    addr(args[0]);
+    ops.sources.push_back(parse(args[1]));
     f = s_stas;
     if (!has("128")) bad("stas");
-  } else if (m0 == "UCGABAR_ARV") {
+  } else if (opcode == "UCGABAR_ARV") {
     f = x_clarrive;
-  } else if (m0 == "UCGABAR_WAIT") {
+  } else if (opcode == "UCGABAR_WAIT") {
     f = x_clwait;
   } else
     return false;

@@ -67,8 +67,7 @@ static void run_launch(const Launch& r) {
     sass_begin(r, k);
   }
   sim.k = k;
-  const char* seed = setting("VFRNN_EMULATOR_SEED");
-  if (seed == nullptr) seed = setting("VFRNN_SIMULATOR_SEED");
+  const char* seed = setting("VFRNN_SIMULATOR_SEED");
   sim.random_state = seed ? strtoull(seed, nullptr, 10) * 0x9e3779b97f4a7c15ull : 0;
   sim.late = setting("VFRNN_SIMULATOR_EARLY") == nullptr;
   sim.race = setting("VFRNN_SIMULATOR_RACE") != nullptr;

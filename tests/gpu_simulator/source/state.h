@@ -124,9 +124,9 @@ struct AsyncStore {
   Block* from;
 };
 // As the environment has them, read at each launch: VFRNN_SIMULATOR_SASS=1 executes SASS and not PTX; _SEED=k runs
-// threads in an order by chance, and lands asynchronous stores by chance (VFRNN_EMULATOR_SEED, which some tests set,
-// goes before it); _RACE=1 looks for races; _EARLY=1 copies asynchronously at once and not when it is waited for;
-// _TRUNCATE=1 rounds the sums of the tensor cores toward zero; _LOG=FILE gets a line of JSON for each launch.
+// threads in an order by chance, and lands asynchronous stores by chance; _RACE=1 looks for races; _EARLY=1 copies
+// asynchronously at once and not when it is waited for; _TRUNCATE=1 rounds the sums of the tensor cores toward zero;
+// _LOG=FILE gets a line of JSON for each launch.
 static const char* setting(const char* name) {
   const char* value = getenv(name);
   return value != nullptr && *value != 0 && strcmp(value, "0") != 0 ? value : nullptr;

@@ -153,6 +153,12 @@ cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribu
   attributes[names()[function]][attribute] = value;
   return cudaSuccess;
 }
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, const void*) {
+  const simulator::Device device = simulator::device();
+  *found = {};
+  found->binaryVersion = found->ptxVersion = device.major < 9 ? 80 : device.major == 9 ? 90 : 100;
+  return cudaSuccess;
+}
 
 // ---- memory: 256-byte aligned, filled with 0xff ----
 cudaError_t cudaMalloc(void** p, size_t bytes) {
@@ -180,8 +186,22 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
 }
 
 // ---- the device ----
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = CUDART_VERSION;
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = CUDART_VERSION;
+  return cudaSuccess;
+}
+// Whatever the environment describes is a device of its own, of which the library asks once what it can do.
 cudaError_t cudaGetDevice(int* index) {
-  *index = 0;
+  static std::vector<simulator::Device> seen;
+  const simulator::Device now = simulator::device();
+  size_t at = 0;
+  while (at < seen.size() && memcmp(&seen[at], &now, sizeof now) != 0) ++at;
+  if (at == seen.size()) seen.push_back(now);
+  *index = int(at);
   return cudaSuccess;
 }
 cudaError_t cudaGetLastError() {
