@@ -249,8 +249,7 @@ __global__ void __launch_bounds__(shape_of<Type>(index).threads(), 1)
       }
     }
     const unsigned char* const before = shared + current * buffer_bytes;
-    // So many groups are unrolled; of more, loads ahead would leave no registers.
-    constexpr int together = groups > 32 ? 16 : groups;
+    constexpr int together = shape.unrolled_groups(bytes);
     static_assert(together == groups || (groups % together == 0 && in_registers == 0));
 #pragma unroll 1
     for (int first = 0; first < groups; first += together) {

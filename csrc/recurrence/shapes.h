@@ -35,11 +35,16 @@ struct RecurrenceShape {
   // Sums per tile, added at the end, so that few tiles do not leave the tensor cores waiting for each other: by N and
   // unit_tiles, and not by the batch. In float32 every product of a group is a sum of its own.
   constexpr int sums(int element_bytes) const { return element_bytes == 4 ? 1 : unit_tiles > 1 || N <= 64 ? 2 : 4; }
+  // Groups of a product that are unrolled: of more, loads ahead would leave no registers.
+  constexpr int unrolled_groups(int element_bytes) const {
+    return groups(element_bytes) >= 32 && register_groups == 0 ? 16 : groups(element_bytes);
+  }
   // Steps whose operands are read ahead, and that are a round of the loop over time: 2 where a step is short, and its
   // operands, in the backward twice as many, leave registers for it.
   constexpr int round(int element_bytes, bool backward) const {
     const bool short_step = unit_tiles * batch_tiles * (backward ? 2 : 1) <= 2;
-    return short_step && groups(element_bytes) <= (backward ? 16 : 32) ? 2 : 1;
+    const int most = backward ? 16 : unrolled_groups(element_bytes);
+    return short_step && groups(element_bytes) <= most ? 2 : 1;
   }
 
   // Whether a fragment in shared memory holds the two parts of its float32 numbers, so that no step takes them apart:
