@@ -128,8 +128,8 @@ def inner_loop(loop: list[Instruction]) -> list[Instruction]:
     return found
 
 
-def costliest_path(loop: list[Instruction]) -> list[Instruction]:
-    """One round of a loop along the branches with the most stall cycles; branches out of it are not taken, nor back."""
+def costliest_path(loop: list[Instruction], cost_of: Callable[[Instruction], int]) -> list[Instruction]:
+    """One round of a loop along the branches that cost the most; branches out of it are not taken, nor back."""
     place = {instruction.address: k for k, instruction in enumerate(loop)}
     cost: list[int | None] = [None] * len(loop)
     came_from: list[int | None] = [None] * len(loop)
@@ -146,7 +146,7 @@ def costliest_path(loop: list[Instruction]) -> list[Instruction]:
         if instruction.target is not None and (to := place.get(instruction.target, 0)) > k:
             after.append(to)
         for to in after:
-            total = here + instruction.stall
+            total = here + cost_of(instruction)
             if (known := cost[to]) is None or total > known:
                 cost[to], came_from[to] = total, k
     path, k = [], len(loop) - 1
@@ -166,32 +166,34 @@ def _leaves(instruction: Instruction) -> bool:
 def counts(body: list[Instruction], products: int) -> dict[str, int]:
     """Of one step, which has so many products of tensor cores.
 
-    A round of the loop over time holds one or more steps, each with a barrier of the block or of the cluster. An inner
-    loop goes as many rounds as the products need.
+    Stalls are those of the path with the most of them, the others those of the path with the most instructions. A round
+    of the loop over time holds one or more steps, each with a barrier of the block or of the cluster. An inner loop
+    goes as many rounds as the products need.
     """
     loop = time_loop(body)
-    path = costliest_path(loop)
+    slowest, path = costliest_path(loop, lambda i: i.stall), costliest_path(loop, lambda _: 1)
     steps = sum(i.name.startswith("BAR.SYNC") for i in path) or sum(i.name.startswith("SYNCS.ARRIVE") for i in path)
     if not steps:
         raise ValueError("no barrier ends a step")
     inside = set(inner_loop(loop))
-    once, repeated = ([i for i in path if (i in inside) is within] for within in (False, True))
-    first, further = (sum(i.name.startswith("HMMA") for i in part) for part in (once, repeated))
+    first, further = (
+        sum(i.name.startswith("HMMA") for i in path if (i in inside) is within) for within in (False, True)
+    )
     rounds = (products * steps - first) // further if further else 1
     if first + rounds * further != products * steps:
         raise ValueError(f"{first} products and {rounds} times {further} are not {steps} times {products}")
 
-    def total(count: Callable[[Instruction], int]) -> int:
-        return math.ceil((sum(map(count, once)) + rounds * sum(map(count, repeated))) / steps)
+    def total(of: list[Instruction], count: Callable[[Instruction], int]) -> int:
+        return math.ceil(sum(count(i) * (rounds if i in inside else 1) for i in of) / steps)
 
     return {
-        "stalls": total(lambda i: i.stall),
-        "instructions": total(lambda _: 1),
-        "waits": total(lambda i: i.waits),
-        "hmma": total(lambda i: i.name.startswith("HMMA")),
-        "wavefronts": total(lambda i: _wavefronts(i.name)),
-        "membar": total(lambda i: i.name.startswith("MEMBAR")),
-        "cctl": total(lambda i: i.name.startswith("CCTL")),
+        "stalls": total(slowest, lambda i: i.stall),
+        "instructions": total(path, lambda _: 1),
+        "waits": total(path, lambda i: i.waits),
+        "hmma": total(path, lambda i: i.name.startswith("HMMA")),
+        "wavefronts": total(path, lambda i: _wavefronts(i.name)),
+        "membar": total(path, lambda i: i.name.startswith("MEMBAR")),
+        "cctl": total(path, lambda i: i.name.startswith("CCTL")),
     }
 
 

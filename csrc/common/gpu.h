@@ -237,9 +237,6 @@ VFRNN_DEVICE void mbarrier_init(uint64_t* barrier, uint32_t arrivals) {
 VFRNN_DEVICE void mbarrier_fence_init() {
   VFRNN_CLUSTER_ASM("fence.mbarrier_init.release.cluster;" :: : "memory");
 }
-VFRNN_DEVICE void mbarrier_arrive(uint64_t* barrier) {
-  VFRNN_CLUSTER_ASM("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
-}
 // Arrives, and lets the phase end only after so many more bytes of store_async have landed.
 VFRNN_DEVICE void mbarrier_arrive_expect(uint64_t* barrier, uint32_t bytes) {
   VFRNN_CLUSTER_ASM("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),

@@ -51,6 +51,18 @@ template <>
 struct Rows<F32> {
   Split first[4], second[4];  // the operands of the group's two halves
 };
+// Its four parts of 16 bytes, and back: the large and small numbers of each half.
+VFRNN_DEVICE void store_rows(const Rows<F32>& rows, uint4* to, int stride) {
+  const auto part = [&](int k, const Split(&half)[4]) {
+    to[k * stride] = make_uint4(half[0].large, half[1].large, half[2].large, half[3].large);
+    to[(k + 1) * stride] = make_uint4(half[0].small, half[1].small, half[2].small, half[3].small);
+  };
+  part(0, rows.first), part(2, rows.second);
+}
+VFRNN_DEVICE Rows<F32> load_rows(const uint4* from, int stride) {
+  const uint4 a = from[0], b = from[stride], c = from[2 * stride], d = from[3 * stride];
+  return {{{a.x, b.x}, {a.y, b.y}, {a.z, b.z}, {a.w, b.w}}, {{c.x, d.x}, {c.y, d.y}, {c.z, d.z}, {c.w, d.w}}};
+}
 template <class Type>
 VFRNN_DEVICE Rows<Type> rows_of(const uint4& low, const uint4& high) {
   return {low, high};

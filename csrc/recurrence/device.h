@@ -33,17 +33,6 @@ VFRNN_DEVICE float load_entry(const void* p, int64_t index, bool wide) {
   }
   return Type::to_float(static_cast<const Storage*>(p)[index]);
 }
-template <class Type>
-VFRNN_DEVICE void store_entry(void* p, int64_t index, float value, bool wide) {
-  using Storage = typename Type::Storage;
-  if constexpr (sizeof(Storage) == 2) {
-    if (wide) {
-      static_cast<float*>(p)[index] = value;
-      return;
-    }
-  }
-  static_cast<Storage*>(p)[index] = Type::of_float(value);
-}
 
 // Two neighbours as they lie in memory, read and written in one access.
 template <class Type, bool wide>

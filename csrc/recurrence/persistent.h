@@ -91,7 +91,8 @@ __global__ void __launch_bounds__(shape_of<Type>(index).threads(), 1)
   const int first_unit = rank * shape.units() + warp * unit_tiles * 16;
   const int64_t first_sample = int64_t(blockIdx.x / cluster) * samples;
   unsigned char* const fragments_in_shared = shared + shape.fragment_at(bytes, warp, 0, in_registers) + 16 * lane;
-  constexpr int tile_bytes = shape.shared_groups(bytes) * 1024;
+  constexpr bool split = shape.split(bytes);
+  constexpr int fragment_bytes = shape.fragment_bytes(bytes), tile_bytes = shape.shared_groups(bytes) * fragment_bytes;
 
   // ---- M, once ----
   const uint4* const packed = problem.packed + int64_t(first_unit / 16) * groups * 64 + lane;
@@ -104,10 +105,13 @@ __global__ void __launch_bounds__(shape_of<Type>(index).threads(), 1)
     }
 #pragma unroll 1
     for (int k = in_registers; k < groups; ++k) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        *reinterpret_cast<uint4*>(fragments_in_shared + i * tile_bytes + (k - in_registers) * 1024 + 512 * half) =
-            packed[((i * groups + k) * 2 + half) * 32];
+      auto* const to =
+          reinterpret_cast<uint4*>(fragments_in_shared + i * tile_bytes + (k - in_registers) * fragment_bytes);
+      const uint4 low = packed[(i * groups + k) * 64], high = packed[(i * groups + k) * 64 + 32];
+      if constexpr (split) {
+        gpu::store_rows(gpu::rows_of<Type>(low, high), to, 32);
+      } else {
+        to[0] = low, to[32] = high;
       }
     }
   }
@@ -245,8 +249,7 @@ __global__ void __launch_bounds__(shape_of<Type>(index).threads(), 1)
       }
     }
     const unsigned char* const before = shared + current * buffer_bytes;
-    // So many groups are unrolled; of more, loads ahead would leave no registers.
-    constexpr int together = groups > 32 ? 16 : groups;
+    constexpr int together = shape.unrolled_groups(bytes);
     static_assert(together == groups || (groups % together == 0 && in_registers == 0));
 #pragma unroll 1
     for (int first = 0; first < groups; first += together) {
@@ -265,8 +268,13 @@ __global__ void __launch_bounds__(shape_of<Type>(index).threads(), 1)
           if (k < in_registers) {
             rows = fragments[i][k < in_registers ? k : 0];
           } else {
-            const unsigned char* const at = fragments_in_shared + i * tile_bytes + (first + k - in_registers) * 1024;
-            rows = gpu::rows_of<Type>(*reinterpret_cast<const uint4*>(at), *reinterpret_cast<const uint4*>(at + 512));
+            const auto* const from = reinterpret_cast<const uint4*>(fragments_in_shared + i * tile_bytes +
+                                                                    (first + k - in_registers) * fragment_bytes);
+            if constexpr (split) {
+              rows = gpu::load_rows(from, 32);
+            } else {
+              rows = gpu::rows_of<Type>(from[0], from[32]);
+            }
           }
 #pragma unroll
           for (int j = 0; j < batch_tiles; ++j) {

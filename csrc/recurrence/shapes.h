@@ -11,6 +11,8 @@
 
 namespace vfrnn {
 
+constexpr int most_shared_bytes = 232448;  // of a block
+
 // Shapes of the same N have the same unit_tiles: a sample's bits must not depend on the batch, which chooses between
 // them. Every warp owns `unit_tiles` tiles of 16 units and, for them, all of the sum; a block owns N /
 // cluster units of 8 * batch_tiles samples.
@@ -33,12 +35,25 @@ struct RecurrenceShape {
   // Sums per tile, added at the end, so that few tiles do not leave the tensor cores waiting for each other: by N and
   // unit_tiles, and not by the batch. In float32 every product of a group is a sum of its own.
   constexpr int sums(int element_bytes) const { return element_bytes == 4 ? 1 : unit_tiles > 1 || N <= 64 ? 2 : 4; }
+  // Groups of a product that are unrolled: of more, loads ahead would leave no registers.
+  constexpr int unrolled_groups(int element_bytes) const {
+    return groups(element_bytes) >= 32 && register_groups == 0 ? 16 : groups(element_bytes);
+  }
   // Steps whose operands are read ahead, and that are a round of the loop over time: 2 where a step is short, and its
   // operands, in the backward twice as many, leave registers for it.
   constexpr int round(int element_bytes, bool backward) const {
     const bool short_step = unit_tiles * batch_tiles * (backward ? 2 : 1) <= 2;
-    return short_step && groups(element_bytes) <= (backward ? 16 : 32) ? 2 : 1;
+    const int most = backward ? 16 : unrolled_groups(element_bytes);
+    return short_step && groups(element_bytes) <= most ? 2 : 1;
   }
+
+  // Whether a fragment in shared memory holds the two parts of its float32 numbers, so that no step takes them apart:
+  // where there is room for both.
+  constexpr bool split(int element_bytes) const {
+    return element_bytes == 4 &&
+           2 * buffer_bytes(4) + warps() * unit_tiles * shared_groups(4) * 2048 + 16 <= most_shared_bytes;
+  }
+  constexpr int fragment_bytes(int element_bytes) const { return split(element_bytes) ? 2048 : 1024; }
 
   // 64 bytes more than a multiple of 128: the rows of two samples that are read together lie in other banks.
   constexpr int row_bytes(int element_bytes) const { return N * element_bytes + 64; }
@@ -46,10 +61,12 @@ struct RecurrenceShape {
   constexpr int fragments_at(int element_bytes) const { return 2 * buffer_bytes(element_bytes); }
   constexpr int fragment_at(int element_bytes, int warp, int tile, int group) const {
     return fragments_at(element_bytes) +
-           ((warp * unit_tiles + tile) * shared_groups(element_bytes) + group - register_groups) * 1024;
+           ((warp * unit_tiles + tile) * shared_groups(element_bytes) + group - register_groups) *
+               fragment_bytes(element_bytes);
   }
   constexpr int barriers_at(int element_bytes) const {
-    return fragments_at(element_bytes) + warps() * unit_tiles * shared_groups(element_bytes) * 1024;
+    return fragments_at(element_bytes) +
+           warps() * unit_tiles * shared_groups(element_bytes) * fragment_bytes(element_bytes);
   }
   constexpr int shared_bytes(int element_bytes) const { return barriers_at(element_bytes) + 16; }
 
@@ -91,7 +108,7 @@ constexpr RecurrenceShape shapes_32_bits[] = {
 constexpr bool is_consistent(const RecurrenceShape& s, int element_bytes) {
   return s.N % (16 * s.cluster * s.unit_tiles) == 0 && s.N * element_bytes % 128 == 0 && s.threads() <= 1024 &&
          s.batch_tiles <= 2 && s.register_groups >= 0 && s.shared_groups(element_bytes) >= 0 &&
-         s.shared_bytes(element_bytes) <= 232448 && s.received_bytes(element_bytes) < 1 << 20;
+         s.shared_bytes(element_bytes) <= most_shared_bytes && s.received_bytes(element_bytes) < 1 << 20;
 }
 template <int count>
 constexpr bool all_consistent(const RecurrenceShape (&shapes)[count], int element_bytes) {

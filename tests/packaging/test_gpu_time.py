@@ -1,6 +1,7 @@
 """The counts of a step of the CUDA kernels: how they are taken from machine code, and the recorded ones."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -48,10 +49,14 @@ def test_a_listing_of_the_compiler():
 def test_the_costlier_branch_counts():
     step = ["HMMA.16816 R4, R8, R12, R4", "@P0 BRA 0x40", "FADD R0, R0, R0", "BRA 0x70"]
     other = ["MEMBAR.ALL.CTA", "CCTL.IVALL", "LDS.64 R0, [R1]", "BAR.SYNC 0x0", "@P1 BRA 0x0", "EXIT"]
-    found = gpu_time.counts(body(*step, *other), products=1)
-    # 0x0 0x10 0x40 0x50 0x60 0x70 0x80
-    assert (found["instructions"], found["stalls"]) == (7, 14)
+    loop = body(*step, *other)
+    found = gpu_time.counts(loop, products=1)
+    assert (found["instructions"], found["stalls"]) == (7, 14)  # 0x0 0x10 0x40 0x50 0x60 0x70 0x80
     assert (found["membar"], found["cctl"], found["wavefronts"]) == (1, 1, 2)
+    # the shorter branch stalls longer: its stalls, and the instructions of the other
+    loop[2] = dataclasses.replace(loop[2], stall=15)
+    found = gpu_time.counts(loop, products=1)
+    assert (found["instructions"], found["stalls"], found["membar"]) == (7, 2 + 2 + 15 + 2 + 2 + 2, 1)
 
 
 def test_a_round_of_two_steps_counts_half():
