@@ -1,6 +1,6 @@
 """Holds the compiled CUDA library to the limits of its architectures: `python -m tools.cuda_resources LIBRARY`.
 
-Needs no GPU. No kernel of a recurrence may spill (but for a little on sm_120); symbols that stay unresolved without a
+Needs no GPU. No kernel of a recurrence may spill; symbols that stay unresolved without a
 CUDA build of torch must be exactly those of its shims. cuda_resources.csv keeps what was found, by version of nvcc;
 `--write` records it.
 """
@@ -25,9 +25,6 @@ TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"  # cuobjdump comes 
 RECURRENCE = r"recurrence_|tensor_step|double_step|spectral_chain"
 #: Bytes of a thread's stack that the others may have: their loops over tiles are far longer than what that costs.
 MOST_STACK = 32
-#: The same on sm_120, of kernels of a recurrence and of others: none is tuned for it, and ptxas needs registers there
-#: that it does not need elsewhere.
-MOST_STACK_OF_SM_120 = (40, 80)
 #: What only a CUDA build of torch defines.
 SHIMS = {"aoti_torch_get_current_cuda_stream"}
 TORCH_LIBRARIES = ("libtorch.so", "libtorch_cpu.so", "libc10.so")
@@ -60,18 +57,12 @@ def _readable(mangled: str) -> str:
     return re.sub(r"\(anonymous namespace\)::|vfrnn::|gpu::|void |\(int\)", "", name).split("(")[0]
 
 
-def most_stack(arch: str, kernel: str) -> int:
-    """Bytes of a thread's stack that the kernel may have."""
-    of_recurrence, of_others = MOST_STACK_OF_SM_120 if arch == "120" else (0, MOST_STACK)
-    return of_recurrence if re.match(RECURRENCE, kernel) else of_others
-
-
 def faults(rows: list[dict[str, str]]) -> list[str]:
     """Kernels that keep more of their variables in memory than they may."""
     return [
         f"sm_{row['arch']} {row['kernel']} spills: a stack of {row['stack']} bytes"
         for row in rows
-        if int(row["stack"]) > most_stack(row["arch"], row["kernel"])
+        if int(row["stack"]) > (0 if re.match(RECURRENCE, row["kernel"]) else MOST_STACK)
     ]
 
 

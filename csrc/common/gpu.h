@@ -143,6 +143,12 @@ VFRNN_DEVICE float round_tf32(float x) {
 #endif
   return r;
 }
+// The same in one conversion, for numbers whose rounding is finite.
+VFRNN_DEVICE float round_bounded_tf32(float x) {
+  uint32_t r;
+  asm volatile("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(x));
+  return __uint_as_float(r);
+}
 
 // ---- memory ----
 // Adds and returns what was there.

@@ -7,6 +7,8 @@
 // 16-byte loads.
 #pragma once
 
+#include <type_traits>
+
 #include "common/gpu.h"
 
 namespace vfrnn::gpu {
@@ -34,11 +36,21 @@ struct F32 {
   static VFRNN_DEVICE Storage of_float(float x) { return x; }
 };
 
+// The same for numbers far from overflow, those of a scaled matrix, in fewer instructions and registers.
+struct BoundedF32 : F32 {};
+
 struct Split {
   uint32_t large, small;
 };
+template <class Type>
 VFRNN_DEVICE Split split_tf32(uint32_t bits) {
-  const float x = float_of(bits), large = round_tf32(x);
+  const float x = float_of(bits);
+  float large;
+  if constexpr (std::is_same_v<Type, BoundedF32>) {
+    large = round_bounded_tf32(x);
+  } else {
+    large = round_tf32(x);
+  }
   return {bits_of(large), bits_of(x - large)};  // mma_tf32 drops the low bits of `small`, 2^-22 of x
 }
 
@@ -51,6 +63,8 @@ template <>
 struct Rows<F32> {
   Split first[4], second[4];  // the operands of the group's two halves
 };
+template <>
+struct Rows<BoundedF32> : Rows<F32> {};
 // Its four parts of 16 bytes, and back: the large and small numbers of each half.
 VFRNN_DEVICE void store_rows(const Rows<F32>& rows, uint4* to, int stride) {
   const auto part = [&](int k, const Split(&half)[4]) {
@@ -67,10 +81,22 @@ template <class Type>
 VFRNN_DEVICE Rows<Type> rows_of(const uint4& low, const uint4& high) {
   return {low, high};
 }
+template <class Type>
+VFRNN_DEVICE Rows<F32> split_rows(const uint4& low, const uint4& high) {
+  const auto half = [](uint32_t a, uint32_t b, uint32_t c, uint32_t d, Split(&to)[4]) {
+    to[0] = split_tf32<Type>(a), to[1] = split_tf32<Type>(b), to[2] = split_tf32<Type>(c), to[3] = split_tf32<Type>(d);
+  };
+  Rows<F32> rows;
+  half(low.x, high.x, low.y, high.y, rows.first), half(low.z, high.z, low.w, high.w, rows.second);
+  return rows;
+}
 template <>
 VFRNN_DEVICE Rows<F32> rows_of<F32>(const uint4& low, const uint4& high) {
-  return {{split_tf32(low.x), split_tf32(high.x), split_tf32(low.y), split_tf32(high.y)},
-          {split_tf32(low.z), split_tf32(high.z), split_tf32(low.w), split_tf32(high.w)}};
+  return split_rows<F32>(low, high);
+}
+template <>
+VFRNN_DEVICE Rows<BoundedF32> rows_of<BoundedF32>(const uint4& low, const uint4& high) {
+  return {split_rows<BoundedF32>(low, high)};
 }
 
 // The tensor cores add with truncation: the three products of 8 terms are summed from zero and added to d in rounded
@@ -94,9 +120,16 @@ VFRNN_DEVICE void multiply(float (&even)[4], float (&odd)[4], const Rows<F16>& a
   mma_f16(even, a.low.x, a.high.x, a.low.y, a.high.y, b.x, b.y);
   mma_f16(odd, a.low.z, a.high.z, a.low.w, a.high.w, b.z, b.w);
 }
+template <class Type>
+VFRNN_DEVICE void multiply_split(float (&even)[4], float (&odd)[4], const Rows<Type>& a, const uint4& b) {
+  multiply_split(even, a.first, split_tf32<Type>(b.x), split_tf32<Type>(b.y));
+  multiply_split(odd, a.second, split_tf32<Type>(b.z), split_tf32<Type>(b.w));
+}
 VFRNN_DEVICE void multiply(float (&even)[4], float (&odd)[4], const Rows<F32>& a, const uint4& b) {
-  multiply_split(even, a.first, split_tf32(b.x), split_tf32(b.y));
-  multiply_split(odd, a.second, split_tf32(b.z), split_tf32(b.w));
+  multiply_split(even, odd, a, b);
+}
+VFRNN_DEVICE void multiply(float (&even)[4], float (&odd)[4], const Rows<BoundedF32>& a, const uint4& b) {
+  multiply_split(even, odd, a, b);
 }
 template <class Type>
 VFRNN_DEVICE void multiply(float (&d)[4], const Rows<Type>& a, const uint4& b) {

@@ -107,11 +107,11 @@ VFRNN_DEVICE void add_product(Sums<T>& sums, const Operand& a, const Operand& b,
       const auto chunk = [&](const unsigned char* panel, int row) {
         return *reinterpret_cast<const uint4*>(panel + row * T::row_bytes + 64 * group + 16 * t);
       };
-      gpu::Rows<gpu::F32> rows[T::row_tiles];
+      gpu::Rows<gpu::BoundedF32> rows[T::row_tiles];
 #pragma unroll
       for (int i = 0; i < T::row_tiles; ++i) {
         const int row = warp_row + 16 * i + g;
-        rows[i] = gpu::rows_of<gpu::F32>(chunk(panel_a, row), chunk(panel_a, row + 8));
+        rows[i] = gpu::rows_of<gpu::BoundedF32>(chunk(panel_a, row), chunk(panel_a, row + 8));
       }
 #pragma unroll
       for (int j = 0; j < T::column_tiles; ++j) {
