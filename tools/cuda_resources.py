@@ -1,8 +1,8 @@
 """Holds the compiled CUDA library to the limits of its architectures: `python -m tools.cuda_resources LIBRARY`.
 
-Needs no GPU. No kernel of a recurrence may spill; symbols that stay unresolved without a
-CUDA build of torch must be exactly those of its shims. cuda_resources.csv keeps what was found, by version of nvcc;
-`--write` records it.
+Needs no GPU. No kernel of a recurrence may spill; symbols that stay unresolved without a CUDA build
+of torch must be exactly those of its shims. cuda_resources.csv keeps what was found, by version of nvcc; `--write`
+records it.
 """
 
 from __future__ import annotations
