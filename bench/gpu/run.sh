@@ -84,7 +84,7 @@ fi
 export PYTHONPATH=$SITE:$WORK
 cd "$WORK" || exit 2
 timeout "$(at_most 60 30)" "$PYTHON" -m vfrnn doctor >"$OUT/doctor.txt" 2>&1
-note "doctor: exit code $?; $(grep -aiE '^ *cuda ' "$OUT/doctor.txt" | head -n 1 | tr -s ' ' | cut -c1-160)"
+note "doctor: exit code $?; $(grep -aE '^ *cuda ' "$OUT/doctor.txt" | head -n 1 | tr -s ' ' | cut -c1-160)"
 
 bench() { # part, seconds: in a process of its own, again behind a kernel that broke the device or did not return
   local part=$1 end=$((SECONDS + $2)) try status

@@ -37,6 +37,7 @@ from tests.backends.gpu_cases import (
 
 #: A check that takes longer does not return: the first of a process may load libraries and compile.
 LONGEST_SECONDS = 45.0
+LATE = "did not return in"
 #: Of a recurrence, by route: n for each number of blocks in a cluster and each way to hold M.
 ROUTES = {"cta": (33, 64, 128, 190, 256), "cluster": (257, 320, 512, 768, 1000), "steps": (33, 513)}
 
@@ -166,7 +167,7 @@ class Worker:
         if not verdict:
             code = self.close()
             late = time.monotonic() - start >= seconds
-            return f"did not return in {seconds:.0f} s" if late else f"ended its process with code {code}"
+            return f"{LATE} {seconds:.0f} s" if late else f"ended its process with code {code}"
         return verdict
 
     def close(self) -> int | None:
@@ -199,6 +200,8 @@ def triage(out: Path, seconds: float, workers: int, say: Callable[[str], None]) 
                 except queue.Empty:
                     break
                 verdict = one.judge(number, min(LONGEST_SECONDS, left))
+                if verdict.startswith(LATE) and left < LONGEST_SECONDS:
+                    break  # the time was too short, which says nothing about the kernel
                 line = f"{every[number].name}: {verdict}"
                 with lock:
                     done += 1
