@@ -44,12 +44,13 @@ OP_TESTS := tests/ops
 # Those that run the native kernels and not only PyTorch's machinery around them.
 NATIVE := "not reference and not compile and not opcheck and not gradcheck and not instruction_set"
 
-# The op tests on every instruction set this CPU has, with 1, 2 and, where there are so many CPUs, 4 threads.
+# The op tests on every instruction set this CPU has, with 2 and, where there are so many CPUs, 4 threads (`make test` has
+# one).
 test-isa: $(VENV)/.test-tools
 	for isa in $$($(BIN)/python -c "import torch, vfrnn_kernels; print(*torch.ops.vfrnn_kernels.cpu_isas())"); do \
 	  VFRNN_ISA=$$isa $(BIN)/python -c "import torch, vfrnn_kernels; torch.ops.vfrnn_kernels.cpu_isa()" 2>/dev/null || \
 	    { echo "VFRNN_ISA=$$isa: this CPU lacks it, skipped"; continue; }; \
-	  for threads in 1 2 $$([ $$(nproc) -lt 4 ] || echo 4); do \
+	  for threads in 2 $$([ $$(nproc) -lt 4 ] || echo 4); do \
 	    echo "VFRNN_ISA=$$isa, $$threads threads"; \
 	    VFRNN_ISA=$$isa OMP_NUM_THREADS=$$threads $(BIN)/python -m pytest -q -k $(NATIVE) $(OP_TESTS) || exit 1; \
 	  done; \
