@@ -78,7 +78,7 @@ ifeq ($(shell command -v clang++),)
 	@echo "test-clang: skipped, there is no clang++ (Debian's package clang)"
 else
 	$(call beside,clang,-DCMAKE_CXX_COMPILER=clang++)
-	cd build/clang/package && $(BESIDE_PYTEST)
+	cd build/clang/package && $(BESIDE_PYTEST) -n $(WORKERS)
 endif
 
 # The op tests on another processor, cross-compiled and emulated, those of clang in a selection (`python -m tools.aarch64
