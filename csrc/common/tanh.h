@@ -24,7 +24,7 @@ VFRNN_DEVICE float tanh_of_large(float z) {
   return fmaf(-2.f, reciprocal_approximate(e + 1.f), 1.f);
 }
 
-// Math of activations.h whose tanh will be rounded to 16 bits: its relative error is below 2^-14.5, a fifth of
+// Math of activations.h whose tanh will be rounded to 16 bits: its relative error is below 2^-14.5, a tenth of
 // float16's rounding. Below 2^-7, where the formula cancels, z itself is as near: z^2 / 3 < 2^-15.5.
 struct HalfMath : Math<float> {
   static VFRNN_DEVICE float tanh(float z) {

@@ -100,6 +100,7 @@ def test_resume_continues_exactly(tmp_path):
         ([], "one of --task and --resume is required"),
         (["--task", "digit"], "argument --task: invalid choice: 'digit'"),
         (["--task", "digits", "--model", "transformer"], "argument --model: invalid choice: 'transformer'"),
+        (["--task", "digits", "--mesh", "grid"], "argument --mesh: grid needs a hidden size that is a square, got 128"),
         (["--task", "transport", "--grid", "3"], "argument --grid: must be at least 4, got 3"),
         (["--task", "transport", "--hidden-size", "9"], "argument --hidden-size: is the number of nodes for transport"),
         (["--task", "digits", "--hidden-size", "-3"], "argument --hidden-size: must be at least 1, got -3"),

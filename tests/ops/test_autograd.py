@@ -92,3 +92,15 @@ def test_the_library_op_alone_is_differentiable():
     found = torch.autograd.grad(hs.sum(), tensors[:5])
     expected = torch.autograd.grad(recurrence(*tensors[:5], backend="cpu").sum(), tensors[:5])
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_a_trace_takes_the_same_way_with_gradients_and_without():
+    # torch.jit.trace, which TensorBoard draws graphs by, traces once more without gradients and compares the graphs
+    tensors = tuple(leaves())
+
+    def function(*tensors):
+        return recurrence(*tensors, backend="cpu")
+
+    traced = torch.jit.trace(function, tensors, check_trace=True)
+    torch.testing.assert_close(traced(*tensors), function(*tensors))

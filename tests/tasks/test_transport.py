@@ -96,6 +96,20 @@ def test_every_model_continues_a_frame(name):
     assert ("error of the field" in one.measures(model)) == (name in ("vfrnn", "orthogonal"))
 
 
+@pytest.mark.parametrize("name", ["vfrnn", "lstm"])
+def test_several_layers_start_from_the_frame(name):
+    one = task()
+    model = make_model(name, one, ModelOptions(64, layers=2, mesh="grid", init="zero"), seed=0)
+    frames, _ = one.evaluation_batch("test")
+    assert model(frames).shape == (3, 64, 64)
+
+
+def test_a_field_on_another_mesh_is_not_compared_with_the_wind():
+    one = task()
+    model = make_model("vfrnn", one, ModelOptions(64, mesh="random", cells=49, dim=2, init="zero"), seed=0)
+    assert set(one.measures(model)) == {"error at 3", "error at 9"}
+
+
 def test_a_state_is_the_frame_in_the_measure_of_the_mesh():
     one = task()
     model = make_model("orthogonal", one, ModelOptions(64, mesh="grid", init="cayley"), seed=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -159,6 +160,10 @@ def _options(arguments: argparse.Namespace) -> Any:
             arguments.parser.error("argument --hidden-size: is the number of nodes for transport: use --grid")
         arguments.hidden_size = arguments.grid**2
     chosen = {**COMMON, **DEFAULTS[arguments.task], **vars(arguments)}
+    if chosen["mesh"] == "grid" and math.isqrt(chosen["hidden_size"]) ** 2 != chosen["hidden_size"]:
+        arguments.parser.error(
+            f"argument --mesh: grid needs a hidden size that is a square, got {chosen['hidden_size']}"
+        )
     models = tuple(dict.fromkeys(arguments.model))
     for model in models:
         try:

@@ -60,15 +60,15 @@ class Rollout(nn.Module):
     """A recurrent layer without input, from a first state that is given: frames f_0 (1, B, n) to the T frames after it,
     of a task with `initial`.
 
-    On a mesh with node weights b the state is B^{1/2} f, in which orthogonal matrices keep the norm of f. A layer whose
-    states are not the answer, because they are squashed, has a linear readout.
+    On a mesh with node weights b the state, of every layer, is B^{1/2} f, in which orthogonal matrices keep the norm of
+    f. A layer whose states are not the answer, because they are squashed, has a linear readout.
     """
 
     root: Tensor
 
     def __init__(self, layer: nn.Module, hidden_size: int, task: Task) -> None:
         super().__init__()
-        self.layer, self.steps = layer, task.horizon
+        self.layer, self.steps, self.layers = layer, task.horizon, int(getattr(layer, "num_layers", 1))
         mesh = getattr(layer, "mesh", None)
         self.register_buffer("root", torch.ones(hidden_size) if mesh is None else mesh.b.detach().sqrt())
         free = getattr(layer, "nonlinearity", None) == "identity"
@@ -76,7 +76,7 @@ class Rollout(nn.Module):
 
     def forward(self, frames: Tensor, steps: int | None = None) -> Tensor:
         x = frames.new_zeros(steps or self.steps, frames.shape[1], 1)
-        state = frames * self.root
+        state = (frames * self.root).repeat(self.layers, 1, 1)
         hx = (state, torch.zeros_like(state)) if isinstance(self.layer, nn.LSTM) else state
         return self.readout(self.layer(x, hx)[0] / self.root)
 

@@ -118,8 +118,8 @@ class Transport(Generated):
         return _relative(output, target.mT)
 
     def measures(self, model: torch.nn.Module) -> dict[str, float]:
-        """The relative error of the last frame, of that at three times the horizon, and of the layer's field, scaled
-        to fit the wind best at the cells' centres (h flows along minus the wind)."""
+        """The relative error of the last frame, of that at three times the horizon, and, on the mesh of the grid, of
+        the first layer's field, scaled to fit the wind best at the cells' centres (h flows along minus the wind)."""
         generator = torch.Generator().manual_seed(self.SPLIT_SEEDS["test"])
         frames, target = self.sequences(self.EVALUATION_SAMPLES, generator, FURTHEST * self.horizon)
         with torch.no_grad():
@@ -128,11 +128,15 @@ class Transport(Generated):
             f"error at {t}": _relative(output[t - 1], target[t - 1].mT) for t in (self.horizon, FURTHEST * self.horizon)
         }
         layer = getattr(model, "layer", None)
-        if isinstance(layer, vfrnn.VFRNN | vfrnn.OrthogonalRNN) and layer.mesh.d == 2:
+        if isinstance(layer, vfrnn.VFRNN | vfrnn.OrthogonalRNN) and self._is_the_grid(layer.mesh):
             field, wind = layer.get_parameter("field_l0").detach().double(), self.wind(self.cells())
             scale = (field * wind).sum() / field.square().sum().clamp(min=1e-30)
             found["error of the field"] = float((scale * field - wind).norm() / wind.norm())
         return found
+
+    def _is_the_grid(self, mesh: vfrnn.LatentMesh) -> bool:
+        right, found = vfrnn.LatentMesh.grid(self.grid, self.grid).G, mesh.G
+        return found is not None and right is not None and found.shape == right.shape and torch.equal(found, right)
 
 
 def _relative(found: Tensor, right: Tensor) -> float:
