@@ -86,7 +86,7 @@ RULES = {
     "avx512": _AVX,
     "neon": Rules(
         r"fml[as] v", r"(ldp|ldr|ldur|ld1r) [^w]*[qsdv]\d+.*\[",
-        r"(add|adds|sub|subs|cmp|csel|lsl|mov|b\.\w+|cbn?z|nop) ?[^v\[]*$", r"\[sp", r"(dup|mov) v\d+",
+        r"(add|adds|sub|subs|cmp|csel|lsl|mov|b(\.\w+)?|cbn?z|nop)(?!\w)[^v\[]*$", r"\[sp", r"(dup|mov) v\d+",
     ),
 }  # fmt: skip
 

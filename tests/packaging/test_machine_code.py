@@ -91,6 +91,8 @@ NEON = """
         ("fmul\ts5, s5, s6", True),
         ("fadd\tv5.4s, v5.4s, v6.4s", True),
         ("ldr\tx5, [x0]", True),
+        ("b\t1014 <vfrnn::neon::product_tile<1, 9, 2, float>+0x14>", False),  # clang leaves loops in their middle
+        ("bl\t2000 <malloc@plt>", True),
     ],
 )
 def test_rules_of_neon(planted, wrong):
