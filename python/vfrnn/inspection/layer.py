@@ -25,7 +25,8 @@ from vfrnn.steps import FieldRule, FieldStep, InputFieldStep, Layer
 
 READS_INPUT = (
     "The field reads the input, v + V x: matrix, angles, singular values and half-lives are those at input 0. "
-    "At another input they are others; only the gradient over the lag of an example follows them."
+    "At another input they are others; only the gradient over the lag of an example follows them, "
+    "in as many substeps as float64 needs."
 )
 OWN_TIMES = (
     "A call may bring times of its own (dt=...). The angles of a step, and the logarithms of its moduli, grow in "

@@ -10,7 +10,7 @@ through act', and where times or fields come with the input through :math:`M_t`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, unpack_sequence
 
 from vfrnn.network import Network, suffix_of
-from vfrnn.steps import FieldStep, Layer, StepRule, is_per_step
+from vfrnn.steps import FieldStep, InputFieldStep, Layer, StepRule, is_per_step
 
 #: Step t on states (B * copies, n), every sample's `copies` times in a row.
 Step = Callable[[int, Tensor, int], Tensor]
@@ -102,8 +102,10 @@ def _sequence(network: Network, x: Tensor, hx: Tensor | None, dt: Any) -> Sequen
 def gradients_over_lags(twin: Network, sequences: Sequences, lags: Sequence[int]) -> Iterator[Tensor]:
     """For each layer and direction, in order, the norms (len(lags), B) of d h_T / d h_{T-k}, by autograd in float64.
 
-    T is the last step in the order of the direction, which is the first input of the second one.
+    T is the last step in the order of the direction, which is the first input of the second one. A field that reads the
+    input plans its substeps: those that suffice in float32 do not in float64.
     """
+    rule = replace(twin.rule, substeps=None) if isinstance(twin.rule, InputFieldStep) else twin.rule
     x, h0, dt = sequences.x, iter(sequences.h0), sequences.dt
     for k in range(twin.num_layers):
         directions = []
@@ -111,9 +113,9 @@ def gradients_over_lags(twin: Network, sequences: Sequences, lags: Sequence[int]
             layer, first = twin._layer(suffix_of(k, reverse)), next(h0)
             seen = x.flip(0) if reverse else x
             times = dt.flip(0) if reverse and is_per_step(dt) else dt
-            states = twin.rule.states(layer, seen, first, times)
+            states = rule.states(layer, seen, first, times)
             before = torch.cat([first[None], states[:-1]])
-            yield _norms(_step(twin.rule, layer, seen, times), before, lags)
+            yield _norms(_step(rule, layer, seen, times), before, lags)
             directions.append(states.flip(0) if reverse else states)
         x = torch.cat(directions, -1)
 
@@ -141,7 +143,7 @@ def _norms(step: Step, before: Tensor, lags: Sequence[int]) -> Tensor:
         with torch.enable_grad():
             (J,) = torch.autograd.grad(step(T - k, h, n), h, J.reshape(B * n, n))
         J = J.view(B, n, n)
-        sizes = torch.linalg.matrix_norm(J)
+        sizes = J.abs().amax((1, 2))
         sizes = torch.where(sizes > 0, sizes, 1.0)
         J, logarithms = J / sizes[:, None, None], logarithms + sizes.log()
         if k in lags:

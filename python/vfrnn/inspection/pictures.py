@@ -17,6 +17,7 @@ from vfrnn.inspection.page import Picture
 
 Layers = Sequence[LayerInspection]
 
+HEAD = ("layer", "n", "dt", "median angle", "memory of its planes, steps", "singular values", "departure", "divergence")
 #: Upper ends of the bars of half-lives, in steps.
 HALF_LIVES = (1, 3, 10, 30, 100, 300, 1000)
 #: Marks on an axis of angles, and how many steps one turn then takes.
@@ -30,18 +31,7 @@ SMALLEST, LARGEST = 1e-8, 1e8
 
 def layer_facts(layers: Layers) -> list[list[str]]:
     """The table: its head, and a row for every layer."""
-    rows = [
-        [
-            "layer",
-            "n",
-            "dt",
-            "median angle",
-            "memory of its planes, steps",
-            "singular values",
-            "departure",
-            "divergence",
-        ]
-    ]
+    rows = [list(HEAD)]
     for layer in layers:
         angle = f"{float(layer.angles.median()):.3g} rad" if layer.angles.numel() else "no plane"
         low, high = float(layer.singular_values[-1]), float(layer.singular_values[0])
@@ -257,7 +247,8 @@ PICTURES: tuple[tuple[str, str, str, Callable[[Layers], Any]], ...] = (
         "Gradient over the lag",
         "How much of a change k steps ago still reaches the last state, at most: 1 is kept, 0.1 is a tenth. Dashed: "
         "the powers of the step matrix. Solid, where there is an example: the recurrence with its nonlinearity, the "
-        f"geometric mean over the sequences, and their range as a band. Values below {SMALLEST:g} or above {LARGEST:g} are drawn there.",
+        "geometric mean over the sequences, and their range as a band. "
+        f"What is below {SMALLEST:g} or above {LARGEST:g} is drawn there.",
         gradients,
     ),
 )

@@ -143,7 +143,7 @@ def power_norms(M: Tensor, lags: Sequence[int]) -> Tensor:
 def _scaled_power(M: Tensor, k: int) -> tuple[Tensor, float]:
     """A matrix and a logarithm: M^k is that matrix times the exponential, whatever their size."""
     power, logarithm = torch.eye(M.shape[-1], dtype=M.dtype), 0.0
-    square, square_logarithm = M, 0.0
+    square, square_logarithm = _scaled(M, 0.0)
     while k:
         if k & 1:
             power, logarithm = _scaled(power @ square, logarithm + square_logarithm)
@@ -153,5 +153,5 @@ def _scaled_power(M: Tensor, k: int) -> tuple[Tensor, float]:
 
 
 def _scaled(M: Tensor, logarithm: float) -> tuple[Tensor, float]:
-    size = float(torch.linalg.matrix_norm(M))
+    size = float(M.abs().max())
     return (M / size, logarithm + math.log(size)) if size > 0 else (M, logarithm)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from vfrnn.inspection.drawing import HEIGHT, WIDTH, colour, legend, new_figure, png, styled
@@ -17,37 +17,12 @@ Epochs = Sequence[Sequence[LayerRecord]]  # what was recorded after each epoch, 
 BANDS = ((0.0, 1.0, 0.12), (0.05, 0.95, 0.2), (0.25, 0.75, 0.35))
 
 
-def training_pictures(epochs: Epochs) -> list[Picture]:
-    """The pictures of what was recorded; none where nothing was."""
-    if not epochs or not epochs[0]:
-        return []
-    found = [
-        Picture(
-            "angles-over-training",
-            "Rotation angles over training",
-            "By how much a step turns the planes of the state, after every epoch: the line is the median, the bands "
-            "hold half, nine tenths and all of the planes.",
-            png(styled(functools.partial(draw_angles, epochs))),
-        )
-    ]
-    figure = styled(functools.partial(draw_divergence, epochs))
-    if figure is not None:
-        found.append(
-            Picture(
-                "divergence-over-training",
-                "Divergence over training",
-                "The root mean square of the divergence that acts on the state, and the learned scale in it: at 0 the "
-                "network is orthogonal, at 1 the state follows the flow of its field.",
-                png(figure),
-            )
-        )
-    return found
-
-
 def draw_angles(epochs: Epochs) -> Any:
-    """Bands of quantiles over the epochs, a panel for every layer that has planes."""
+    """Bands of quantiles over the epochs, a panel for every layer that has planes; None where none has."""
     layers = [k for k, record in enumerate(epochs[0]) if record.angles]
-    figure, panels = new_figure(max(1, len(layers)), 1, height=1.2 + (HEIGHT - 1.2) * max(1, len(layers)))
+    if not layers:
+        return None
+    figure, panels = new_figure(len(layers), 1, height=1.2 + (HEIGHT - 1.2) * len(layers))
     at = range(1, len(epochs) + 1)
     for axes, k in zip(panels[:, 0], layers, strict=True):
         quantiles = {q: [records[k].angles[j] for records in epochs] for j, q in enumerate(QUANTILES)}
@@ -93,3 +68,32 @@ def _whole_epochs(axes: Any, count: int) -> None:
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(1 if count > 1 else 0.5, max(count, 1.5))
+
+
+#: Name, title, caption and the function that draws it.
+PICTURES: tuple[tuple[str, str, str, Callable[[Epochs], Any]], ...] = (
+    (
+        "angles-over-training",
+        "Rotation angles over training",
+        "By how much a step turns the planes of the state, after every epoch: the line is the median, the bands hold "
+        "half, nine tenths and all of the planes.",
+        draw_angles,
+    ),
+    (
+        "divergence-over-training",
+        "Divergence over training",
+        "The root mean square of the divergence that acts on the state, and the learned scale in it: at 0 the "
+        "network is orthogonal, at 1 the state follows the flow of its field.",
+        draw_divergence,
+    ),
+)
+
+
+def training_pictures(epochs: Epochs) -> list[Picture]:
+    """The pictures of what was recorded; none where nothing was."""
+    found = []
+    for name, title, caption, draw in PICTURES if epochs and epochs[0] else ():
+        figure = styled(functools.partial(draw, epochs))
+        if figure is not None:
+            found.append(Picture(name, title, caption, png(figure)))
+    return found

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vfrnn.layers import Recurrent
 from vfrnn.steps import FieldRule, FieldStep, InputFieldStep, Layer
-from vfrnn_kernels import field_flow, field_generator
+from vfrnn_kernels import field_flow, field_generator, strang_step
 
 
 def float64_twin(module: Recurrent) -> Recurrent:
@@ -54,16 +54,19 @@ def generator(rule: FieldRule, layer: Layer) -> tuple[Tensor, Tensor]:
 def step_matrix(layer: Layer, twin: Recurrent, dt: float | None) -> Tensor:
     """M (n, n), by the library's own step: the flow for the time dt (None: the module's), or the recurrent weight.
 
-    Of a field that reads the input it is the flow at input 0, whose columns are the basis moved by `field_flow`.
+    Of a field that reads the input it is the flow at input 0, in the module's substeps; where it plans them, in as many
+    as `field_flow` plans in float64, which moves the columns of the unit matrix.
     """
     rule = twin.rule
     if isinstance(rule, FieldStep):
         return rule.matrix(layer, dt)
-    if isinstance(rule, InputFieldStep):
-        v, scale = layer.read("field"), layer.read("divergence_scale")
-        return field_flow(
-            torch.eye(layer.hidden_size, dtype=v.dtype), v, *rule.mesh(layer).dense_tensors(),
-            rule.time(dt, v), scale, volume_preserving=rule.volume_preserving, substeps=rule.substeps,
-            backend=layer.backend,
-        ).mT  # fmt: skip
-    return layer.read("weight_hh")
+    if not isinstance(rule, InputFieldStep):
+        return layer.read("weight_hh")
+    v = layer.read("field")
+    time = rule.time(dt, v)
+    if rule.substeps is not None:
+        return strang_step(*generator(rule, layer), time, rule.substeps, backend=layer.backend)
+    return field_flow(
+        torch.eye(layer.hidden_size, dtype=v.dtype), v, *rule.mesh(layer).dense_tensors(), time,
+        layer.read("divergence_scale"), volume_preserving=rule.volume_preserving, backend=layer.backend,
+    ).mT  # fmt: skip
