@@ -34,6 +34,12 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def without_layers(monkeypatch):
+    """Pages without the pictures of every layer, which take the longest to draw."""
+    monkeypatch.setattr("vfrnn.inspection.inspection.layer_pictures", lambda layers: [])
+
+
 def titles(folder):
     return re.findall(r"<h2[^>]*>([^<]*)</h2>", (folder / "index.html").read_text(encoding="utf-8"))
 
@@ -47,13 +53,13 @@ def test_a_run_is_drawn_with_its_training(folder, capsys):
     assert (folder / "inspect-vfrnn" / "angles-over-training.png").exists()
 
 
-def test_a_checkpoint_a_model_and_a_folder_of_ones_own(folder, tmp_path, capsys):
+def test_a_checkpoint_a_model_and_a_folder_of_ones_own(folder, tmp_path, capsys, without_layers):
     assert run(folder / "checkpoint.pt", "--model", "rnn", "--out", tmp_path / "page") == 0
     assert "layer (RNN)" in capsys.readouterr().out
     assert "copying: what vfrnn.RNN has learned" in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
 
 
-def test_a_checkpoint_without_records_says_so(folder, tmp_path):
+def test_a_checkpoint_without_records_says_so(folder, tmp_path, without_layers):
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     for trainee in state["trainees"].values():
         for epoch in trainee["history"]:
@@ -91,7 +97,16 @@ def test_what_goes_wrong_is_one_sentence(folder, tmp_path):
             run(*arguments)
 
 
-def test_a_training_ends_with_what_was_learned(tmp_path, capsys):
+def test_what_was_learned_and_is_not_finite_is_one_sentence(tmp_path):
+    training = Training(training_options(models=("vfrnn",)))
+    with torch.no_grad():
+        training.trainees[0].model.layer.divergence_scale_l0.fill_(1e6)
+    training.save(tmp_path)
+    with pytest.raises(RuntimeError, match="vfrnn cannot be inspected: module must have finite step matrices"):
+        run(tmp_path)
+
+
+def test_a_training_ends_with_what_was_learned(tmp_path, capsys, without_layers):
     tiny = ["--epochs", "1", "--steps-per-epoch", "1", "--batch-size", "3", "--quiet", "--model", "lstm", "vfrnn"]
     grid = ["--grid", "5", "--horizon", "2"]
     assert main(["train", "--task", "transport", *tiny, *grid, "--out", str(tmp_path / "a")]) == 0
@@ -109,7 +124,7 @@ def test_a_training_ends_with_what_was_learned(tmp_path, capsys):
     assert "what was learned" not in capsys.readouterr().out
 
 
-def test_the_field_of_the_true_wind_is_the_truth(tmp_path):
+def test_the_field_of_the_true_wind_is_the_truth(tmp_path, without_layers):
     options = replace(
         training_options("transport", ("vfrnn",)),
         task_options=task_options(grid=12, horizon=2),
@@ -123,5 +138,5 @@ def test_the_field_of_the_true_wind_is_the_truth(tmp_path):
     training.save(tmp_path)
     assert run(tmp_path) == 0
     page = (tmp_path / "inspect-vfrnn" / "index.html").read_text(encoding="utf-8")
-    assert "The learned velocities differ from the true ones by 0 %" in page
+    assert "The learned velocities differ from the true ones by 0 % " in page
     assert base64.b64encode((tmp_path / "inspect-vfrnn" / "animation.gif").read_bytes()).decode() in page

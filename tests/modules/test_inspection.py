@@ -233,6 +233,14 @@ def test_weights_that_are_not_finite_are_named():
         vfrnn.inspect(rnn)
 
 
+def test_a_step_that_overflows_is_named():
+    rnn = vfrnn.VFRNN(2, 3)
+    with torch.no_grad():
+        rnn.divergence_scale_l0.fill_(1e6)
+    with pytest.raises(ValueError, match="got that of '_l0' with NaN or infinity"):
+        vfrnn.inspect(rnn)
+
+
 def test_records_hold_the_quantiles_of_the_angles():
     model = nn.Sequential(vfrnn.VFRNN(2, 8, bidirectional=True), nn.Linear(16, 1), vfrnn.RNN(1, 5))
     with torch.no_grad():

@@ -161,6 +161,14 @@ def test_dead_units_forget_and_an_explosion_is_infinite():
     assert found.gradient[1].item() == found.linear_gradient[1].item() == math.inf
 
 
+def test_states_that_are_not_finite_are_nan_and_disturb_no_other_sample():
+    rnn, x = drawn(vfrnn.RNN(1, 2, dtype=F64)), torch.ones(4, 2, 1, dtype=F64)
+    x[0, 1] = math.nan
+    (found,) = vfrnn.inspect(rnn, x, lags=(1, 2)).layers
+    assert found.gradient[:, 1].isnan().all()
+    close(found.gradient[:, :1], vfrnn.inspect(rnn, x[:, :1], lags=(1, 2)).layers[0].gradient)
+
+
 def test_what_an_example_does_not_reach_is_said():
     class Half(nn.Module):
         def __init__(self) -> None:

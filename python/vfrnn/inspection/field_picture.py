@@ -36,7 +36,7 @@ def field_pictures(layers: Sequence[LayerInspection], truth: GridField | None = 
         if truth is not None and len(on_grids) == 1 and truth.velocity.shape == grid.velocity.shape:
             panels.append(("true", truth))
             error = float((grid.velocity - truth.velocity).norm() / truth.velocity.norm())
-            caption += f" The learned velocities differ from the true ones by {100 * error:.0f} %, in the mean square."
+            caption += f" The learned velocities differ from the true ones by {100 * error:.0f} % (root mean square)."
         name = "field" if len(on_grids) == 1 else f"field-{k}"
         title = "The field that was learned" if len(on_grids) == 1 else f"The field of {layer.title}"
         found.append(Picture(name, title, caption, png(styled(functools.partial(draw_fields, panels)))))

@@ -18,7 +18,7 @@ from vfrnn.inspection.memory import Sequences, gradients_over_lags, recorded_cal
 from vfrnn.inspection.page import Picture, write_page
 from vfrnn.inspection.pictures import layer_facts, layer_pictures
 from vfrnn.inspection.records import recurrent_modules
-from vfrnn.inspection.twin import float64_twin, layers_of
+from vfrnn.inspection.twin import check_steps, float64_twin, layers_of
 from vfrnn.network import Network
 from vfrnn.steps import is_per_step
 
@@ -104,8 +104,8 @@ def inspect(
 
     Raises:
         TypeError: the module is none, or dt or a lag is no number.
-        ValueError: the module has none of our layers, or parameters without (finite) values; a lag is too small or too
-            large.
+        ValueError: the module has none of our layers, or parameters without values, or values or step matrices that
+            are not finite; a lag is too small or too large.
 
     Example:
         >>> found = inspect(vfrnn.OrthogonalRNN(3, 8, num_layers=2, bidirectional=True))
@@ -130,6 +130,7 @@ def inspect(
     found: list[LayerInspection] = []
     for name, recurrent in ours.items():
         twin, sequences = float64_twin(recurrent), calls.get(name, [])
+        check_steps(twin, name, dt)
         shortest = min((len(one.x) for one in sequences), default=LONGEST_LAG)
         if asked is not None and sequences and asked[-1] > shortest:
             raise ValueError(

@@ -63,7 +63,8 @@ class LayerInspection:
         divergence_scale: the learned factor in it; None where there is none.
         lags: numbers of steps k, ascending.
         linear_gradient: :math:`\|M^k\|_2` for each lag.
-        gradient: :math:`\|\partial h_T / \partial h_{T-k}\|_2` of the example, (len(lags), B); None without one.
+        gradient: :math:`\|\partial h_T / \partial h_{T-k}\|_2` of the example, (len(lags), B); None without one. NaN
+            where the states are not finite.
         grid: the field's velocities where the mesh is a `LatentMesh.grid` of two axes, else None.
         notes: sentences on what the numbers mean here.
     """

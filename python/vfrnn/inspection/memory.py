@@ -9,6 +9,7 @@ through act', and where times or fields come with the input through :math:`M_t`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -134,10 +135,11 @@ def _step(rule: StepRule, layer: Layer, x: Tensor, dt: Any) -> Step:
 
 
 def _norms(step: Step, before: Tensor, lags: Sequence[int]) -> Tensor:
-    """The rows of J_k are pulled back through one more step for every lag, all samples and rows at once."""
+    """The rows of J_k are pulled back through one more step for every lag, all samples and rows at once. NaN where it
+    is not finite, in samples whose states are not."""
     T, B, n = before.shape
     J = torch.eye(n, dtype=before.dtype).expand(B, n, n)
-    logarithms, norms = before.new_zeros(B), []
+    logarithms, lost, norms = before.new_zeros(B), torch.zeros(B, dtype=torch.bool), []
     for k in range(1, max(lags) + 1):
         h = before[T - k].repeat_interleave(n, 0).requires_grad_()
         with torch.enable_grad():
@@ -145,7 +147,10 @@ def _norms(step: Step, before: Tensor, lags: Sequence[int]) -> Tensor:
         J = J.view(B, n, n)
         sizes = J.abs().amax((1, 2))
         sizes = torch.where(sizes > 0, sizes, 1.0)
+        lost |= ~sizes.isfinite()
         J, logarithms = J / sizes[:, None, None], logarithms + sizes.log()
+        J = torch.where(lost[:, None, None], 0.0, J)
         if k in lags:
-            norms.append(torch.linalg.matrix_norm(J, ord=2).log() + logarithms)
-    return torch.stack(norms).exp()
+            found = (torch.linalg.matrix_norm(J, ord=2).log() + logarithms).exp()
+            norms.append(torch.where(lost, math.nan, found))
+    return torch.stack(norms)

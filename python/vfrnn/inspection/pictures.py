@@ -192,6 +192,7 @@ def gradients(layers: Layers) -> Any:
         axes.plot([], [], color="#444444", linewidth=3, alpha=0.6, label="on the example")
     axes.plot([], [], "--", color="#444444", linewidth=1.5, label="powers of M")
     every = torch.cat(values)
+    every = every[~every.isnan()]
     axes.axhline(1, color="#888888", linewidth=1, zorder=1)
     axes.set(xscale="log", yscale="log", xlabel="lag k, steps back", ylabel="norm of ∂h(T) / ∂h(T−k)")
     axes.set_ylim(min(float(every.min()) / 2, 0.1), max(float(every.max()) * 2, 10))

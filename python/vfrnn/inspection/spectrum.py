@@ -27,7 +27,7 @@ def generator_angles(S: Tensor, dt: float) -> Tensor:
 
     Example:
         >>> S = torch.tensor([[0.0, -0.3], [0.3, 0.0]], dtype=torch.float64)
-        >>> generator_angles(S, 2.0).item()
+        >>> round(generator_angles(S, 2.0).item(), 12)
         0.6
     """
     n = S.shape[-1]

@@ -70,3 +70,16 @@ def step_matrix(layer: Layer, twin: Recurrent, dt: float | None) -> Tensor:
         torch.eye(layer.hidden_size, dtype=v.dtype), v, *rule.mesh(layer).dense_tensors(), time,
         layer.read("divergence_scale"), volume_preserving=rule.volume_preserving, backend=layer.backend,
     ).mT  # fmt: skip
+
+
+def check_steps(twin: Recurrent, name: str, dt: float | None) -> None:
+    """
+    Raises:
+        ValueError: a step matrix of the module of that name is not finite.
+    """
+    for suffix, layer in layers_of(twin).items():
+        if not bool(step_matrix(layer, twin, dt).isfinite().all()):
+            raise ValueError(
+                f"module must have finite step matrices, got that of {name + suffix!r} with NaN or infinity: its "
+                "divergence times dt is too large"
+            )

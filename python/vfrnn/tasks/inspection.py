@@ -75,11 +75,14 @@ def inspect_trainee(training: Training, trainee: Trainee, folder: Path) -> RunIn
     """Inspects a model of a run along some sequences of its test split, and draws it into the folder.
 
     Raises:
-        RuntimeError: matplotlib is missing.
+        RuntimeError: matplotlib is missing, or what was learned is not finite.
     """
     task, name = training.task, trainee.name
     x, _ = task.evaluation_batch("test")
-    found = inspect(trainee.model, x[:, :EXAMPLES])
+    try:
+        found = inspect(trainee.model, x[:, :EXAMPLES])
+    except ValueError as error:
+        raise RuntimeError(f"{name} cannot be inspected: {error}") from error
     trainee.model.eval()
     frames = task.frames(trainee.model)
     more = [] if frames is None else frame_pictures(frames.true, frames.predicted)

@@ -95,7 +95,7 @@ class Training:
         """Train to `until` epochs (at most those of the options).
 
         Raises:
-            FloatingPointError: a loss is not finite.
+            FloatingPointError: a loss or a parameter is not finite.
         """
         for epoch in range(self.epochs_done, min(until, self.options.epochs)):
             for trainee in self.trainees:
@@ -124,8 +124,12 @@ class Training:
                 raise FloatingPointError(f"the loss of {trainee.name} is {losses[-1]} in epoch {epoch + 1}")
             after_step(trainee, losses[-1])
         validation, test = (self._evaluate(model, split) for split in ("validation", "test"))
+        try:
+            layers = layer_records(model)
+        except ValueError as error:  # the last step has made a parameter infinite
+            raise FloatingPointError(f"{trainee.name} in epoch {epoch + 1}: {error}") from error
         step_ms = 1e3 * statistics.median(seconds)
-        return Epoch(epoch + 1, statistics.fmean(losses), validation, test, step_ms, layer_records(model))
+        return Epoch(epoch + 1, statistics.fmean(losses), validation, test, step_ms, layers)
 
     def _evaluate(self, model: torch.nn.Module, split: str) -> float:
         model.eval()
