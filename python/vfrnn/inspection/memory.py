@@ -146,7 +146,7 @@ def _norms(step: Step, before: Tensor, lags: Sequence[int]) -> Tensor:
             (J,) = torch.autograd.grad(step(T - k, h, n), h, J.reshape(B * n, n))
         J = J.view(B, n, n)
         sizes = J.abs().amax((1, 2))
-        sizes = torch.where(sizes > 0, sizes, 1.0)
+        sizes = torch.where(sizes == 0, 1.0, sizes)
         lost |= ~sizes.isfinite()
         J, logarithms = J / sizes[:, None, None], logarithms + sizes.log()
         J = torch.where(lost[:, None, None], 0.0, J)
