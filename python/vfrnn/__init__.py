@@ -18,6 +18,7 @@ from vfrnn.functional import (
     thin_skew_expm,
 )
 from vfrnn.input_field import InputFieldRNN, InputFieldRNNCell
+from vfrnn.inspection import inspect
 from vfrnn.mesh import LatentMesh
 from vfrnn.optim import param_groups
 from vfrnn.rnn import RNN, VFRNN, OrthogonalRNN
@@ -42,6 +43,7 @@ __all__ = [
     "flow_recurrence",
     "gradient",
     "inner_product",
+    "inspect",
     "param_groups",
     "parametrizations",
     "recurrence",

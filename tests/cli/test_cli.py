@@ -12,7 +12,7 @@ from vfrnn import cli
 
 def test_subcommands_are_found_and_listed(capsys):
     names = [entry.name for entry in cli.subcommands()]
-    assert names == ["bench", "doctor", "profile", "train", "warmup"]
+    assert names == ["bench", "doctor", "inspect", "profile", "train", "warmup"]
     with pytest.raises(SystemExit) as stop:
         cli.main(["--help"])
     assert stop.value.code == 0

@@ -1,9 +1,11 @@
 """The training loop: resuming is exact, and models do not disturb each other."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from tests.tasks.cases import trained, training_options
+from tests.tasks.cases import task_options, trained, training_options
 from vfrnn.tasks.training import Training
 
 
@@ -29,6 +31,15 @@ def test_a_model_learns_the_same_whoever_trains_beside_it():
 def test_training_lowers_the_loss():
     history = trained(training_options(task="adding", models=("vfrnn",), epochs=20), until=20).trainees[0].history
     assert history[-1].loss < history[0].loss
+
+
+def test_a_parameter_that_becomes_infinite_ends_the_run():
+    options = training_options(models=("vfrnn",))
+    options = replace(options, lr={"vfrnn": float("inf")}, task_options=task_options(steps_per_epoch=1))
+    with pytest.raises(
+        FloatingPointError, match=r"vfrnn in epoch 1: module must have finite parameters, got 'weight_ih"
+    ):
+        trained(options, until=1)
 
 
 def test_a_folder_without_checkpoint_is_named(tmp_path):

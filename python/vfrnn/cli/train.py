@@ -213,3 +213,17 @@ def _train(training: Any, folder: Path, until: int, quiet: bool) -> None:
     log, picture = write_log(training, folder), draw(training, folder)
     print(table(training))
     print(f"log: {log}\npicture: {picture}")
+    print(_what_was_learned(training, folder), end="")
+
+
+def _what_was_learned(training: Any, folder: Path) -> str:
+    """What ends a run with a layer of ours: the page, where frames and a field can be seen, or how to get it."""
+    from vfrnn.tasks.inspection import has_layers, inspect_trainee, inspected_trainee, page_folder
+
+    if not has_layers(training):
+        return ""
+    trainee = inspected_trainee(training)
+    if training.task.velocities() is None:
+        return f"what was learned: vfrnn inspect {folder}\n"
+    page = inspect_trainee(training, trainee, page_folder(folder, trainee)).page
+    return f"what was learned: {page}\n"

@@ -40,6 +40,14 @@ class TaskOptions:
 Batch = tuple[Tensor, Tensor]  # inputs (T, B, i), targets
 
 
+@dataclass(frozen=True)
+class Frames:
+    """True and predicted frames (T + 1, p, q) of one test sequence on a grid, the first of which was given."""
+
+    true: Tensor
+    predicted: Tensor
+
+
 class Task(Protocol):
     """A task. `every_step`: the readout is applied at every step (T, B, o), else to the last state (B, o). `timed`: the
     last channel of the inputs is the time since the step before. `initial`: the inputs are the first states, and the
@@ -75,6 +83,14 @@ class Task(Protocol):
         """What else is told of a trained model, on the test split."""
         ...
 
+    def velocities(self) -> Tensor | None:
+        """What carries the frames from one to the next, (p - 1, q - 1, 2) in nodes at the centres of a grid's cells."""
+        ...
+
+    def frames(self, model: nn.Module) -> Frames | None:
+        """What the model makes of the first frame of a test sequence."""
+        ...
+
 
 class Plain:
     """What most tasks do not have."""
@@ -85,6 +101,14 @@ class Plain:
     def measures(self, model: nn.Module) -> dict[str, float]:
         """Nothing beside the metric."""
         return {}
+
+    def velocities(self) -> Tensor | None:
+        """No frames."""
+        return None
+
+    def frames(self, model: nn.Module) -> Frames | None:
+        """None."""
+        return None
 
 
 class Generated(Plain):

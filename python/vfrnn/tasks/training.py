@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import statistics
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 
+from vfrnn.inspection.records import LayerRecord, layer_records
 from vfrnn.optim import param_groups
 from vfrnn.tasks import TASKS, Task, TaskOptions
 from vfrnn.tasks.models import ModelOptions, make_model
@@ -45,13 +47,15 @@ class TrainingOptions:
 
 @dataclass
 class Epoch:
-    """What one model did in one epoch. `step_ms` is the median time of a training step, in milliseconds."""
+    """What one model did in one epoch. `step_ms` is the median time of a training step, in milliseconds; `layers` says
+    how our layers move their states after it."""
 
     epoch: int
     loss: float
     validation: float
     test: float
     step_ms: float
+    layers: list[LayerRecord] = field(default_factory=list)
 
 
 @dataclass
@@ -91,7 +95,7 @@ class Training:
         """Train to `until` epochs (at most those of the options).
 
         Raises:
-            FloatingPointError: a loss is not finite.
+            FloatingPointError: a loss or a parameter is not finite.
         """
         for epoch in range(self.epochs_done, min(until, self.options.epochs)):
             for trainee in self.trainees:
@@ -120,7 +124,12 @@ class Training:
                 raise FloatingPointError(f"the loss of {trainee.name} is {losses[-1]} in epoch {epoch + 1}")
             after_step(trainee, losses[-1])
         validation, test = (self._evaluate(model, split) for split in ("validation", "test"))
-        return Epoch(epoch + 1, statistics.fmean(losses), validation, test, 1e3 * statistics.median(seconds))
+        try:
+            layers = layer_records(model)
+        except ValueError as error:  # the last step has made a parameter infinite
+            raise FloatingPointError(f"{trainee.name} in epoch {epoch + 1}: {error}") from error
+        step_ms = 1e3 * statistics.median(seconds)
+        return Epoch(epoch + 1, statistics.fmean(losses), validation, test, step_ms, layers)
 
     def _evaluate(self, model: torch.nn.Module, split: str) -> float:
         model.eval()
@@ -150,11 +159,29 @@ class Training:
 
         Raises:
             FileNotFoundError: `folder` holds no checkpoint.
+            RuntimeError: what is there is none that `save` wrote.
         """
         path = folder / CHECKPOINT
         if not path.exists():
             raise FileNotFoundError(f"{folder} holds no {CHECKPOINT}")
-        state = torch.load(path, weights_only=True)
+        return cls.load(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Training:
+        """The run of a checkpoint.
+
+        Raises:
+            RuntimeError: `save` did not write the file.
+        """
+        try:
+            state = torch.load(path, weights_only=True)
+        except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
+            raise RuntimeError(f"{path} must be a checkpoint of vfrnn train, got a file that is none") from error
+        if not isinstance(state, dict) or not {"options", "trainees"} <= set(state):
+            raise RuntimeError(
+                f"{path} must be a checkpoint of vfrnn train, got one without its options: "
+                "for a model of your own call vfrnn.inspect(module) in Python"
+            )
         options = dict(state["options"])
         options["task_options"] = TaskOptions(**options["task_options"])
         options["model_options"] = ModelOptions(**options["model_options"])
@@ -166,5 +193,10 @@ class Training:
             trainee.optimizer.load_state_dict(saved["optimizer"])
             trainee.order.set_state(saved["order"])
             trainee.random_state = saved["random_state"]
-            trainee.history = [Epoch(**epoch) for epoch in saved["history"]]
+            trainee.history = [_epoch(epoch) for epoch in saved["history"]]
         return training
+
+
+def _epoch(saved: dict[str, Any]) -> Epoch:
+    """An epoch from a checkpoint, in which older ones have no layers."""
+    return Epoch(**{**saved, "layers": [LayerRecord(**record) for record in saved.get("layers", [])]})

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import vfrnn
-from vfrnn.tasks.task import Batch, Generated, TaskOptions
+from vfrnn.tasks.task import Batch, Frames, Generated, TaskOptions
 
 #: Gaussian blobs of a frame, and the range of their widths on a grid of 16 nodes a side.
 BLOBS, WIDTHS = 4, (1.8, 3.3)
@@ -133,6 +133,21 @@ class Transport(Generated):
             scale = (field * wind).sum() / field.square().sum().clamp(min=1e-30)
             found["error of the field"] = float((scale * field - wind).norm() / wind.norm())
         return found
+
+    def velocities(self) -> Tensor:
+        """The wind at the cells' centres, (grid - 1, grid - 1, 2): frames are a unit of time apart."""
+        return self.wind(self.cells()).view(self.grid - 1, self.grid - 1, 2)
+
+    def frames(self, model: torch.nn.Module) -> Frames:
+        """The first sequence of the test, to the horizon."""
+        first, target = self.evaluation_batch("test")
+        with torch.no_grad():
+            found = model(first[:, :1])
+        true, predicted = (
+            torch.cat([first[:, 0], later]).double().view(-1, self.grid, self.grid)
+            for later in (target[..., 0], found[:, 0])
+        )
+        return Frames(true, predicted)
 
     def _is_the_grid(self, mesh: vfrnn.LatentMesh) -> bool:
         right, found = vfrnn.LatentMesh.grid(self.grid, self.grid).G, mesh.G
