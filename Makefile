@@ -52,7 +52,7 @@ test-isa: $(VENV)/.test-tools
 	    { echo "VFRNN_ISA=$$isa: this CPU lacks it, skipped"; continue; }; \
 	  for threads in 2 $$([ $$(nproc) -lt 4 ] || echo 4); do \
 	    echo "VFRNN_ISA=$$isa, $$threads threads"; \
-	    VFRNN_ISA=$$isa OMP_NUM_THREADS=$$threads $(BIN)/python -m pytest -q -k $(NATIVE) $(OP_TESTS) || exit 1; \
+	    VFRNN_ISA=$$isa OMP_NUM_THREADS=$$threads $(BIN)/python -m pytest -q -n $(WORKERS) -k $(NATIVE) $(OP_TESTS) || exit 1; \
 	  done; \
 	done
 
@@ -62,15 +62,17 @@ CONFIGURE = $(BIN)/cmake -S . -G Ninja -DCMAKE_BUILD_TYPE=Release -DVFRNN_VERSIO
   -DTORCH_ROOT=$$($(BIN)/python -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parent)") \
   -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
 
-# The package with native libraries of its own and the op tests, in build/NAME/package, out of reach of the installed ones:
-# $(call beside,NAME,ARGUMENTS OF CMAKE)
+# The package with native libraries of its own and the op tests, in build/NAME/package, out of reach of the installed ones,
+# for the instruction set of this CPU: $(call beside,NAME,ARGUMENTS OF CMAKE)
+BEST_ISA = $$($(BIN)/python -c "import torch, vfrnn_kernels; print(torch.ops.vfrnn_kernels.cpu_isa())")
 define beside
 	rm -rf build/$(1)/package && mkdir -p build/$(1)/package
 	cp -r vfrnn_kernels tests pyproject.toml build/$(1)/package/ && rm -f build/$(1)/package/vfrnn_kernels/*.so
-	$(CONFIGURE) -B build/$(1)/cmake $(2) -DVFRNN_CUDA=OFF -DCMAKE_INSTALL_PREFIX=$(CURDIR)/build/$(1)/package/vfrnn_kernels
+	$(CONFIGURE) -B build/$(1)/cmake $(2) -DVFRNN_BEST_ISA=$(BEST_ISA) -DVFRNN_CUDA=OFF -DCMAKE_INSTALL_PREFIX=$(CURDIR)/build/$(1)/package/vfrnn_kernels
 	$(BIN)/cmake --build build/$(1)/cmake --target install
 endef
-BESIDE_PYTEST := PYTHONPATH=$(CURDIR)/python $(abspath $(BIN))/python -m pytest -q -p no:cacheprovider -k $(NATIVE) $(OP_TESTS)
+BESIDE_PYTEST := PYTHONPATH=$(CURDIR)/python OMP_NUM_THREADS=1 $(abspath $(BIN))/python -m pytest -q -n $(WORKERS) \
+  -p no:cacheprovider -k $(NATIVE) $(OP_TESTS)
 
 # The op tests on a library that clang compiled.
 test-clang: $(VENV)/.test-tools
@@ -78,13 +80,13 @@ ifeq ($(shell command -v clang++),)
 	@echo "test-clang: skipped, there is no clang++ (Debian's package clang)"
 else
 	$(call beside,clang,-DCMAKE_CXX_COMPILER=clang++)
-	cd build/clang/package && $(BESIDE_PYTEST) -n $(WORKERS)
+	cd build/clang/package && $(BESIDE_PYTEST)
 endif
 
-# The op tests on another processor, cross-compiled and emulated, those of clang in a selection (`python -m tools.aarch64
-# --every` has all); skipped with a reason where Debian's packages are absent.
+# Of the op tests every few on another processor, cross-compiled and emulated (`python -m tools.aarch64 --every` has all);
+# skipped with a reason where Debian's packages are absent.
 test-aarch64: $(VENV)/.test-tools
-	$(BIN)/python -m tools.aarch64 --workers $(WORKERS)
+	$(BIN)/python -m tools.aarch64
 
 # The native library with AddressSanitizer and UndefinedBehaviorSanitizer, in a build of its own, under the op tests. The
 # runtimes must be there before Python starts, libstdc++ with them so that exceptions are caught.
@@ -158,9 +160,11 @@ carried: $(VENV)/.tools
 test-cuda-12: $(VENV)/.cuda-12-tools
 	$(BIN)/python -m tools.older_toolkit
 
-# Registers, spills and shared memory of every Triton kernel; the first time takes minutes, then Triton's cache has them.
+# Registers, spills and shared memory of every Triton kernel; the first time takes minutes for each architecture, then
+# Triton's cache has them. A release has TRITON_ARCHS="80 90 100".
+TRITON_ARCHS ?= 90
 test-triton-aot: $(VENV)/.test-tools
-	$(BIN)/python -m tools.triton_resources 80 90 100
+	$(BIN)/python -m tools.triton_resources $(TRITON_ARCHS)
 
 # Beside Lightning, Accelerate, TensorBoard and geotorch, without which `make test` skips these.
 test-interop: $(VENV)/.interop-tools

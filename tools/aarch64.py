@@ -1,8 +1,8 @@
 """The op tests on aarch64, cross-compiled and emulated: `python -m tools.aarch64`, on Debian with qemu-user.
 
 The processor is a Neoverse N1: no SVE, and PyTorch's wheels run on none that is older. What runs under `qemu-aarch64`
-is Debian's Python for arm64, unpacked beside its C library into a folder, and such a wheel; the tests are those of
-`make test-isa`. An emulated thread sees the stores of the others in the order of this machine, so that nothing here
+is Debian's Python for arm64, unpacked beside its C library into a folder, and such a wheel; the tests are a share of
+those of `make test-isa`, or with --every all of them, which takes an hour. An emulated thread sees the stores of the others in the order of this machine, so that nothing here
 tries the order of memory of a real Arm; nor does anything tell its speed.
 
 Skipped, with the reason, where a command is not there or a package cannot be had.
@@ -43,8 +43,7 @@ COMPILERS = {
     "aarch64-linux-gnu-g++": ("g++-aarch64-linux-gnu", ("-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++",)),
     "clang++": ("clang", ("-DCMAKE_CXX_COMPILER=clang++", "-DCMAKE_CXX_COMPILER_TARGET=aarch64-linux-gnu")),
 }
-#: What each of them is tested with, unless everything is asked for: a test takes ten times as long emulated. With g++
-#: all but what is about Python, with clang++ the two that nearly all others are made of.
+#: Left out, unless everything is asked for: tests of what Python does around the kernels.
 OF_PYTHON = (
     "autocast",
     "autograd",
@@ -57,14 +56,21 @@ OF_PYTHON = (
     "library",
     "oracles",
 )
-SHORT = ("-m", "not slow")
-TESTS = {
-    "aarch64-linux-gnu-g++": (*SHORT, *(f"--ignore=tests/ops/test_{name}.py" for name in OF_PYTHON), "tests/ops"),
-    "clang++": (*SHORT, *(f"tests/ops/test_{name}.py" for name in ("activations", "recurrence", "skew_expm"))),
-}
-TELL_BUILD = """
-import torch, vfrnn_kernels
+#: A test takes some ten times as long emulated: each compiler has every so many-th, one those between the other's.
+SHARE = 6
+#: Run there: one process, for PyTorch takes minutes to be imported.
+RUN_TESTS = """
+import sys
+import pytest, torch, vfrnn_kernels
+
+class Share:
+    def pytest_collection_modifyitems(self, config, items):
+        first, share = {first}, {share}
+        config.hook.pytest_deselected(items=[item for k, item in enumerate(items) if k % share != first])
+        items[:] = items[first::share]
+
 print(torch.ops.vfrnn_kernels.cpu_isa(), vfrnn_kernels.loader.build_info())
+sys.exit(pytest.main(sys.argv[1:], plugins=[Share()]))
 """
 
 
@@ -147,7 +153,7 @@ def site(version: str) -> Path:
         pip += ["--python-version", version]
         # pip would look at this machine's processor for the requirements of the wheel
         download(*pip, "--no-deps", TORCH)
-        download(*pip, *TORCH_NEEDS, *TOOLS, "pytest-xdist")
+        download(*pip, *TORCH_NEEDS, *TOOLS)
         (FOLDER / "site.done").touch()
     return folder
 
@@ -177,23 +183,28 @@ def build(compiler: str, root: Path, python: Path, packages: Path) -> Path:
     return folder
 
 
-def try_compiler(compiler: str, root: Path, packages: Path, workers: str, tests: tuple[str, ...]) -> None:
-    """Build with that compiler and run these tests.
+def check_loops(compiler: str, folder: Path) -> None:
+    """Of the tiles in the library that is there.
 
     Raises:
-        subprocess.CalledProcessError: one of them failed.
+        subprocess.CalledProcessError: one of them holds what it must not.
     """
-    started = time.monotonic()
-    python = emulated_python(root)
-    folder = build(compiler, root, python, packages)
     wrong = hot_loops.check(folder / "vfrnn_kernels/libvfrnn_cpu.so", ["neon"], OBJDUMP)
     if wrong:
-        raise subprocess.CalledProcessError(1, ["hot_loops", *wrong])
+        raise subprocess.CalledProcessError(1, [compiler, "hot_loops", *wrong])
+
+
+def start_tests(folder: Path, python: Path, packages: Path, first: int, share: int) -> subprocess.Popen[str]:
+    """The op tests of that package, from the `first` every `share`-th; those of `share` 1 are all, the slow ones too."""
+    fewer = () if share == 1 else ("-m", "not slow", *(f"--ignore=tests/ops/test_{name}.py" for name in OF_PYTHON))
+    script = RUN_TESTS.replace("{first}", str(first % share)).replace("{share}", str(share))
+    options = ("-q", "-p", "no:cacheprovider", "--timeout", "1800", "-k", NATIVE)
+    command = (python, "-c", script, *options, *fewer, "tests/ops")
     variables = {"PYTHONPATH": f"{folder}:{ROOT / 'python'}:{packages}", "OMP_NUM_THREADS": "1"}
-    run(python, "-c", TELL_BUILD, cwd=folder, **variables)
-    pytest = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", workers, "--dist", "worksteal")
-    run(*pytest, "--timeout", "1800", "-k", NATIVE, *tests, cwd=folder, **variables)
-    print(f"test-aarch64: {compiler} in {time.monotonic() - started:.0f} s", flush=True)
+    return subprocess.Popen(
+        [str(part) for part in command], cwd=folder, env={**os.environ, **variables}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
 
 
 def require(commands: dict[str, str]) -> None:
@@ -206,22 +217,28 @@ def require(commands: dict[str, str]) -> None:
 def main() -> int:
     """Run; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", default="1", help="processes")
     parser.add_argument("--every", action="store_true", help="every op test with both compilers")
-    arguments = parser.parse_args()
-    for compiler, (package, _) in COMPILERS.items():
+    share = 1 if parser.parse_args().every else SHARE
+    started, running, failed = time.monotonic(), {}, False
+    for number, (compiler, (package, _)) in enumerate(COMPILERS.items()):
         try:
             require({**NEEDED, compiler: package})
             root = debian_root()
             packages = site(python_version(root))
-            tests = ("tests/ops",) if arguments.every else TESTS[compiler]
-            try_compiler(compiler, root, packages, arguments.workers, tests)
+            python = emulated_python(root)
+            folder = build(compiler, root, python, packages)
+            check_loops(compiler, folder)
+            running[compiler] = start_tests(folder, python, packages, number * share // 2, share)
         except UnavailableError as reason:
             print(f"test-aarch64: {compiler} skipped, {reason}", flush=True)
         except subprocess.CalledProcessError as error:
-            print(f"test-aarch64: {compiler}: {' '.join(error.cmd)} failed", file=sys.stderr)
-            return 1
-    return 0
+            print(f"test-aarch64: {' '.join(error.cmd)} failed", file=sys.stderr)
+            failed = True
+    for compiler, tests in running.items():
+        print(tests.communicate()[0])
+        failed |= tests.returncode != 0
+        print(f"test-aarch64: {compiler}: exit code {tests.returncode}, {time.monotonic() - started:.0f} s", flush=True)
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ if torch.version.cuda is not None:
     assert CUDA_LIBRARY_MISSING is None, CUDA_LIBRARY_MISSING
     print(f"{CUDA_LIBRARY.name} is loaded beside torch {torch.__version__}")
 """
-TOOLS = ("pytest>=8", "pytest-timeout")
+TOOLS = ("pytest>=8", "pytest-timeout", "pytest-xdist")
 
 
 def run(folder: Path, *command: str | Path, bin: Path | None = None, **variables: str) -> None:
@@ -77,7 +77,8 @@ def try_wheel(folder: Path, python: Path, wheel: Path) -> None:
     if "+cpu" not in wheel.name:
         run(empty, python, "-c", CUDA_LOADED)
     copy_op_tests(empty)
-    run(empty, python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", NATIVE, "tests")
+    options = ("-q", "-n", str(min(8, os.cpu_count() or 1)), "-p", "no:cacheprovider", "-k", NATIVE)
+    run(empty, python, "-m", "pytest", *options, "tests", OMP_NUM_THREADS="1")
 
 
 def main() -> int:
@@ -85,7 +86,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheels", nargs="+", type=Path)
     parser.add_argument("--torch", required=True, help="requirement, as torch==2.11.0")
-    parser.add_argument("--python", type=Path, help="of an environment with torch, pytest and pytest-timeout")
+    parser.add_argument("--python", type=Path, help="of an environment with torch, pytest, pytest-timeout and pytest-xdist")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vfrnn-wheel-") as name:
         folder = Path(name)

@@ -24,18 +24,23 @@ std::vector<std::string> cpu_isas() {
   return names;
 }
 
-Isa best_isa() {
+bool cpu_has([[maybe_unused]] const std::string& isa) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512bw")) {
-    return Isa::avx512;
+  if (isa == "avx512") {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    return Isa::avx2;
+  if (isa == "avx2") {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   }
 #endif
-  return Isa{};  // the least
+  return true;  // the least of each processor
+}
+
+Isa best_isa() {
+  const std::vector<std::string> names = cpu_isas();
+  return Isa(std::find_if(names.rbegin(), names.rend(), cpu_has).base() - names.begin() - 1);
 }
 
 Isa requested_isa() {

@@ -21,7 +21,7 @@ constexpr double launch_microseconds = 1.5;
 constexpr double second_cache_bandwidth = 24;  // bytes per cycle and SM
 constexpr double second_cache_latency = 700;
 constexpr double double_rate = 32;  // float64 multiply-adds per cycle and SM, with their loads from shared memory
-constexpr int partitions = 4, registers_of_sm = 65536, threads_of_sm = 2048;
+constexpr int partitions = 4, registers_of_sm = 65536;
 constexpr int other_registers = 96;  // of a thread, beside those of M
 
 // A group is 64 bytes: two products in 16 bits, two times three in float32.
@@ -59,11 +59,12 @@ RecurrencePlan plan_of_shape(const RecurrenceShape& s, int index, CudaType type,
   const double work =
       std::max({warps * counts.instructions, warps * counts.hmma * mma_cycles, double(s.warps()) * counts.wavefronts});
   const double alone = std::max(work, double(counts.stalls)) + (s.cluster > 1 ? exchange_latency : 0);
-  // Blocks that share an SM hide each other's latency, and share its throughput.
+  // Blocks that share an SM hide each other's latency, and share its throughput. With more than other_registers for
+  // each thread there are never as many threads as an SM may hold.
   const double registers = std::min(255, p.registers + other_registers);
   const double resident =
-      std::max(1.0, std::floor(std::min({registers_of_sm / (registers * p.threads), double(threads_of_sm) / p.threads,
-                                         double(device.shared_limit) / double(p.shared + 1024)})));
+      std::max(1.0, std::floor(std::min(registers_of_sm / (registers * p.threads),
+                                        double(device.shared_limit) / double(p.shared + 1024))));
   const double places = std::max(1, device.multiprocessors / s.cluster);  // SMs, or clusters of them
   const double tiles = double(p.blocks) / s.cluster;
   const double together = std::min(resident, ceil_div(tiles, places));
