@@ -2,8 +2,9 @@
 
 The processor is a Neoverse N1: no SVE, and PyTorch's wheels run on none that is older. What runs under `qemu-aarch64`
 is Debian's Python for arm64, unpacked beside its C library into a folder, and such a wheel; the tests are a share of
-those of `make test-isa`, or with --every all of them, which takes an hour. An emulated thread sees the stores of the others in the order of this machine, so that nothing here
-tries the order of memory of a real Arm; nor does anything tell its speed.
+those of `make test-isa`, or with --every all of them, which takes an hour. An emulated thread sees the stores of the
+others in the order of this machine, so that nothing here tries the order of memory of a real Arm; nor does anything
+tell its speed.
 
 Skipped, with the reason, where a command is not there or a package cannot be had.
 """
@@ -195,7 +196,7 @@ def check_loops(compiler: str, folder: Path) -> None:
 
 
 def start_tests(folder: Path, python: Path, packages: Path, first: int, share: int) -> subprocess.Popen[str]:
-    """The op tests of that package, from the `first` every `share`-th; those of `share` 1 are all, the slow ones too."""
+    """The op tests of that package, from the `first` every `share`-th; with `share` 1 the slow ones too."""
     fewer = () if share == 1 else ("-m", "not slow", *(f"--ignore=tests/ops/test_{name}.py" for name in OF_PYTHON))
     script = RUN_TESTS.replace("{first}", str(first % share)).replace("{share}", str(share))
     options = ("-q", "-p", "no:cacheprovider", "--timeout", "1800", "-k", NATIVE)

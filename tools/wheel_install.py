@@ -86,7 +86,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheels", nargs="+", type=Path)
     parser.add_argument("--torch", required=True, help="requirement, as torch==2.11.0")
-    parser.add_argument("--python", type=Path, help="of an environment with torch, pytest, pytest-timeout and pytest-xdist")
+    parser.add_argument("--python", type=Path, help="of an environment with torch and what `TOOLS` lists")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vfrnn-wheel-") as name:
         folder = Path(name)

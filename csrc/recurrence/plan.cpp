@@ -62,9 +62,8 @@ RecurrencePlan plan_of_shape(const RecurrenceShape& s, int index, CudaType type,
   // Blocks that share an SM hide each other's latency, and share its throughput. With more than other_registers for
   // each thread there are never as many threads as an SM may hold.
   const double registers = std::min(255, p.registers + other_registers);
-  const double resident =
-      std::max(1.0, std::floor(std::min(registers_of_sm / (registers * p.threads),
-                                        double(device.shared_limit) / double(p.shared + 1024))));
+  const double resident = std::max(1.0, std::floor(std::min(registers_of_sm / (registers * p.threads),
+                                                            double(device.shared_limit) / double(p.shared + 1024))));
   const double places = std::max(1, device.multiprocessors / s.cluster);  // SMs, or clusters of them
   const double tiles = double(p.blocks) / s.cluster;
   const double together = std::min(resident, ceil_div(tiles, places));
