@@ -8,8 +8,8 @@ BIN    := $(VENV)/bin
 INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --no-build-isolation -e
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-slow test-all test-isa test-clang test-aarch64 test-cuda test-cuda-12 simulator \
-  test-gpu-simulated test-gpu-simulated-every test-gpu-mutations test-triton-aot test-interop test-bench wheels carried \
+.PHONY: demo build test test-slow test-interpreted test-all test-release test-isa test-clang test-aarch64 test-cuda \
+  test-cuda-12 simulator test-gpu-simulated test-gpu-simulated-every test-gpu-mutations test-triton-aot test-interop test-bench wheels carried \
   test-wheel test-wheel-torch test-install sanitize bench-cpu results lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
@@ -32,12 +32,20 @@ test: $(VENV)/.test-tools
 # What `make test` leaves out: checks entry by entry, and the same code in further sizes, dtypes and backends.
 test-slow: $(VENV)/.test-tools
 	$(PYTEST) -m slow tests
+
+# What is slow in Triton's interpreter; `make test-gpu-simulated` runs the machine code of the same kernels.
+test-interpreted: $(VENV)/.test-tools
 	TRITON_INTERPRET=1 $(PYTEST) -m slow $(INTERPRETED)
 
 # What `make test` leaves out, and what needs further tools: style and types, every instruction set, another compiler and
 # another processor, the Triton kernels compiled for every architecture, other frameworks, the wheel in an environment of
 # its own.
 test-all: lint test-slow test-isa test-clang test-aarch64 sanitize test-gpu-simulated test-cuda test-triton-aot test-interop test-bench test-wheel test-install
+
+# Before a release, in hours: more of what test-all has a share of, and the toolkit of the wheels.
+test-release: test-interpreted test-gpu-simulated-every test-gpu-mutations test-cuda-12
+	$(MAKE) test-triton-aot TRITON_ARCHS="80 90 100"
+	$(BIN)/python -m tools.aarch64 --every
 
 OP_TESTS := tests/ops
 
@@ -52,7 +60,7 @@ test-isa: $(VENV)/.test-tools
 	    { echo "VFRNN_ISA=$$isa: this CPU lacks it, skipped"; continue; }; \
 	  for threads in 2 $$([ $$(nproc) -lt 4 ] || echo 4); do \
 	    echo "VFRNN_ISA=$$isa, $$threads threads"; \
-	    VFRNN_ISA=$$isa OMP_NUM_THREADS=$$threads $(BIN)/python -m pytest -q -n $(WORKERS) -k $(NATIVE) $(OP_TESTS) || exit 1; \
+	    VFRNN_ISA=$$isa OMP_NUM_THREADS=$$threads $(BIN)/python -m pytest -q -k $(NATIVE) $(OP_TESTS) || exit 1; \
 	  done; \
 	done
 
@@ -168,8 +176,7 @@ test-triton-aot: $(VENV)/.test-tools
 
 # Beside Lightning, Accelerate, TensorBoard and geotorch, without which `make test` skips these.
 test-interop: $(VENV)/.interop-tools
-	$(BIN)/python -m pytest -q $(addprefix tests/modules/test_,interop.py parametrizations.py migration.py)
-	$(BIN)/python -m pytest -q -k geotorch $(addprefix tests/modules/test_,migration.py parametrizations.py)
+	$(PYTEST) $(addprefix tests/modules/test_,interop.py parametrizations.py migration.py)
 
 # The sdist and the wheels of this machine, in dist/: with CUDA kernels where nvcc is, and for the CPU alone.
 wheels: $(VENV)/.wheel-tools

@@ -41,6 +41,13 @@ def test_routes(monkeypatch, route, dtype, activation):
         assert_right(recurrence_case(n, dtype, activation, T=4, B=B), "cuda")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_many_steps_are_recorded_and_the_records_used_again(monkeypatch, dtype):
+    by_route(monkeypatch, "steps")
+    for T, B in ((9, 3), (75, 2), (75, 2), (64, 3)):
+        assert_right(recurrence_case(20, dtype, T=T, B=B), "cuda")
+
+
 @pytest.mark.parametrize(("n", "dtype"), [(190, torch.float32), (129, torch.bfloat16), (250, torch.float16)], ids=str)
 def test_larger_states_in_one_block(monkeypatch, n, dtype):
     by_route(monkeypatch, "cta")

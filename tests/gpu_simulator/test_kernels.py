@@ -4,8 +4,16 @@
 """
 
 import pytest
+import torch
 
-from tests.backends.gpu_cases import assert_right, skew_expm_case, strang_step_case
+from tests.backends.gpu_cases import (
+    assert_right,
+    field_flow_case,
+    field_generator_case,
+    recurrence_case,
+    skew_expm_case,
+    strang_step_case,
+)
 from tests.cases import quick
 from vfrnn_kernels.loader import CUDA_SIMULATED
 
@@ -22,3 +30,29 @@ def test_exponentials_by_tiles(norm):
 
 def test_powers_of_a_step_by_tiles():
     assert_right(strang_step_case(130, K=1, substeps=3), "cuda")
+
+
+#: Samples of which a step has as many tiles as it takes for large ones.
+MANY = 4065
+
+
+@pytest.mark.parametrize("state", ["the same", "float32"])
+@pytest.mark.parametrize("dtype", [torch.float32, *quick([torch.bfloat16, torch.float16], torch.bfloat16)], ids=str)
+@pytest.mark.parametrize("B", [5, *quick([MANY])])
+def test_steps_by_tiles(monkeypatch, B, dtype, state):
+    if (dtype, state) == (torch.float32, "float32"):
+        pytest.skip("it is the same")
+    monkeypatch.setenv("VFRNN_RECURRENCE_ROUTE", "steps")
+    other = {} if state == "the same" else {"state": torch.float32}
+    assert_right(recurrence_case(70, dtype, T=2, B=B, i=1, **other), "cuda")
+
+
+@pytest.mark.parametrize(
+    ("n", "m"), [(66, 9), (130, 9), (130, 70), *quick([(300, 3)])], ids=["9 cells", "few", "many", "large"]
+)
+def test_flows_of_many_nodes(n, m):
+    assert_right(field_flow_case(n, B=2, m=m, substeps=1), "cuda")
+
+
+def test_a_generator_by_large_tiles():
+    assert_right(field_generator_case(330, K=1, m=5), "cuda")

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <string>
 #include <vector>
@@ -65,7 +66,12 @@ cudaError_t launch(const void* function, dim3 grid, dim3 block, size_t shared, u
       blocks > int64_t(device.multiprocessors) * blocks_per_multiprocessor(int(block.x), int64_t(shared))) {
     return failed(name->second + ": " + std::to_string(blocks) + " blocks of a cooperative launch do not fit");
   }
-  if (std::getenv("VFRNN_SIMULATOR_PLAN") != nullptr) return cudaSuccess;  // it would run: that is all that is asked
+  if (std::getenv("VFRNN_SIMULATOR_PLAN") != nullptr) {  // it would run: that is all that is asked
+    if (const char* log = std::getenv("VFRNN_SIMULATOR_LOG")) {
+      std::ofstream(log, std::ios::app) << "{\"kernel\": \"" << name->second << "\"}\n";
+    }
+    return cudaSuccess;
+  }
   const std::string fault = simulator::execute({name->second,
                                                 {grid.x, grid.y, grid.z},
                                                 {block.x, block.y, block.z},
