@@ -102,6 +102,9 @@ def add_parser(commands: Any) -> None:
     how.add_argument("--clip", type=_positive_float, default=1.0, help="largest norm of the gradient")
     how.add_argument("--seed", type=int, default=0)
     how.add_argument("--threads", type=_positive_int, help="threads of torch (all cores)")
+    how.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="of the models; under torchrun a GPU each process"
+    )
     model = parser.add_argument_group("model")
     model.add_argument("--layers", type=_positive_int, default=1)
     model.add_argument("--init", choices=("henaff", "cayley", "zero"), default=argparse.SUPPRESS)
@@ -133,11 +136,13 @@ def run(arguments: argparse.Namespace) -> int:
     from vfrnn.tasks.data_parallel import joined
     from vfrnn.tasks.training import Training
 
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        arguments.parser.error("argument --device: cuda needs a GPU and a CUDA build of torch, got none")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     arguments.data = None if arguments.data is None else str(arguments.data.resolve())
     options = None if arguments.resume else _options(arguments)
-    with joined() as processes:
+    with joined(arguments.device) as processes:
         if options is None:
             training = Training.resume(arguments.resume, processes, arguments.data)
         else:

@@ -7,6 +7,7 @@ equally large and none is empty.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -21,10 +22,11 @@ ENDED = "another process of the run has ended"
 
 
 class Processes(Protocol):
-    """The processes of a run, `size` in number, as the one with this `rank` sees them."""
+    """The processes of a run, `size` in number, as the one with this `rank`, which computes on `device`, sees them."""
 
     rank: int
     size: int
+    device: torch.device
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum of the tensors of all processes."""
@@ -36,6 +38,9 @@ class Alone:
 
     rank, size = 0, 1
 
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = torch.device(device)
+
     def sum(self, values: Tensor) -> Tensor:
         return values
 
@@ -43,8 +48,9 @@ class Alone:
 class Group:
     """The process group of torch.distributed."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.device = torch.device(device)
 
     def sum(self, values: Tensor) -> Tensor:
         """
@@ -59,11 +65,13 @@ class Group:
 
 
 def shard(batch: Batch, processes: Processes) -> tuple[Tensor, Tensor, float]:
-    """The samples of a batch that are this process's, and which share of the batch they are; perhaps none."""
+    """The samples of a batch that are this process's, on its device, and which share of the batch they are; perhaps
+    none."""
     x, target = batch
     count = target.shape[-1]
     low, high = (count * k // processes.size for k in (processes.rank, processes.rank + 1))
-    return x[:, low:high], target[..., low:high], (high - low) / count
+    mine, of_mine = (part.to(processes.device) for part in (x[:, low:high], target[..., low:high]))
+    return mine, of_mine, (high - low) / count
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter], loss: Tensor, processes: Processes) -> Tensor:
@@ -79,19 +87,22 @@ def sum_gradients(parameters: Sequence[nn.Parameter], loss: Tensor, processes: P
 
 
 @contextmanager
-def joined() -> Iterator[Processes]:
-    """All processes of the run that torchrun started, or this one alone.
+def joined(device: str = "cpu") -> Iterator[Processes]:
+    """All processes of the run that torchrun started, or this one alone; on "cuda" each has a GPU of its own.
 
     Of several that fail the first raises its error, which the command line prints; the others end without a word, and
     torchrun ends those that wait for it.
     """
     if not (dist.is_available() and dist.is_torchelastic_launched()):
-        yield Alone()
+        yield Alone(device)
         return
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
     store, rank, size = next(iter(dist.rendezvous("env://")))
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
+    dist.init_process_group(dist.get_default_backend_for_device(device), store=store, rank=rank, world_size=size)
     try:
-        yield Group()
+        yield Group(device)
     except (Exception, KeyboardInterrupt) as error:
         if store.add("failures", 1) > 1:
             raise SystemExit(1) from error

@@ -89,7 +89,7 @@ class Training:
 
     def _trainee(self, name: str) -> Trainee:
         o = self.options
-        model = make_model(name, self.task, o.model_options, o.seed)
+        model = make_model(name, self.task, o.model_options, o.seed).to(self.processes.device)
         optimizer = torch.optim.Adam(param_groups(model, o.lr[name], o.generator_lr))
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
@@ -112,6 +112,8 @@ class Training:
                 trainee.history.append(self._epoch(trainee, epoch, after_step))
                 trainee.random_state = torch.get_rng_state()
             after_epoch()
+        for trainee in self.trainees:  # what is told of them is computed on the CPU
+            trainee.model.cpu()
 
     def _epoch(self, trainee: Trainee, epoch: int, after_step: Callable[[Trainee, float], None]) -> Epoch:
         model, optimizer = trainee.model, trainee.optimizer
@@ -125,15 +127,15 @@ class Training:
             start = time.perf_counter()
             optimizer.zero_grad(set_to_none=True)
             x, target, share = shard(batch, self.processes)
-            loss = torch.zeros(())
+            loss = torch.zeros((), device=self.processes.device)
             if share > 0:
                 loss = share * self.task.loss(model(x), target)
                 loss.backward()
             loss = sum_gradients(parameters, loss.detach(), self.processes)
             torch.nn.utils.clip_grad_norm_(parameters, self.options.clip)
             optimizer.step()
+            losses.append(float(loss))  # waits for a GPU
             seconds.append(time.perf_counter() - start)
-            losses.append(float(loss))
             if not math.isfinite(losses[-1]):
                 raise FloatingPointError(f"the loss of {trainee.name} is {losses[-1]} in epoch {epoch + 1}")
             after_step(trainee, losses[-1])
@@ -151,8 +153,9 @@ class Training:
             x, target = self.task.evaluation_batch(split)
             parts = list(zip(x.split(EVALUATION_SAMPLES, 1), target.split(EVALUATION_SAMPLES, -1), strict=True))
             mine = parts[self.processes.rank :: self.processes.size]
-            found = sum(x.shape[1] * self.task.metric(model(x), y) for x, y in mine)
-            return float(self.processes.sum(torch.tensor(found, dtype=torch.float64))) / target.shape[-1]
+            device = self.processes.device
+            found = sum(x.shape[1] * self.task.metric(model(x.to(device)).cpu(), y) for x, y in mine)
+            return float(self.processes.sum(torch.tensor(found, dtype=torch.float64, device=device))) / target.shape[-1]
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint whole or not at all."""
@@ -199,7 +202,7 @@ class Training:
             RuntimeError: `save` did not write the file, or the data are not those of the run.
         """
         try:
-            state = torch.load(path, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
             raise RuntimeError(f"{path} must be a checkpoint of vfrnn train, got a file that is none") from error
         if not isinstance(state, dict) or not {"options", "trainees"} <= set(state):
