@@ -18,7 +18,7 @@ from torch import distributed as dist
 
 from vfrnn.tasks.task import Batch
 
-ENDED = "another process of the run has ended"
+ENDED = "another process of the run has ended, or cannot be reached"
 
 
 class Processes(Protocol):
@@ -55,12 +55,12 @@ class Group:
     def sum(self, values: Tensor) -> Tensor:
         """
         Raises:
-            RuntimeError: another process has ended.
+            RuntimeError: another process has ended, or cannot be reached.
         """
         try:
             dist.all_reduce(values)
-        except RuntimeError as error:  # with the words of the transport
-            raise RuntimeError(ENDED) from error
+        except RuntimeError as error:
+            raise RuntimeError(f"{ENDED}: {str(error).splitlines()[0]}") from error
         return values
 
 
