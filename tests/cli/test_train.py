@@ -2,10 +2,12 @@
 
 import json
 import math
+import re
 
 import pytest
 import torch
 
+from tests.tasks.cases import write_series
 from vfrnn.cli import main
 from vfrnn.cli.train import DEFAULTS, MODEL_NAMES
 from vfrnn.tasks import TASKS, TaskOptions
@@ -21,7 +23,7 @@ def test_names_are_those_of_the_registries():
     assert tuple(MODELS) == tuple(NONLINEARITIES) == MODEL_NAMES
 
 
-@pytest.mark.parametrize("task", [task for task in TASKS if task != "mnist"])
+@pytest.mark.parametrize("task", [task for task in TASKS if task not in ("mnist", "series")])
 def test_a_run_leaves_a_checkpoint_a_log_and_a_picture(task, tmp_path, capsys):
     size = ["--batch-size", "400"] if task == "digits" else ["--batch-size", "5"]
     tiny = TINY if task != "transport" else [*TINY[:2], *TINY[4:], "--grid", "5", "--horizon", "2"]
@@ -50,6 +52,38 @@ def test_mnist_from_a_folder(tmp_path, capsys):
     assert json.loads((tmp_path / "out" / "log.json").read_text())["options"]["task_options"]["data"] == str(tmp_path)
     assert main(["train", "--task", "mnist", "--data", str(tmp_path / "none"), *TINY]) == 1
     assert "train-images-idx3-ubyte" in capsys.readouterr().err
+
+
+def test_series_of_ones_own(tmp_path, capsys):
+    """Every model, of different lengths at times of their own; the checkpoint goes on where the data are the same."""
+    path = write_series(tmp_path, ragged=True, timed=True)
+    tiny = [*TINY, "--batch-size", "5", "--out", str(tmp_path / "run")]
+    assert (
+        main(["train", "--data", str(path), "--model", *MODEL_NAMES, *tiny, "--epochs", "2", "--stop-after", "1"]) == 0
+    )
+    output = capsys.readouterr().out
+    assert "series waves: vfrnn, orthogonal" in output
+    assert "16 train, 4 validation, 3 test series of 2 channels, 3 to 8 steps at times of their own" in output
+    assert json.loads((tmp_path / "run" / "log.json").read_text())["options"]["task_options"]["data"] == str(path)
+    moved = tmp_path / "moved.npz"
+    path.rename(moved)
+    resume = ["train", "--resume", str(tmp_path / "run"), "--quiet"]
+    assert main(resume) == 1
+    assert f"{path} does not exist: data must be a .ts or .npz file" in capsys.readouterr().err
+    assert main([*resume, "--data", str(moved)]) == 0
+    assert "series moved: vfrnn, orthogonal" in capsys.readouterr().out
+    write_series(tmp_path)
+    assert main(["train", "--resume", str(tmp_path / "run"), "--data", str(path)]) == 1
+    message = r"checkpoint\.pt: .*waves\.npz must hold the data that the run began with \(SHA-256 \w+\), got others"
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_run_is_called_after_its_task_and_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_series(tmp_path, regression=True)
+    assert main(["train", "--data", "waves.npz", "--model", "gru", *TINY]) == 0
+    assert "a regression of 1 number" in capsys.readouterr().out
+    assert (tmp_path / "runs" / "series-waves-gru" / "checkpoint.pt").exists()
 
 
 def test_every_model_option_reaches_the_model(tmp_path):
@@ -97,7 +131,12 @@ def test_resume_continues_exactly(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "one of --task and --resume is required"),
+        ([], "one of --task, --data and --resume is required"),
+        (
+            ["--task", "copying", "--data", "here"],
+            "argument --data: is a task of its own, and copying has its data: give --task or --data",
+        ),
+        (["--task", "series", "--data", "here"], "argument --task: invalid choice: 'series'"),
         (["--task", "digit"], "argument --task: invalid choice: 'digit'"),
         (["--task", "digits", "--model", "transformer"], "argument --model: invalid choice: 'transformer'"),
         (["--task", "digits", "--mesh", "grid"], "argument --mesh: grid needs a hidden size that is a square, got 128"),
@@ -129,6 +168,13 @@ def test_bad_options_exit_with_2_and_name_the_option(arguments, message, capsys)
         main(["train", *arguments])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+def test_a_gpu_that_is_not_there_is_named(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--task", "copying", "--device", "cuda"])
+    assert "argument --device: cuda needs a GPU and a CUDA build of torch, got none" in capsys.readouterr().err
 
 
 def test_resuming_nothing_is_a_clear_error(tmp_path, capsys):

@@ -40,3 +40,17 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     """Unsigned bytes as an IDX file."""
     header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
     path.write_bytes(header + array.tobytes())
+
+
+def write_series(folder: Path, *, ragged: bool = False, timed: bool = False, regression: bool = False) -> Path:
+    """`waves.npz`: 23 series of 2 channels and at most 8 steps, of two classes or with a number each."""
+    generator = np.random.default_rng(0)
+    slope = np.arange(23) % 2
+    inputs = 3 + generator.normal(size=(23, 8, 2)) + slope[:, None, None] * np.arange(8)[None, :, None]
+    arrays = {"inputs": inputs, "targets": 1000 + 100.0 * slope if regression else 5 * slope}
+    if timed:
+        arrays["times"] = generator.exponential(7, (23, 8)).cumsum(1)
+    if ragged:
+        arrays["lengths"] = generator.integers(3, 9, 23)
+    np.savez(folder / "waves.npz", **arrays)
+    return folder / "waves.npz"

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from tests.tasks.cases import task_options
+from tests.tasks.cases import task_options, write_series
 from vfrnn.tasks import TASKS
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_evaluation_batches_are_fixed_and_differ(name, mnist_folder):
-    data = {"data": str(mnist_folder)} if name == "mnist" else {}
+def test_evaluation_batches_are_fixed_and_differ(name, mnist_folder, tmp_path):
+    paths = {"mnist": mnist_folder, "series": write_series(tmp_path)}
+    data = {"data": str(paths[name])} if name in paths else {}
     task, again = (TASKS[name](task_options(delay=12, **data)) for _ in range(2))
     (x, y), (x2, y2) = task.evaluation_batch("test"), again.evaluation_batch("test")
     assert torch.equal(x, x2)

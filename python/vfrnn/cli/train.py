@@ -23,6 +23,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "epochs": 30, "batch_size": 24, "steps_per_epoch": 10, "lr": 3e-2, "generator_lr": 3e-2, "init": "zero",
         "mesh": "grid", "substeps": 4,
     },
+    "series": {"epochs": 60, "batch_size": 32, "hidden_size": 64, "lr": 5e-3, "generator_lr": 5e-4, "init": "cayley"},
 }  # fmt: skip
 # What every task has that does not say otherwise.
 COMMON: dict[str, Any] = {"steps_per_epoch": 50, "mesh": "complete", "substeps": 1}
@@ -31,7 +32,9 @@ PEER_RATES = {
     ("digits", "torch-orthogonal"): 5e-3,
     **{("transport", model): 3e-3 for model in ("rnn", "lstm", "gru", "torch-orthogonal")},
 }
-TASK_NAMES = tuple(DEFAULTS)
+# What --data alone stands for; the other tasks have names, and one of them reads a folder of its own files.
+OWN_DATA, READS_A_FOLDER = "series", "mnist"
+TASK_NAMES = tuple(name for name in DEFAULTS if name != OWN_DATA)
 MODEL_NAMES = ("vfrnn", "orthogonal", "rnn", "lstm", "gru", "torch-orthogonal")
 
 
@@ -67,7 +70,13 @@ def add_parser(commands: Any) -> None:
         help="torch-orthogonal is PyTorch's orthogonal parametrization of torch.nn.RNN",
     )
     what.add_argument("--permute", action="store_true", help="digits, mnist: one fixed permutation of the pixels")
-    what.add_argument("--data", metavar="DIR", help="mnist: folder of the four IDX files of the full set")
+    what.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="series of your own, in place of --task: a .ts or .npz file, or a folder with NAME_TRAIN and NAME_TEST; "
+        "with --task mnist: folder of the four IDX files of the full set; with --resume: where the data are now",
+    )
     what.add_argument("--delay", type=_positive_int, default=200, help="copying, denoise: steps before the recall")
     what.add_argument("--length", type=_positive_int, default=200, help="adding: length of the sequences")
     what.add_argument(
@@ -93,6 +102,9 @@ def add_parser(commands: Any) -> None:
     how.add_argument("--clip", type=_positive_float, default=1.0, help="largest norm of the gradient")
     how.add_argument("--seed", type=int, default=0)
     how.add_argument("--threads", type=_positive_int, help="threads of torch (all cores)")
+    how.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="of the models; under torchrun a GPU each process"
+    )
     model = parser.add_argument_group("model")
     model.add_argument("--layers", type=_positive_int, default=1)
     model.add_argument("--init", choices=("henaff", "cayley", "zero"), default=argparse.SUPPRESS)
@@ -110,7 +122,7 @@ def add_parser(commands: Any) -> None:
     model.add_argument("--nonlinearity", choices=ACTIVATIONS, help="the model's own if not given")
     model.add_argument("--backend", help="of our layers: cpu, triton or reference")
     output = parser.add_argument_group("output")
-    output.add_argument("--out", type=Path, help="folder of checkpoint, log and picture (runs/TASK-MODELS)")
+    output.add_argument("--out", type=Path, help="folder of checkpoint, log and picture (runs/TASK-DATA-MODELS)")
     output.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in DIR exactly where it stopped")
     output.add_argument("--stop-after", type=_positive_int, metavar="EPOCHS", help="stop early, to be resumed")
     output.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -121,18 +133,28 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, and print the summary; returns the exit code."""
     import torch
 
+    from vfrnn.tasks.data_parallel import joined
     from vfrnn.tasks.training import Training
 
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        arguments.parser.error("argument --device: cuda needs a GPU and a CUDA build of torch, got none")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    if arguments.resume:
-        folder = arguments.resume
-        training = Training.resume(folder)
-    else:
-        training = Training(_options(arguments))
-        folder = arguments.out or Path("runs") / "-".join([training.options.task, *training.options.models])
-        folder.mkdir(parents=True, exist_ok=True)
-    _train(training, folder, arguments.stop_after or training.options.epochs, arguments.quiet)
+    arguments.data = None if arguments.data is None else str(arguments.data.resolve())
+    options = None if arguments.resume else _options(arguments)
+    with joined(arguments.device) as processes:
+        if options is None:
+            training = Training.resume(arguments.resume, processes, arguments.data)
+        else:
+            training = Training(options, processes)
+        names = [*training.options.title.split(), *training.options.models]
+        folder = arguments.resume or arguments.out or Path("runs") / "-".join(names)
+        until = min(arguments.stop_after or training.options.epochs, training.options.epochs)
+        if processes.rank == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            _train(training, folder, until, arguments.quiet)
+        else:  # what the first process writes and prints is the same for all
+            training.train(until, lambda trainee, loss: None, lambda: None)
     return 0
 
 
@@ -142,8 +164,13 @@ def _options(arguments: argparse.Namespace) -> Any:
     from vfrnn.tasks.training import TrainingOptions
     from vfrnn_kernels.dispatch import get_backend
 
-    if arguments.task is None:
-        arguments.parser.error("one of --task and --resume is required")
+    if arguments.task is None and arguments.data is None:
+        arguments.parser.error("one of --task, --data and --resume is required")
+    if arguments.data is not None and arguments.task not in (None, READS_A_FOLDER):
+        arguments.parser.error(
+            f"argument --data: is a task of its own, and {arguments.task} has its data: give --task or --data"
+        )
+    arguments.task = arguments.task or OWN_DATA
     if arguments.task == "adding" and arguments.length < 2:
         arguments.parser.error(f"argument --length: must be at least 2, got {arguments.length}")
     if arguments.task == "denoise" and arguments.delay < 10:
@@ -193,8 +220,9 @@ def _train(training: Any, folder: Path, until: int, quiet: bool) -> None:
         raise RuntimeError("the progress bar needs tqdm: pip install 'vfrnn-kernels[train]'") from error
 
     names = ", ".join(training.options.models)
-    until = min(until, training.options.epochs)
-    print(f"{training.options.task}: {names}; {until} epochs")
+    processes = training.processes.size
+    print(f"{training.options.title}: {names}; {until} epochs" + f"; {processes} processes" * (processes > 1))
+    print(f"{training.task.about}\n" * bool(training.task.about), end="")
     with tqdm(
         total=until, initial=training.epochs_done, unit="epoch", disable=quiet or not sys.stderr.isatty()
     ) as progress:

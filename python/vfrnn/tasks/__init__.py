@@ -10,6 +10,7 @@ from vfrnn.tasks.copying import Copying
 from vfrnn.tasks.denoise import Denoise
 from vfrnn.tasks.digits import Digits
 from vfrnn.tasks.mnist import Mnist
+from vfrnn.tasks.series import series
 from vfrnn.tasks.task import Task, TaskOptions
 from vfrnn.tasks.transport import Transport
 
@@ -21,6 +22,7 @@ TASKS: dict[str, Callable[[TaskOptions], Task]] = {
     "mnist": Mnist,
     "co2": CarbonDioxide,
     "transport": Transport,
+    "series": series,
 }
 
 __all__ = [

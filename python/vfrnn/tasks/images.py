@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from vfrnn.tasks.task import Batch, Plain, TaskOptions
+from vfrnn.tasks.task import Batch, Classification, TaskOptions
 
 PERMUTATION_SEED = 92916
 
@@ -17,11 +16,11 @@ PERMUTATION_SEED = 92916
 Split = dict[str, np.ndarray]
 
 
-class Images(Plain):
+class Images(Classification):
     """x (pixels, B, 1) in [0, 1], target (B,) in 0..9; the class is read from the last state. Metric: accuracy."""
 
     input_size, output_size, every_step = 1, 10, False
-    metric_name, larger_is_better, baseline = "accuracy", True, 0.1
+    baseline = 0.1
 
     def __init__(self, pixels: Tensor, labels: np.ndarray, rows: Split, options: TaskOptions) -> None:
         count = pixels.shape[1]
@@ -39,9 +38,3 @@ class Images(Plain):
 
     def evaluation_batch(self, split: str) -> Batch:
         return self._x[:, self.rows[split]], self._y[self.rows[split]]
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return functional.cross_entropy(output, target)
-
-    def metric(self, output: Tensor, target: Tensor) -> float:
-        return float((output.argmax(-1) == target).double().mean())

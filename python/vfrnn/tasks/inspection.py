@@ -88,11 +88,11 @@ def inspect_trainee(training: Training, trainee: Trainee, folder: Path) -> RunIn
     more = [] if frames is None else frame_pictures(frames.true, frames.predicted)
     recorded = [epoch.layers for epoch in trainee.history if epoch.layers]
     epochs = len(trainee.history)
-    told = [f"{TITLES[name]} on the task {training.options.task}, after {epochs} epoch{'s' * (epochs != 1)}."]
+    told = [f"{TITLES[name]} on the task {training.options.title}, after {epochs} epoch{'s' * (epochs != 1)}."]
     told += [] if recorded else [NOT_RECORDED]
     page = found.draw(
         folder,
-        title=f"{training.options.task}: what {TITLES[name]} has learned",
+        title=f"{training.options.title}: what {TITLES[name]} has learned",
         truth=true_field(task),
         more=[*more, *training_pictures(recorded)],
         told=told,

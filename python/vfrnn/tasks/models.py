@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import vfrnn
 from vfrnn.init import Init
@@ -42,18 +43,33 @@ class SequenceModel(nn.Module):
     """A recurrent layer and a linear readout of every state, or of the last one.
 
     Where the inputs are timed, ours take steps as long as the last channel says; to the others it is one more input.
+    Where they are ragged, the last state is that of each sequence.
     """
 
     def __init__(self, layer: nn.Module, hidden_size: int, task: Task) -> None:
         super().__init__()
         self.layer = layer
         self.readout = nn.Linear(hidden_size, task.output_size)
-        self.every_step = task.every_step
+        self.every_step, self.ragged = task.every_step, task.ragged
         self.by_time = task.timed and isinstance(layer, (vfrnn.VFRNN, vfrnn.OrthogonalRNN))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.ragged:
+            return self.readout(self._last_states(x[..., 1:], x[..., 0].sum(0)))
         output = self.layer(x[..., :-1], dt=x[..., -1])[0] if self.by_time else self.layer(x)[0]  # (T, B, n)
         return self.readout(output if self.every_step else output[-1])
+
+    def _last_states(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Those of the last layer (B, n), from packed sequences: no layer reads the padding."""
+
+        def packed(part: Tensor) -> PackedSequence:
+            return pack_padded_sequence(part, lengths.cpu(), enforce_sorted=False)
+
+        if self.by_time:
+            _, state = self.layer(packed(x[..., :-1]), dt=packed(x[..., -1]))
+        else:
+            _, state = self.layer(packed(x))
+        return (state[0] if isinstance(state, tuple) else state)[-1]
 
 
 class Rollout(nn.Module):

@@ -71,10 +71,12 @@ def write_log(training: Training, folder: Path) -> Path:
     options = asdict(training.options)
     document = {
         "options": options,
+        "about": training.task.about,
         "metric": training.task.metric_name,
         "baseline": training.task.baseline,
         "versions": {"vfrnn": vfrnn.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "threads": torch.get_num_threads(),
+        "processes": training.processes.size,
         "summary": summary(training),
         "epochs": {trainee.name: [asdict(epoch) for epoch in trainee.history] for trainee in training.trainees},
     }
@@ -97,8 +99,8 @@ def draw(training: Training, folder: Path) -> Path:
         epochs = [epoch.epoch for epoch in trainee.history]
         left.plot(epochs, [epoch.loss for epoch in trainee.history], label=TITLES[trainee.name])
         right.plot(epochs, [epoch.test for epoch in trainee.history], label=TITLES[trainee.name])
-    left.set(xlabel="epoch", ylabel="training loss", yscale="log", title=f"{training.options.task}: training loss")
-    right.set(xlabel="epoch", ylabel=f"test {task.metric_name}", title=f"{training.options.task}: test")
+    left.set(xlabel="epoch", ylabel="training loss", yscale="log", title=f"{training.options.title}: training loss")
+    right.set(xlabel="epoch", ylabel=f"test {task.metric_name}", title=f"{training.options.title}: test")
     right.axhline(task.baseline, color="gray", linestyle=":", label="without memory")
     if not task.larger_is_better:
         right.set_yscale("log")

@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,11 @@ class TaskOptions:
         delay: copying: blanks between the symbols and the recall.
         length: adding: length of the sequence.
         steps_per_epoch: copying and adding, which have no end: batches called an epoch.
-        data: mnist: folder of the IDX files of the full set.
+        data: mnist: folder of the IDX files of the full set; series: a file or folder.
         wind: transport: "compressible" or "incompressible".
         grid: transport: nodes along each side.
         horizon: transport: frames to continue.
+        seed: series: of the split.
     """
 
     batch_size: int
@@ -35,9 +37,10 @@ class TaskOptions:
     wind: str = "compressible"
     grid: int = 16
     horizon: int = 10
+    seed: int = 0
 
 
-Batch = tuple[Tensor, Tensor]  # inputs (T, B, i), targets
+Batch = tuple[Tensor, Tensor]  # inputs (T, B, i), targets (.., B)
 
 
 @dataclass(frozen=True)
@@ -50,18 +53,23 @@ class Frames:
 
 class Task(Protocol):
     """A task. `every_step`: the readout is applied at every step (T, B, o), else to the last state (B, o). `timed`: the
-    last channel of the inputs is the time since the step before. `initial`: the inputs are the first states, and the
-    `horizon` states after them are asked for."""
+    last channel of the inputs is the time since the step before. `ragged`: a first channel, which `input_size` does not
+    count, is 1 in a sequence and 0 in the padding after it. `initial`: the inputs are the first states, and the
+    `horizon` states after them are asked for. `about`: what data there are, in words; `fingerprint`: a hash of what was
+    read from a file of the user, else empty."""
 
     input_size: int
     output_size: int
     every_step: bool
     timed: bool
+    ragged: bool
     initial: bool
     horizon: int
     metric_name: str
     larger_is_better: bool
     baseline: float  # the metric of a model without memory
+    about: str
+    fingerprint: str
 
     def training_batches(self, generator: torch.Generator) -> Iterator[Batch]:
         """The batches of one epoch, in an order (or of a content) drawn from `generator`."""
@@ -95,8 +103,9 @@ class Task(Protocol):
 class Plain:
     """What most tasks do not have."""
 
-    timed = initial = False
+    timed = ragged = initial = False
     horizon = 0
+    about = fingerprint = ""
 
     def measures(self, model: nn.Module) -> dict[str, float]:
         """Nothing beside the metric."""
@@ -109,6 +118,20 @@ class Plain:
     def frames(self, model: nn.Module) -> Frames | None:
         """None."""
         return None
+
+
+class Classification(Plain):
+    """A class for each sequence. Metric: accuracy."""
+
+    metric_name, larger_is_better = "accuracy", True
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The cross entropy."""
+        return functional.cross_entropy(output, target)
+
+    def metric(self, output: Tensor, target: Tensor) -> float:
+        """The share of right classes."""
+        return float((output.argmax(-1) == target).double().mean())
 
 
 class Generated(Plain):

@@ -21,6 +21,7 @@ import torch
 from vfrnn.inspection.records import LayerRecord, layer_records
 from vfrnn.optim import param_groups
 from vfrnn.tasks import TASKS, Task, TaskOptions
+from vfrnn.tasks.data_parallel import Alone, Processes, shard, sum_gradients
 from vfrnn.tasks.models import ModelOptions, make_model
 
 CHECKPOINT = "checkpoint.pt"
@@ -43,6 +44,12 @@ class TrainingOptions:
     seed: int
     task_options: TaskOptions
     model_options: ModelOptions
+
+    @property
+    def title(self) -> str:
+        """The task, and what its data are called where they come from a path."""
+        data = self.task_options.data
+        return self.task if data is None else f"{self.task} {Path(data).stem}"
 
 
 @dataclass
@@ -71,16 +78,18 @@ class Trainee:
 
 
 class Training:
-    """A run of several models on one task. `train` is called once; `save` after every epoch."""
+    """A run of several models on one task. `train` is called once; `save` after every epoch, by one of the processes.
+    Nothing of the result depends on the number of processes but the rounding of sums."""
 
-    def __init__(self, options: TrainingOptions) -> None:
+    def __init__(self, options: TrainingOptions, processes: Processes | None = None) -> None:
         self.options = options
+        self.processes = processes or Alone()
         self.task: Task = TASKS[options.task](options.task_options)
         self.trainees = [self._trainee(name) for name in options.models]
 
     def _trainee(self, name: str) -> Trainee:
         o = self.options
-        model = make_model(name, self.task, o.model_options, o.seed)
+        model = make_model(name, self.task, o.model_options, o.seed).to(self.processes.device)
         optimizer = torch.optim.Adam(param_groups(model, o.lr[name], o.generator_lr))
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
@@ -103,6 +112,8 @@ class Training:
                 trainee.history.append(self._epoch(trainee, epoch, after_step))
                 trainee.random_state = torch.get_rng_state()
             after_epoch()
+        for trainee in self.trainees:  # what is told of them is computed on the CPU
+            trainee.model.cpu()
 
     def _epoch(self, trainee: Trainee, epoch: int, after_step: Callable[[Trainee, float], None]) -> Epoch:
         model, optimizer = trainee.model, trainee.optimizer
@@ -110,16 +121,21 @@ class Training:
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * (1 + math.cos(math.pi * epoch / self.options.epochs)) / 2
         model.train()
+        parameters = list(model.parameters())
         losses, seconds = [], []
-        for x, target in self.task.training_batches(trainee.order):
+        for batch in self.task.training_batches(trainee.order):
             start = time.perf_counter()
             optimizer.zero_grad(set_to_none=True)
-            loss = self.task.loss(model(x), target)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), self.options.clip)
+            x, target, share = shard(batch, self.processes)
+            loss = torch.zeros((), device=self.processes.device)
+            if share > 0:
+                loss = share * self.task.loss(model(x), target)
+                loss.backward()
+            loss = sum_gradients(parameters, loss.detach(), self.processes)
+            torch.nn.utils.clip_grad_norm_(parameters, self.options.clip)
             optimizer.step()
+            losses.append(float(loss))  # waits for a GPU
             seconds.append(time.perf_counter() - start)
-            losses.append(float(loss.detach()))
             if not math.isfinite(losses[-1]):
                 raise FloatingPointError(f"the loss of {trainee.name} is {losses[-1]} in epoch {epoch + 1}")
             after_step(trainee, losses[-1])
@@ -135,12 +151,19 @@ class Training:
         model.eval()
         with torch.no_grad():
             x, target = self.task.evaluation_batch(split)
-            parts = zip(x.split(EVALUATION_SAMPLES, 1), target.split(EVALUATION_SAMPLES, -1), strict=True)
-            return sum(x.shape[1] * self.task.metric(model(x), y) for x, y in parts) / target.shape[-1]
+            parts = list(zip(x.split(EVALUATION_SAMPLES, 1), target.split(EVALUATION_SAMPLES, -1), strict=True))
+            mine = parts[self.processes.rank :: self.processes.size]
+            device = self.processes.device
+            found = sum(x.shape[1] * self.task.metric(model(x.to(device)).cpu(), y) for x, y in mine)
+            return float(self.processes.sum(torch.tensor(found, dtype=torch.float64, device=device))) / target.shape[-1]
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint whole or not at all."""
-        state: dict[str, Any] = {"options": asdict(self.options), "trainees": {}}
+        state: dict[str, Any] = {
+            "options": asdict(self.options),
+            "fingerprint": self.task.fingerprint,
+            "trainees": {},
+        }
         for trainee in self.trainees:
             state["trainees"][trainee.name] = {
                 "model": trainee.model.state_dict(),
@@ -154,27 +177,32 @@ class Training:
         os.replace(partial, folder / CHECKPOINT)
 
     @classmethod
-    def resume(cls, folder: Path) -> Training:
+    def resume(cls, folder: Path, processes: Processes | None = None, data: str | None = None) -> Training:
         """The run saved in `folder`, where it stopped.
+
+        Args:
+            folder: of the run.
+            processes: that go on; they may be more or fewer than before.
+            data: where the data are now, if not where they were.
 
         Raises:
             FileNotFoundError: `folder` holds no checkpoint.
-            RuntimeError: what is there is none that `save` wrote.
+            RuntimeError: what is there is none that `save` wrote, or the data are not those of the run.
         """
         path = folder / CHECKPOINT
         if not path.exists():
             raise FileNotFoundError(f"{folder} holds no {CHECKPOINT}")
-        return cls.load(path)
+        return cls.load(path, processes, data)
 
     @classmethod
-    def load(cls, path: Path) -> Training:
-        """The run of a checkpoint.
+    def load(cls, path: Path, processes: Processes | None = None, data: str | None = None) -> Training:
+        """The run of a checkpoint; arguments as in `resume`.
 
         Raises:
-            RuntimeError: `save` did not write the file.
+            RuntimeError: `save` did not write the file, or the data are not those of the run.
         """
         try:
-            state = torch.load(path, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
             raise RuntimeError(f"{path} must be a checkpoint of vfrnn train, got a file that is none") from error
         if not isinstance(state, dict) or not {"options", "trainees"} <= set(state):
@@ -183,10 +211,17 @@ class Training:
                 "for a model of your own call vfrnn.inspect(module) in Python"
             )
         options = dict(state["options"])
-        options["task_options"] = TaskOptions(**options["task_options"])
+        moved = {} if data is None else {"data": data}
+        options["task_options"] = TaskOptions(**{**options["task_options"], **moved})
         options["model_options"] = ModelOptions(**options["model_options"])
         options["models"] = tuple(options["models"])
-        training = cls(TrainingOptions(**options))
+        training = cls(TrainingOptions(**options), processes)
+        expected, found = state.get("fingerprint", ""), training.task.fingerprint
+        if expected != found:
+            raise RuntimeError(
+                f"{path}: {training.options.task_options.data} must hold the data that the run began with "
+                f"(SHA-256 {expected[:16]}), got others ({found[:16]})"
+            )
         for trainee in training.trainees:
             saved = state["trainees"][trainee.name]
             trainee.model.load_state_dict(saved["model"])
