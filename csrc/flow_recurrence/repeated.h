@@ -41,8 +41,10 @@ class RepeatedFields {
         nn_(problem.n * problem.n),
         count_(int64_t(rows.first.size())),
         panels_((n_ + kernel_.panel_width - 1) / kernel_.panel_width),
+        at_once_(std::clamp<int64_t>((int64_t(1) << 21) / ((3 + saved_matrices<T>(n_)) * nn_), 1, count_)),
         generators_(problem),
-        fields_(count_ * layer.cells) {
+        fields_(count_ * layer.cells),
+        some_(problem, at_once_) {
     for (int64_t f = 0; f < count_; ++f) layer.field(rows.first[f], fields_.data() + f * layer.cells);
     require(all_finite(fields_.data(), count_ * layer.cells), "v + V x must be finite, got NaN or infinity");
   }
@@ -145,25 +147,27 @@ class RepeatedFields {
     });
   }
 
-  // f(matrices, first, count) for all fields, a few at a time.
+  // f(matrices, first, count) for all fields, a few at a time: as many as 2^21 numbers are of. Where those are all they
+  // are made once.
   template <class F>
-  void for_matrices(const F& f) const {
-    const int64_t most = std::min<int64_t>(count_, std::max<int64_t>(8, 4 * usable_threads()));
-    Matrices some(problem_, most);
-    const std::vector<T> times(most, problem_.dt);
-    for (int64_t first = 0; first < count_; first += most) {
-      const int64_t count = std::min(most, count_ - first);
-      some.fields.load(fields_.data() + first * layer_.cells, count);
-      for (int64_t k = 0; k < count; ++k) generators_.of(some.fields.C(k), some.S.get() + k * nn_);
-      strang_steps<T>(some.S.get(), some.fields.delta(0), times.data(), problem_.k, count, n_, some.M.get(),
-                      some.Q.get(), some.saved.get());
-      f(some, first, count);
+  void for_matrices(const F& f) {
+    const std::vector<T> times(at_once_, problem_.dt);
+    for (int64_t first = 0; first < count_; first += at_once_) {
+      const int64_t count = std::min(at_once_, count_ - first);
+      if (!all_made_) {
+        some_.fields.load(fields_.data() + first * layer_.cells, count);
+        for (int64_t k = 0; k < count; ++k) generators_.of(some_.fields.C(k), some_.S.get() + k * nn_);
+        strang_steps<T>(some_.S.get(), some_.fields.delta(0), times.data(), problem_.k, count, n_, some_.M.get(),
+                        some_.Q.get(), some_.saved.get());
+      }
+      f(some_, first, count);
     }
+    all_made_ = at_once_ == count_;
   }
 
   int64_t packed_size() const { return panels_ * n_ * kernel_.panel_width; }
   // Each as the right factor of a product of rows: M^T, or M itself.
-  std::vector<T> packed_matrices(bool itself) const {
+  std::vector<T> packed_matrices(bool itself) {
     std::vector<T> packed(count_ * packed_size());
     const int64_t W = kernel_.panel_width, row = itself ? n_ : 1, column = itself ? 1 : n_;
     for_matrices([&](const Matrices& some, int64_t first, int64_t count) {
@@ -207,7 +211,7 @@ class RepeatedFields {
   }
 
   // From the matrices to what all fields are made of.
-  void through_matrices(const LayerGradients<T>& to, const T* grad_M) const {
+  void through_matrices(const LayerGradients<T>& to, const T* grad_M) {
     const int64_t m = problem_.m, cells = layer_.cells, i = layer_.i, mn = m * n_;
     Pieces<T> memory({n_, n_, mn, mn, cells});
     T *row = memory.take(n_), *grad_b = memory.take(n_), *X = memory.take(mn), *Y = memory.take(mn);
@@ -253,9 +257,11 @@ class RepeatedFields {
   const Layer<T>& layer_;
   const FlowProblem<T>& problem_;
   const DistinctRows& rows_;
-  int64_t n_, nn_, count_, panels_;
+  int64_t n_, nn_, count_, panels_, at_once_;
   Generators<T> generators_;
   std::vector<T> fields_;  // (count, m, d)
+  Matrices some_;
+  bool all_made_ = false;
 };
 
 }  // namespace vfrnn

@@ -344,7 +344,9 @@ def test_a_sample_does_not_depend_on_the_others():
     arguments = inputs(5, 9, 19, 6, 2, 3, dtype=torch.float32)
     for given in (arguments, symbols(arguments, 3)):
         whole = run(given, "modrelu", substeps=1)
-        alone = [t[:, 3:4] if name == "x" else t[3:4] if name == "h0" else t for name, t in zip(NAMES, given, strict=True)]
+        alone = [
+            t[:, 3:4] if name == "x" else t[3:4] if name == "h0" else t for name, t in zip(NAMES, given, strict=True)
+        ]
         assert torch.equal(run(alone, "modrelu", substeps=1), whole[:, 3:4])
 
 

@@ -32,7 +32,7 @@ def flow_recurrence_reference(
     order: int,
     substeps: int,
 ) -> tuple[Tensor]:
-    """The states hs (T, B, n) of the inputs x (T, B, i), as a tuple of one; substeps 0, and order 0 with it: planned."""
+    """The states hs (T, B, n) of the inputs x (T, B, i), as a tuple of one; substeps 0, and order 0 too: planned."""
     dtype = h0.dtype
     x, U, v, V, b, w, N, G, h0, dt, divergence_scale = computed(x, U, v, V, b, w, N, G, h0, dt, divergence_scale)
     c, beta = (None if t is None else t.to(h0.dtype) for t in (c, beta))
