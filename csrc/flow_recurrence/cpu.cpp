@@ -5,6 +5,7 @@
 // backward goes chunk by chunk of steps, back in time: threads leave the gradients of the pre-activations and of the
 // fields, and what x, U, c, v and V get are a few products per chunk. The mesh's gradients are summed by groups of
 // samples, then over the groups. Neither chunks nor groups depend on the number of threads, so no bit does.
+// Where few rows of x differ from each other, repeated.h has the steps.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
