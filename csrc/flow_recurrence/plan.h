@@ -7,7 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <string_view>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -29,11 +29,12 @@ struct DistinctRows {
 template <class T>
 DistinctRows distinct_rows(const T* x, int64_t rows, int64_t i, int64_t most) {
   DistinctRows found{{}, {}, true};
-  std::vector<T> values(x, x + rows * i);
-  for (T& value : values) value += T(0);  // -0 is 0
-  std::unordered_map<std::string_view, int64_t> numbers;
+  std::unordered_map<std::string, int64_t> numbers;
+  std::vector<T> values(i);
+  std::string bytes;
   for (int64_t row = 0; row < rows; ++row) {
-    const std::string_view bytes(reinterpret_cast<const char*>(values.data() + row * i), sizeof(T) * i);
+    for (int64_t k = 0; k < i; ++k) values[k] = x[row * i + k] + T(0);  // -0 is 0
+    bytes.assign(reinterpret_cast<const char*>(values.data()), sizeof(T) * i);
     const auto [place, is_new] = numbers.try_emplace(bytes, int64_t(found.first.size()));
     if (is_new && int64_t(found.first.size()) == most) return {found.first, found.which, false};
     if (is_new) found.first.push_back(row);

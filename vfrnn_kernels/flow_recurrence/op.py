@@ -48,8 +48,8 @@ def flow_recurrence(
 
     .. math:: h_t = \mathrm{act}(\Phi_{v_t}(h_{t-1}) + U x_t + c), \quad v_t = v + V x_t,
 
-    where Phi is `field_flow`: every sample has, at every step, a field of its own, and no n x n matrix is formed,
-    but for fields that repeat, as those of symbols do. Memory grows with T by the states alone: fields are computed again
+    where Phi is `field_flow`: every sample has, at every step, a field of its own, and no n x n matrix is formed, but
+    for fields that repeat, as those of symbols do. Memory grows with T by the states alone: fields are computed again
     on the way back.
 
     Args:
