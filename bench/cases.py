@@ -37,6 +37,7 @@ from vfrnn_bench.workloads import (
     SEQUENCES,
     SMALL_EXPONENTIALS,
     SMALL_STATE,
+    SYMBOLS,
     Exponential,
     Frame,
     Mesh,
@@ -192,6 +193,8 @@ def cases(device: torch.device | str = "cpu") -> Iterator[Case]:
             targets |= {(model, orthogonal): step[w.name] for model in ("vfrnn.OrthogonalRNN", field_model)}
         models = ("vfrnn.OrthogonalRNN", field_model, orthogonal, "geotorch, cached")
         yield replace(training_step_case(w, on, models), targets=targets)
+    static, moving = "vfrnn.VFRNN, mesh", "vfrnn.InputFieldRNN"
+    yield replace(training_step_case(SYMBOLS, on, (static, moving)), targets={(moving, static): 6.0})
     for e in EXPONENTIALS:
         targets = {("vfrnn.skew_expm", "torch.matrix_exp"): exponential_target(e)}
         yield replace(exponential_case(e, on), targets=targets)

@@ -131,10 +131,18 @@ class _LoopRNN(nn.Module):
             return (looped(self.layer, x),)
 
 
-#: Whose training steps are measured: the orthogonal models and the general field on the complete mesh.
+def _mesh(w: Sequence) -> vfrnn.LatentMesh:
+    """Half as many cells as nodes, in the plane."""
+    return vfrnn.LatentMesh.random(w.n, cells=w.n // 2, dim=2)
+
+
+#: Whose training steps are measured: the orthogonal models, the general field on the complete mesh, and on a mesh with
+#: fewer cells where it reads the input, beside the one that does not.
 MODELS: dict[str, Callable[[Sequence], nn.Module]] = {
     "vfrnn.OrthogonalRNN": lambda w: vfrnn.OrthogonalRNN(w.i, w.n),
     "vfrnn.VFRNN": lambda w: vfrnn.VFRNN(w.i, w.n),
+    "vfrnn.VFRNN, mesh": lambda w: vfrnn.VFRNN(w.i, w.n, mesh=_mesh(w)),
+    "vfrnn.InputFieldRNN": lambda w: vfrnn.InputFieldRNN(w.i, w.n, mesh=_mesh(w)),
     "orthogonal(torch.nn.RNN)": lambda w: orthogonal(nn.RNN(w.i, w.n), "weight_hh_l0"),
     "geotorch, cached": _GeotorchRNN,
     "orthogonal loop": _LoopRNN,

@@ -55,6 +55,15 @@ class Sequence:
         return x, torch.randn(self.T, self.B, self.n, generator=generator) / math.sqrt(self.T * self.B)
 
 
+@dataclass(frozen=True)
+class Symbols(Sequence):
+    """The same over symbols, one-hot, as language models and the copying tasks read them."""
+
+    def inputs(self) -> tuple[Tensor, Tensor]:
+        x, grad = super().inputs()
+        return torch.nn.functional.one_hot(x.argmax(-1), self.i).to(x.dtype), grad
+
+
 def spectral_norms(S: Tensor) -> Tensor:
     """Of each skew-symmetric matrix, to a percent, (batch, 1, 1): by powers, as singular values of a large batch would
     take longer than what is measured."""
@@ -297,6 +306,8 @@ SEQUENCES = (
     Sequence("R4", "one stream", T=784, B=1, n=256, i=10),
     Sequence("R5", "small work", T=100, B=16, n=190, i=10),
 )
+#: The denoise task's.
+SYMBOLS = Symbols("R8", "symbols", T=61, B=64, n=128, i=10)
 SMALL_STATE = Sequence("R7", "small state", T=200, B=64, n=64, i=10)
 # Where a GPU has work; an input of 128, which cuDNN's persistent kernels want to be a multiple of.
 LONG_SEQUENCES = tuple(Sequence("R6", "long", T=4096, B=64, n=n, i=128) for n in (512, 128, 256, 768, 960))

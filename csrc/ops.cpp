@@ -53,7 +53,8 @@ STABLE_TORCH_LIBRARY(vfrnn_kernels, m) {
       " -> (Tensor grad_x, Tensor grad_U, Tensor grad_c, Tensor grad_M, Tensor grad_h0, Tensor grad_beta)");
 
   // x (T, B, i), U (n, i), c (n,), v (m, d), V (m, d, i), the mesh b, w, N, G, h0 (B, n), beta (n,), dt and
-  // divergence_scale (), substeps 0: planned from a bound -> hs (T, B, n), and the number of substeps ()
+  // divergence_scale (), substeps 0, and order 0 with it: planned from a bound -> hs (T, B, n), and substeps and order
+  // (2,)
   m.def(
       "flow_recurrence(Tensor x, Tensor U, Tensor? c, Tensor v, Tensor V, Tensor b, Tensor w, Tensor N, Tensor G,"
       " Tensor h0, Tensor? beta, Tensor dt, Tensor divergence_scale, str activation, bool volume_preserving, int order,"

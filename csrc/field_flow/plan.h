@@ -45,11 +45,9 @@ double gram_norm(const T* A, int64_t rows, int64_t columns) {
   return std::sqrt(std::sqrt(std::sqrt(sum)));
 }
 
-// Substeps that suffice where |dt| ||S|| is at most `bound`.
-template <class T>
-int64_t substeps_within(double bound, int64_t order) {
+// Substeps that suffice where |dt| ||S|| is at most `bound`, and may be `limit` in each.
+inline int64_t substeps_within(double bound, double limit) {
   constexpr double most = 10000;
-  const double limit = series_limit<T>(order);
   require(std::isfinite(bound), "v, N and G must be finite and of moderate size: the bound on |dt| ||S|| is ", bound);
   require(bound <= most * limit, "v is too large: |dt| ||S|| may reach ", bound,
           ", which needs more than 10000 substeps");
@@ -94,7 +92,7 @@ int64_t plan_substeps(const FieldsOnMesh<T>& mesh, double dt, int64_t order) {
     for (int64_t k = 0; k < m * d * n; ++k) D[k] = T(D[k] / norm_G);  // so that no power overflows
     bound *= std::min(1.0, gram_norm(D, m * d, n));
   }
-  return substeps_within<T>(bound, order);
+  return substeps_within(bound, limit);
 }
 
 // `reached`, a lower bound on |dt| ||S|| / substeps, is within the limit of the series, up to a slack of 0.1 %.

@@ -92,7 +92,7 @@ struct FlowProblem {
     }
   }
 
-  void set_substeps(int64_t substeps) { k = substeps, tau = dt / T(k); }
+  void set_series(int64_t degree, int64_t substeps) { order = degree, k = substeps, tau = dt / T(k); }
   // growth: of every sample, the largest (||S y|| / ||y||)^2 that the kernels met
   void check_growth(const std::vector<T>& growth) const {
     T largest = 0;
@@ -104,6 +104,34 @@ struct FlowProblem {
   template <class F>
   void for_samples(int64_t first, int64_t last, const F& f) const {
     ts::parallel_for(first, last, 1 + 32768 / (8 * m * n * order * k + 1), f);
+  }
+
+  // From the gradient of delta in `row` and -2 b times that of b through S in grad_b: that of b, -2 B^-1/2 grad_div in
+  // `row`, which is what all rows of X (kernels.h) get from the divergence, and, returned, that of divergence_scale.
+  T divergence_gradients(const T* div, T* row, T* grad_b) const {
+    if (volume_preserving) {
+      const T mean = mean_of(row);
+      for (int64_t j = 0; j < n; ++j) row[j] -= mean;
+    }
+    T grad_scale = 0;
+    for (int64_t j = 0; j < n; ++j) {
+      grad_scale += row[j] * div[j];
+      row[j] *= scale;
+      grad_b[j] = -(grad_b[j] / 2 + row[j] * div[j]) / b[j];
+      row[j] *= -2 * root[j];
+    }
+    return grad_scale;
+  }
+  // From X: grad_w_c += <X_c, C_c> / 2, and with grad_C_c = (w_c / 2) X_c B^-1/2, which takes the place of X,
+  // grad_v_ck = <grad_C_c, G_ck>, grad_G_ck += v_ck grad_C_c. Null: not asked for.
+  void field_gradients(const T* C, const T* field, T* X, T* grad_w, T* grad_v, T* grad_G) const {
+    for (int64_t c = 0; c < m; ++c) {
+      T* x = X + c * n;
+      if (grad_w) grad_w[c] += rows.dot(x, C + c * n, n) / 2;
+      rows.scale(x, half_w[c], root.data(), n);
+      if (grad_v) rows.contract_adjoint(G + c * d * n, x, T(1), d, n, grad_v + c * d);
+      for (int64_t l = c * d; grad_G && l < (c + 1) * d; ++l) rows.add(grad_G + l * n, field[l], x, n);
+    }
   }
 
   T mean_of(const T* x) const {
@@ -177,27 +205,16 @@ std::tuple<T, T> sample_gradients(const FlowProblem<T>& problem, const FlowField
                                   const T* grad, const FlowTape<T>& tape, const SampleGradients<T>& to) {
   const int64_t n = problem.n;
   const Flow<T> flow = fields.flow(f);
-  const T *div = fields.div(f), *delta = fields.delta(f);
-  T *row = to.row, *grad_b = to.b;
-  T grad_tau = problem.kernel.backward(flow, h, grad, tape, to.h, to.e, grad_b);
+  const T* delta = fields.delta(f);
+  T* row = to.row;
+  T grad_tau = problem.kernel.backward(flow, h, grad, tape, to.h, to.e, to.b);
   // e = exp(-tau delta / 4), delta = scale (div - mean)
-  T grad_scale = 0;
   for (int64_t j = 0; j < n; ++j) {
     const T grad_exponent = to.e[j] * flow.e[j];
     grad_tau -= grad_exponent * delta[j] / 4;
     row[j] = -problem.tau / 4 * grad_exponent;
   }
-  if (problem.volume_preserving) {
-    const T mean = problem.mean_of(row);
-    for (int64_t j = 0; j < n; ++j) row[j] -= mean;
-  }
-  for (int64_t j = 0; j < n; ++j) {
-    grad_scale += row[j] * div[j];
-    row[j] *= problem.scale;
-    grad_b[j] = -(grad_b[j] / 2 + row[j] * div[j]) / problem.b[j];
-    row[j] *= -2 * problem.root[j];
-  }
-  return {grad_tau, grad_scale};
+  return {grad_tau, problem.divergence_gradients(fields.div(f), row, to.b)};
 }
 
 }  // namespace vfrnn

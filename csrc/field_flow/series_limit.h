@@ -6,7 +6,10 @@
 
 namespace vfrnn {
 
-// The series of degree 8 is exact to rounding up to x = |dt| ||S|| / substeps = 0.6 in float32 and 0.1 in float64.
+// The degree of a series for which nobody chose another.
+inline constexpr int64_t default_order = 8;
+
+// The series of that degree is exact to rounding up to x = |dt| ||S|| / substeps = 0.6 in float32 and 0.1 in float64.
 // Another degree has the limit with the same first neglected term x^(order + 1) / (order + 1)!.
 template <class T>
 double series_limit(int64_t order) {

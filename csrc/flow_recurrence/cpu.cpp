@@ -5,6 +5,7 @@
 // backward goes chunk by chunk of steps, back in time: threads leave the gradients of the pre-activations and of the
 // fields, and what x, U, c, v and V get are a few products per chunk. The mesh's gradients are summed by groups of
 // samples, then over the groups. Neither chunks nor groups depend on the number of threads, so no bit does.
+// Where few rows of x differ from each other, repeated.h has the steps.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -13,12 +14,13 @@
 #include <tuple>
 #include <vector>
 
-#include "common/isa.h"
 #include "common/matmul.h"
 #include "common/scratch.h"
 #include "common/tensors.h"
 #include "field_flow/problem.h"
-#include "flow_recurrence/kernels.h"
+#include "flow_recurrence/layer.h"
+#include "flow_recurrence/plan.h"
+#include "flow_recurrence/repeated.h"
 
 namespace vfrnn {
 namespace {
@@ -39,106 +41,16 @@ enum Gradient {
   scale_bit
 };
 
-// The inputs of a layer and what it makes of them.
+// The distinct rows of x, as many as are of use to the plan or may have matrices.
 template <class T>
-struct Layer {
-  const MeshKernels<T>& rows = IsaTable<MeshKernels<T>>::active();
-  const FlowRecurrenceKernels<T>& kernel = IsaTable<FlowRecurrenceKernels<T>>::active();
-  Activation activation;
-  int64_t steps, B, i, n, cells;  // cells: m d, the length of a field
-  Tensor x_, U_, v_, V_, h0_;
-  std::optional<Tensor> c_, beta_;
-  const T *x, *U, *v, *V, *h0, *c, *beta;
-  std::vector<T> U_by_input, V_by_input;  // transposed
-
-  Layer(const Tensor& x_in, const Tensor& U_in, const std::optional<Tensor>& c_in, const Tensor& v_in,
-        const Tensor& V_in, const Tensor& h0_in, const std::optional<Tensor>& beta_in, const std::string& name)
-      : activation(activation_of(name)),
-        steps(x_in.size(0)),
-        B(x_in.size(1)),
-        i(x_in.size(2)),
-        n(U_in.size(0)),
-        cells(v_in.numel()),
-        x_(packed(x_in)),
-        U_(packed(U_in)),
-        v_(packed(v_in)),
-        V_(packed(V_in)),
-        h0_(packed(h0_in)) {
-    const auto data = [](const Tensor& t) { return t.template const_data_ptr<T>(); };
-    x = data(x_), U = data(U_), v = data(v_), V = data(V_), h0 = data(h0_);
-    if (c_in.has_value()) c_ = packed(*c_in);
-    if (beta_in.has_value()) beta_ = packed(*beta_in);
-    c = c_.has_value() ? data(*c_) : nullptr;
-    beta = beta_.has_value() ? data(*beta_) : nullptr;
-    U_by_input = transposed(U, n), V_by_input = transposed(V, cells);
-  }
-
-  // out (n,) = U x_t
-  void input(int64_t row, T* out) const { rows.contract(U_by_input.data(), x + row * i, i, nullptr, i, n, 1, out, n); }
-  int64_t row(int64_t t, int64_t sample) const { return t * B + sample; }
-  // (i, rows) from (rows, i): products with x_t then run along the rows, which are many, and not along x_t
-  std::vector<T> transposed(const T* A, int64_t rows) const {
-    std::vector<T> result(rows * i);
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t k = 0; k < i; ++k) result[k * rows + r] = A[r * i + k];
-    }
-    return result;
-  }
-  // out (m, d) = v + V x_t
-  void field(int64_t row, T* out) const {
-    rows.contract(V_by_input.data(), x + row * i, i, nullptr, i, cells, 1, out, cells);
-    for (int64_t k = 0; k < cells; ++k) out[k] += v[k];
-  }
-  // max |x_t| over steps and samples
-  double largest_input() const {
-    double largest = 0;
-    for (int64_t row = 0; row < steps * B; ++row) {
-      double square = 0;
-      for (int64_t k = 0; k < i; ++k) square += double(x[row * i + k]) * double(x[row * i + k]);
-      if (!(square <= largest)) largest = square;
-    }
-    return std::sqrt(largest);
-  }
-};
-
-// An upper bound on ||S(sum_i x_i v_i)||_2 over the unit vectors x, for the fields v_i (m, d) at v + i, whose entries
-// are `count` apart: with P = sum_i S_i S_i^T it is at most ||P||_2^1/2 <= ||P^4||_F^1/8.
+DistinctRows rows_of(const Layer<T>& layer) {
+  const int64_t rows = layer.steps * layer.B;
+  return distinct_rows(layer.x, rows, layer.i, std::max(layer.i + 1, RepeatedFields<T>::most(rows, layer.n)));
+}
 template <class T>
-double generators_bound(const FlowProblem<T>& problem, const T* v, int64_t count) {
-  const int64_t n = problem.n, m = problem.m, d = problem.d;
-  Pieces<T> memory({m * d, m * n, m * n, n * n, n * n, n * n});
-  T *field = memory.take(m * d), *C = memory.take(m * n), *weighted = memory.take(m * n);
-  T *S = memory.take(n * n), *P = memory.take(n * n), *power = memory.take(n * n);
-  const T* N = problem.scaled_N.get();
-  for (int64_t c = 0; c < m; ++c) {
-    for (int64_t j = 0; j < n; ++j) weighted[c * n + j] = problem.half_w[c] * N[c * n + j];
-  }
-  std::fill(P, P + n * n, T(0));
-  for (int64_t k = 0; k < count && m > 0; ++k) {
-    for (int64_t l = 0; l < m * d; ++l) field[l] = v[l * count + k];
-    for (int64_t c = 0; c < m; ++c) {
-      problem.rows.contract(problem.G + c * d * n, field + c * d, d, problem.root.data(), d, n, 1, C + c * n, n);
-    }
-    matmul<T>(S, {weighted, 1, n}, {C, n, 1}, n, m, n);
-    for (int64_t r = 0; r < n; ++r) {
-      for (int64_t j = 0; j <= r; ++j) {
-        const T half = S[r * n + j] - S[j * n + r];
-        S[r * n + j] = half, S[j * n + r] = -half;
-      }
-    }
-    matmul<T>(P, {S, n, 1}, {S, 1, n}, n, n, n, true);
-  }
-  const auto norm = [&](const T* A) {
-    double sum = 0;
-    for (int64_t j = 0; j < n * n; ++j) sum += double(A[j]) * double(A[j]);
-    return std::sqrt(sum);
-  };
-  const double size = norm(P);
-  if (size == 0) return 0;
-  for (int64_t j = 0; j < n * n; ++j) P[j] = T(P[j] / size);  // so that no power overflows
-  matmul<T>(power, {P, n, 1}, {P, n, 1}, n, n, n);
-  matmul<T>(P, {power, n, 1}, {power, n, 1}, n, n, n);
-  return std::sqrt(size) * std::pow(norm(P), 0.125);
+bool has_matrices(const Layer<T>& layer, const FlowProblem<T>& problem, const DistinctRows& found) {
+  const int64_t rows = layer.steps * layer.B, count = int64_t(found.first.size());
+  return found.all && count <= RepeatedFields<T>::most(rows, layer.n) && RepeatedFields<T>::pays(problem, count, rows);
 }
 
 std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std::optional<Tensor> c, const Tensor& v,
@@ -146,19 +58,27 @@ std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std
                                            const Tensor& G, const Tensor& h0, std::optional<Tensor> beta,
                                            const Tensor& dt, const Tensor& scale, std::string activation,
                                            bool volume_preserving, int64_t order, int64_t substeps) {
-  Tensor hs = empty_tensor(x, {x.size(0), x.size(1), U.size(0)}), taken = empty_tensor(x, {});
+  Tensor hs = empty_tensor(x, {x.size(0), x.size(1), U.size(0)}), taken = empty_tensor(x, {2});
   dispatch_real(x, [&](auto zero) {
     using T = decltype(zero);
     const Layer<T> layer(x, U, c, v, V, h0, beta, activation);
     FlowProblem<T> problem({h0, v, b, w, N, G, dt, scale, volume_preserving, order, substeps}, false);
-    if (substeps == 0) {
-      const double bound = generators_bound(problem, layer.v, 1),
-                   slope = generators_bound(problem, layer.V, layer.i) * layer.largest_input();
-      problem.set_substeps(substeps_within<T>(std::abs(double(problem.dt)) * (bound + slope), order));
-    }
-    *taken.mutable_data_ptr<T>() = T(problem.k);
-    const int64_t n = layer.n, work = 8 * layer.steps * problem.m * n * order * problem.k;
     T* const states = hs.mutable_data_ptr<T>();
+    bool matrices = false;
+    if (substeps == 0) {
+      const DistinctRows rows = rows_of(layer);
+      const double bound = std::abs(double(problem.dt)) * largest_generator(layer, problem, rows);
+      const SeriesPlan plan = planned_series<T>(bound, order);
+      problem.set_series(plan.order, plan.substeps);
+      matrices = order == 0 && has_matrices(layer, problem, rows);
+      if (matrices) RepeatedFields<T>(layer, problem, rows).forward(states);
+    } else {
+      problem.set_series(order == 0 ? default_order : order, substeps);
+    }
+    T* const plan = taken.mutable_data_ptr<T>();
+    plan[0] = T(problem.k), plan[1] = T(problem.order);
+    if (matrices) return 0;
+    const int64_t n = layer.n, work = 8 * layer.steps * problem.m * n * problem.order * problem.k;
     std::vector<T> growth(layer.B, T(0));
     std::vector<char> finite(layer.B, true);
     ts::parallel_for(0, layer.B, 1 + 32768 / (work + 1), [&](int64_t begin, int64_t end) {
@@ -187,16 +107,11 @@ std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std
   return {hs, taken};
 }
 
-// Where the gradients go; null: not asked for.
-template <class T>
-struct Gradients {
-  T *x, *U, *c, *v, *V, *b, *w, *N, *G, *h0, *beta, *dt, *scale;
-};
-
 template <class T>
 class Backward {
  public:
-  Backward(const Layer<T>& layer, const FlowProblem<T>& problem, const Gradients<T>& to, const T* grad_hs, const T* hs)
+  Backward(const Layer<T>& layer, const FlowProblem<T>& problem, const LayerGradients<T>& to, const T* grad_hs,
+           const T* hs)
       : layer_(layer),
         problem_(problem),
         to_(to),
@@ -266,28 +181,14 @@ class Backward {
         problem_.rows.add(sums_b_.data() + g * n, T(1), grad_b, n);
         if (X) {
           problem_.kernel.outer_products(tape.coef_C, tape.vectors, row, terms, m, n, X);
-          field_gradients(g, field.C(0), v_t, X, needs_v() ? grad_v_.get() + in_chunk * layer_.cells : nullptr);
+          problem_.field_gradients(field.C(0), v_t, X, to_.w ? sums_w_.data() + g * m : nullptr,
+                                   needs_v() ? grad_v_.get() + in_chunk * layer_.cells : nullptr,
+                                   to_.G ? sums_G_.data() + g * problem_.d * mn_ : nullptr);
         }
         if (Y) {
           problem_.kernel.outer_products(tape.coef_N, tape.vectors, nullptr, terms, m, n, Y);
           problem_.rows.add(sums_N_.data() + g * mn_, T(1), Y, mn_);
         }
-      }
-    }
-  }
-
-  // From X (kernels.h): grad_w_c = <X_c, C_c> / 2, and with grad_C_c = (w_c / 2) X_c B^-1/2
-  // grad_v_ck = <grad_C_c, G_ck>, grad_G_ck = v_ck grad_C_c.
-  void field_gradients(int64_t g, const T* C, const T* v, T* X, T* grad_v) {
-    const auto& rows = problem_.rows;
-    const int64_t n = problem_.n, m = problem_.m, d = problem_.d;
-    for (int64_t c = 0; c < m; ++c) {
-      T* x = X + c * n;
-      if (to_.w) sums_w_[g * m + c] += rows.dot(x, C + c * n, n) / 2;
-      rows.scale(x, problem_.half_w[c], problem_.root.data(), n);
-      if (grad_v) rows.contract_adjoint(problem_.G + c * d * n, x, T(1), d, n, grad_v + c * d);
-      for (int64_t l = c * d; to_.G && l < (c + 1) * d; ++l) {
-        rows.add(sums_G_.data() + (g * m * d + l) * n, v[l], x, n);
       }
     }
   }
@@ -301,19 +202,14 @@ class Backward {
       matmul<T>(grad_x, {grad_z, n, 1}, {layer_.U, i, 1}, rows, n, i);
       if (cells > 0) matmul<T>(grad_x, {grad_v, cells, 1}, {layer_.V, i, 1}, rows, cells, i, true);
     }
-    if (to_.U && i > 0) matmul<T>(to_.U, {grad_z, 1, n}, {x, i, 1}, n, rows, i, true);
     if (to_.V && i > 0 && cells > 0) matmul<T>(to_.V, {grad_v, 1, cells}, {x, i, 1}, cells, rows, i, true);
-    for (int64_t row = 0; row < rows; ++row) {
-      if (to_.c) problem_.rows.add(to_.c, T(1), grad_z + row * n, n);
-      if (to_.v) problem_.rows.add(to_.v, T(1), grad_v + row * cells, cells);
-      const T* h = hs_ + (first * layer_.B + row) * n;
-      for (int64_t j = 0; to_.beta && j < n; ++j) to_.beta[j] += h[j] > 0 ? grad_z[row * n + j] : -grad_z[row * n + j];
-    }
+    for (int64_t row = 0; to_.v && row < rows; ++row) problem_.rows.add(to_.v, T(1), grad_v + row * cells, cells);
+    layer_.add_gradients(to_, first, last, grad_z, hs_);
   }
 
   const Layer<T>& layer_;
   const FlowProblem<T>& problem_;
-  const Gradients<T> to_;
+  const LayerGradients<T> to_;
   const T *grad_hs_, *hs_;
   int64_t mn_, groups_, chunk_;
   Scratch<T> grad_z_, grad_v_;  // of a chunk: (steps, B, n), (steps, B, m, d)
@@ -328,7 +224,7 @@ Results flow_recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const 
                                  const Tensor& v, const Tensor& V, const Tensor& b, const Tensor& w, const Tensor& N,
                                  const Tensor& G, const Tensor& h0, std::optional<Tensor> beta, const Tensor& dt,
                                  const Tensor& scale, const Tensor& hs_, const Tensor& taken, std::string activation,
-                                 bool volume_preserving, int64_t order, int64_t, int64_t needs) {
+                                 bool volume_preserving, int64_t order, int64_t substeps, int64_t needs) {
   const int64_t T_ = x.size(0), B = x.size(1), i = x.size(2), n = U.size(0), m = G.size(0), d = G.size(1);
   const auto zeros = [&](int bit, std::initializer_list<int64_t> sizes, bool present = true) {
     return wanted(needs, bit) && present ? zeros_tensor(x, sizes) : empty_tensor(x, {0});
@@ -351,19 +247,28 @@ Results flow_recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const 
   dispatch_real(x, [&](auto zero) {
     using T = decltype(zero);
     const Layer<T> layer(x, U, c, v, V, h0, beta, activation);
-    const int64_t substeps = int64_t(*taken.const_data_ptr<T>());
-    require(substeps >= 1, "taken must be what flow_recurrence returned, got ", substeps);
-    const FlowProblem<T> problem({h0, v, b, w, N, G, dt, scale, volume_preserving, order, substeps});
+    const SeriesPlan plan{int64_t(taken.const_data_ptr<T>()[1]), int64_t(taken.const_data_ptr<T>()[0])};
+    require(plan.substeps >= 1 && plan.order >= 1, "taken must be what flow_recurrence returned, got ", plan.substeps,
+            " substeps of order ", plan.order);
+    const FlowProblem<T> problem({h0, v, b, w, N, G, dt, scale, volume_preserving, plan.order, plan.substeps});
     const auto data = [&](Tensor& t, int bit, bool present = true) {
       return wanted(needs, bit) && present ? t.mutable_data_ptr<T>() : nullptr;
     };
     auto& [gx, gU, gc, gv, gV, gb, gw, gN, gG, gh0, gbeta, gdt, gscale] = results;
-    Gradients<T> to{};
+    LayerGradients<T> to{};
     to.x = data(gx, x_bit), to.U = data(gU, U_bit), to.c = data(gc, c_bit, c.has_value());
     to.v = data(gv, v_bit), to.V = data(gV, V_bit), to.b = data(gb, b_bit), to.w = data(gw, w_bit);
     to.N = data(gN, N_bit), to.G = data(gG, G_bit), to.h0 = data(gh0, h0_bit);
     to.beta = data(gbeta, beta_bit, beta.has_value()), to.dt = data(gdt, dt_bit), to.scale = data(gscale, scale_bit);
-    Backward<T>(layer, problem, to, grad_hs.const_data_ptr<T>(), hs.const_data_ptr<T>()).run();
+    const T *grad_states = grad_hs.const_data_ptr<T>(), *states = hs.const_data_ptr<T>();
+    if (order == 0 && substeps == 0 && !to.x) {
+      const DistinctRows rows = rows_of(layer);
+      if (has_matrices(layer, problem, rows)) {
+        RepeatedFields<T>(layer, problem, rows).backward(to, grad_states, states);
+        return 0;
+      }
+    }
+    Backward<T>(layer, problem, to, grad_states, states).run();
     return 0;
   });
   return results;

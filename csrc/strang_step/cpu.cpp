@@ -11,6 +11,7 @@
 #include "common/tensors.h"
 #include "skew_expm/exponential.h"
 #include "strang_step/kernels.h"
+#include "strang_step/steps.h"
 
 namespace vfrnn {
 namespace {
@@ -145,6 +146,56 @@ std::vector<T> divided(const T* dt, int64_t K, int64_t substeps) {
   return step;
 }
 
+}  // namespace
+
+template <class T>
+void strang_steps(const T* S, const T* delta, const T* dt, int64_t substeps, int64_t K, int64_t n, T* M, T* Q,
+                  T* saved) {
+  const std::vector<T> step = divided(dt, K, substeps);
+  skew_expm_forward(S, step.data(), 1, K, n, Q, saved);
+  const int64_t count = StrangStep<T>::forward_scratch(n, substeps);
+  for_batch<T>(K, n, count, [&](const Team& team, int64_t begin, int64_t end, T* scratch) {
+    StrangStep<T> strang(team, n, substeps, scratch);
+    for (int64_t k = begin; k < end; ++k) strang.forward(Q + k * n * n, delta + k * n, dt[k], M + k * n * n);
+  });
+}
+
+template <class T>
+void strang_steps_gradient(const T* grad_M, const T* S, const T* delta, const T* dt, const T* M, const T* Q,
+                           const T* saved, int64_t substeps, int64_t K, int64_t n, bool with_S, T* grad_S,
+                           T* grad_delta, T* grad_dt) {
+  const std::vector<T> step = divided(dt, K, substeps);
+  const int64_t count = StrangStep<T>::gradient_scratch(n, substeps);
+  for_batch<T>(K, n, count, [&](const Team& team, int64_t begin, int64_t end, T* scratch) {
+    StrangStep<T> strang(team, n, substeps, scratch);
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t at = k * n * n;
+      strang.gradient(grad_M + at, Q + at, M + at, delta + k * n, dt[k], grad_S + at, grad_delta + k * n);
+    }
+  });
+  if (with_S || grad_dt) skew_expm_gradient(grad_S, S, step.data(), 1, saved, K, n, grad_S, grad_dt);
+  for (int64_t k = 0; k < K; ++k) {
+    T* row = grad_delta + k * n;
+    if (grad_dt) {
+      T sum = 0;
+      for (int64_t j = 0; j < n; ++j) sum += row[j] * delta[k * n + j];
+      grad_dt[k] = (grad_dt[k] - sum / 4) / T(substeps);
+    }
+    for (int64_t j = 0; j < n; ++j) row[j] *= -step[k] / 4;
+  }
+}
+
+template void strang_steps(const float*, const float*, const float*, int64_t, int64_t, int64_t, float*, float*, float*);
+template void strang_steps(const double*, const double*, const double*, int64_t, int64_t, int64_t, double*, double*,
+                           double*);
+template void strang_steps_gradient(const float*, const float*, const float*, const float*, const float*, const float*,
+                                    const float*, int64_t, int64_t, int64_t, bool, float*, float*, float*);
+template void strang_steps_gradient(const double*, const double*, const double*, const double*, const double*,
+                                    const double*, const double*, int64_t, int64_t, int64_t, bool, double*, double*,
+                                    double*);
+
+namespace {
+
 std::tuple<Tensor, Tensor, Tensor> strang_step(const Tensor& S_, const Tensor& delta_, const Tensor& dt_,
                                                int64_t substeps) {
   require(substeps >= 1, "substeps must be at least 1, got ", substeps);
@@ -155,15 +206,8 @@ std::tuple<Tensor, Tensor, Tensor> strang_step(const Tensor& S_, const Tensor& d
     check_finite<T>("delta", delta);
     Tensor M = empty_tensor(S, {K, n, n}), Q = empty_tensor(S, {K, n, n});
     Tensor saved = empty_tensor(S, {K, saved_matrices<T>(n), n, n});
-    const std::vector<T> step = divided(dt.const_data_ptr<T>(), K, substeps);
-    T *q = Q.mutable_data_ptr<T>(), *out = M.mutable_data_ptr<T>();
-    const T *d = delta.const_data_ptr<T>(), *times = dt.const_data_ptr<T>();
-    skew_expm_forward(S.const_data_ptr<T>(), step.data(), 1, K, n, q, saved.mutable_data_ptr<T>());
-    const int64_t count = StrangStep<T>::forward_scratch(n, substeps);
-    for_batch<T>(K, n, count, [&](const Team& team, int64_t begin, int64_t end, T* scratch) {
-      StrangStep<T> strang(team, n, substeps, scratch);
-      for (int64_t k = begin; k < end; ++k) strang.forward(q + k * n * n, d + k * n, times[k], out + k * n * n);
-    });
+    strang_steps<T>(S.const_data_ptr<T>(), delta.const_data_ptr<T>(), dt.const_data_ptr<T>(), substeps, K, n,
+                    M.mutable_data_ptr<T>(), Q.mutable_data_ptr<T>(), saved.mutable_data_ptr<T>());
     return std::tuple(M, Q, saved);
   });
 }
@@ -179,31 +223,10 @@ std::tuple<Tensor, Tensor, Tensor> strang_step_backward(const Tensor& grad_M_, c
   Tensor grad_dt = needed.empty(grad_dt_bit, {K});
   dispatch_real(S, [&](auto zero) {
     using T = decltype(zero);
-    const std::vector<T> step = divided(dt.const_data_ptr<T>(), K, substeps);
-    const T *G = grad_M.const_data_ptr<T>(), *q = Q.const_data_ptr<T>(), *d = delta.const_data_ptr<T>(),
-            *m = M.const_data_ptr<T>();
-    T *gS = grad_S.mutable_data_ptr<T>(), *gd = grad_delta.mutable_data_ptr<T>();
-    T* gt = needed.data<T>(grad_dt_bit, grad_dt);
-    const int64_t count = StrangStep<T>::gradient_scratch(n, substeps);
-    for_batch<T>(K, n, count, [&](const Team& team, int64_t begin, int64_t end, T* scratch) {
-      StrangStep<T> strang(team, n, substeps, scratch);
-      for (int64_t k = begin; k < end; ++k) {
-        const int64_t at = k * n * n;
-        strang.gradient(G + at, q + at, m + at, d + k * n, dt.const_data_ptr<T>()[k], gS + at, gd + k * n);
-      }
-    });
-    if (needed(grad_S_bit) || gt) {
-      skew_expm_gradient(gS, S.const_data_ptr<T>(), step.data(), 1, saved.const_data_ptr<T>(), K, n, gS, gt);
-    }
-    for (int64_t k = 0; k < K; ++k) {
-      T* row = gd + k * n;
-      if (gt) {
-        T sum = 0;
-        for (int64_t j = 0; j < n; ++j) sum += row[j] * d[k * n + j];
-        gt[k] = (gt[k] - sum / 4) / T(substeps);
-      }
-      for (int64_t j = 0; j < n; ++j) row[j] *= -step[k] / 4;
-    }
+    strang_steps_gradient<T>(
+        grad_M.const_data_ptr<T>(), S.const_data_ptr<T>(), delta.const_data_ptr<T>(), dt.const_data_ptr<T>(),
+        M.const_data_ptr<T>(), Q.const_data_ptr<T>(), saved.const_data_ptr<T>(), substeps, K, n, needed(grad_S_bit),
+        grad_S.mutable_data_ptr<T>(), grad_delta.mutable_data_ptr<T>(), needed.data<T>(grad_dt_bit, grad_dt));
     return 0;
   });
   return {needed.of(grad_S_bit, grad_S), needed.of(grad_delta_bit, grad_delta), grad_dt};

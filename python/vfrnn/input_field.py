@@ -33,7 +33,8 @@ class InputFieldRNN(Network):
         mesh: a `LatentMesh` with hidden_size nodes and its N and G (of a complete mesh: its `dense()`), shared by all
             layers and directions.
         dt: duration of a step.
-        substeps: of the flow, in every step. None plans them from a bound on v_t.
+        substeps: of the flow, in every step. None plans them from a bound on v_t, as few as the series allows; a
+            divergence is split to second order in dt / substeps.
         init: of the rotation angles per unit of time of the field v, as in `VFRNN`.
         volume_preserving: removes the mean of the divergence, so that the flow keeps volumes.
 

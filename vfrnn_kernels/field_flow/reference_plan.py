@@ -32,7 +32,7 @@ def planned_substeps(v: Tensor, b: Tensor, w: Tensor, N: Tensor, G: Tensor, dt: 
     """
     check_plannable(v)
     bound = abs(float(dt)) * generator_bound(v.detach(), b.detach(), w.detach(), N.detach(), G.detach())
-    return substeps_within(bound, order, v.dtype)
+    return substeps_within(bound, series_limit(order, v.dtype))
 
 
 def check_plannable(v: Tensor) -> None:
@@ -48,15 +48,15 @@ def check_plannable(v: Tensor) -> None:
         )
 
 
-def substeps_within(bound: float, order: int, dtype: torch.dtype) -> int:
-    """Substeps that suffice where |dt| ||S|| is at most `bound`.
+def substeps_within(bound: float, limit: float) -> int:
+    """Substeps that suffice where |dt| ||S|| is at most `bound`, and may be `limit` in each.
 
     Raises:
         RuntimeError: the bound is not finite, or so large that more than 10 000 substeps are needed.
     """
     if not math.isfinite(bound):
         raise RuntimeError(f"v, N and G must be finite and of moderate size: the bound on |dt| ||S|| is {bound}")
-    needed = bound / series_limit(order, dtype)
+    needed = bound / limit
     if needed > MOST_SUBSTEPS:
         raise RuntimeError(f"v is too large: |dt| ||S|| may reach {bound:.3g}, which needs more than 10000 substeps")
     return max(1, math.ceil(needed))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vfrnn_kernels.activations import activate, grad_z_of
 from vfrnn_kernels.field_flow.op import OP as FIELD_FLOW
+from vfrnn_kernels.field_flow.reference_plan import ORDER
 
 #: field_flow and its backward, by keyword.
 Flow = Callable[..., tuple[Tensor, ...]]
@@ -34,6 +35,7 @@ def forward(
     h0: Tensor,
     beta: Tensor | None,
     activation: str,
+    order: int,
     **of_all_steps: Any,
 ) -> tuple[Tensor, Tensor]:
     """hs (T, B, n), and the library's second result, which is not used here."""
@@ -41,9 +43,9 @@ def forward(
     hs = (rows @ U.mT if c is None else torch.addmm(c, rows, U.mT)).unflatten(0, x.shape[:2])
     h = h0
     for h_t, v_t in zip(hs, _fields(x, v, V), strict=True):
-        moved = flow(h=h, v=v_t, **of_all_steps)[0]
+        moved = flow(h=h, v=v_t, order=order or ORDER, **of_all_steps)[0]
         h = h_t.copy_(activate(moved + h_t, beta, activation))
-    return hs, hs.new_zeros(())
+    return hs, hs.new_zeros(2)
 
 
 def backward(
@@ -61,6 +63,7 @@ def backward(
     hs: Tensor,
     taken: Tensor,
     activation: str,
+    order: int,
     wanted: frozenset[str],
     **of_all_steps: Any,
 ) -> dict[str, Tensor]:
@@ -72,7 +75,7 @@ def backward(
     sums = {name: torch.zeros_like(of_all_steps[name]) for name in SHARED if name in wanted}
     carried = torch.zeros_like(h0)
     for t in reversed(range(hs.shape[0])):
-        step = {"h": hs[t - 1] if t else h0, "v": fields[t], **of_all_steps}
+        step = {"h": hs[t - 1] if t else h0, "v": fields[t], "order": order or ORDER, **of_all_steps}
         grad_z = grads_z[t].copy_(grad_z_of(grad_hs[t] + carried, hs[t], activation))
         moved, count = flow(**step)
         found = flow_backward(grad_moved=grad_z, **step, moved=moved, taken=count, wanted=frozenset(flow_wanted))

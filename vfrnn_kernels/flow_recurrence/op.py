@@ -39,7 +39,7 @@ def flow_recurrence(
     divergence_scale: float | Tensor = 1.0,
     *,
     volume_preserving: bool = False,
-    order: int = 8,
+    order: int | None = None,
     substeps: int | None = None,
     return_sequence: bool = True,
     backend: str | None = None,
@@ -48,8 +48,9 @@ def flow_recurrence(
 
     .. math:: h_t = \mathrm{act}(\Phi_{v_t}(h_{t-1}) + U x_t + c), \quad v_t = v + V x_t,
 
-    where Phi is `field_flow`: every sample has, at every step, a field of its own, and no n x n matrix is ever formed.
-    Memory grows with T by the states alone: fields are computed again on the way back.
+    where Phi is `field_flow`: every sample has, at every step, a field of its own, and no n x n matrix is formed, but
+    for fields that repeat, as those of symbols do. Memory grows with T by the states alone: fields are computed again
+    on the way back.
 
     Args:
         x: (T, B, i), the inputs; T or B may be 0.
@@ -64,7 +65,8 @@ def flow_recurrence(
         dt: the time of a step, a number or a zero-dimensional tensor; may be negative.
         divergence_scale: a number or a tensor of shape () or (1,).
         volume_preserving: removes the mean of delta over the nodes.
-        order: degree of the flow's Taylor polynomial.
+        order: degree of the flow's Taylor polynomial. None is 8 or, on the CPU where the substeps are planned, planned
+            with them; there a step along fields that repeat, because rows of x do, may be the exponential itself.
         substeps: of the flow, in every step. None plans them from an upper bound on |dt| ||S|| over all steps and
             samples; on a GPU for every step. A number that is certainly too small is an error on the CPU.
         return_sequence: False returns h_T alone and keeps about sqrt(T) states for the backward, which computes the
@@ -109,12 +111,13 @@ def flow_recurrence(
     if isinstance(divergence_scale, Tensor) and divergence_scale.shape == (1,):
         divergence_scale = divergence_scale.reshape(())
     divergence_scale = as_scalar_tensor("divergence_scale", divergence_scale, x)
-    check_positive_int("order", order)
+    if order is not None:
+        check_positive_int("order", order)
     if substeps is not None:
         check_positive_int("substeps", substeps)
     name = select_backend("flow_recurrence", backend, (x,), n=sizes["n"])
     tensors = (x, U, c, v, V, b, w, N, G, h0, beta, dt, divergence_scale)
-    arguments = (*tensors, activation, volume_preserving, order, substeps or 0)
+    arguments = (*tensors, activation, volume_preserving, order or 0, substeps or 0)
     if return_sequence:
         return _functions[name](*arguments)[0]
     return last_state(_functions[name], _final_functions[name], arguments, sizes)
@@ -178,7 +181,7 @@ OP = declare(
             Constant("substeps", "int"),
         ),
         outputs=(T("hs", "T B n"),),
-        saved=Saved((T("taken", ""),)),
+        saved=Saved((T("taken", "2"),)),
         reference=flow_recurrence_reference,
         reference_backward=flow_recurrence_backward_reference,
         serves={"cpu": REAL, "cuda": (torch.float32,), "triton": (torch.float32,)},

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from vfrnn_kernels.field_flow.reference import computed, field_flow_backward_reference, field_flow_reference
-from vfrnn_kernels.flow_recurrence.reference_plan import planned_substeps
+from vfrnn_kernels.field_flow.reference_plan import ORDER
+from vfrnn_kernels.flow_recurrence.reference_plan import planned_series
 from vfrnn_kernels.recurrence.reference import activate, multiply_by_derivative, stack
 from vfrnn_kernels.reference_values import check_mesh_values
 
@@ -31,13 +32,13 @@ def flow_recurrence_reference(
     order: int,
     substeps: int,
 ) -> tuple[Tensor]:
-    """The states hs (T, B, n) of the inputs x (T, B, i), as a tuple of one; substeps 0: planned."""
+    """The states hs (T, B, n) of the inputs x (T, B, i), as a tuple of one; substeps 0, and order 0 too: planned."""
     dtype = h0.dtype
     x, U, v, V, b, w, N, G, h0, dt, divergence_scale = computed(x, U, v, V, b, w, N, G, h0, dt, divergence_scale)
     c, beta = (None if t is None else t.to(h0.dtype) for t in (c, beta))
     fields = _fields(x, v, V)
     check_mesh_values(b, w, fields)
-    k = substeps or planned_substeps(x, v, V, b, w, N, G, dt, order)
+    order, k = (order or ORDER, substeps) if substeps else planned_series(x, v, V, b, w, N, G, dt, order)
     h, hs = h0, []
     for x_t, v_t in zip(x.unbind(0), fields.unbind(0), strict=True):
         moved = field_flow_reference(h, v_t, b, w, N, G, dt, divergence_scale, volume_preserving, order, k)[0]
@@ -78,7 +79,7 @@ def flow_recurrence_backward_reference(
         grad_hs, x, U, v, V, b, w, N, G, h0, dt, divergence_scale, hs
     )
     fields = _fields(x, v, V)
-    k = substeps or planned_substeps(x, v, V, b, w, N, G, dt, order)
+    order, k = (order or ORDER, substeps) if substeps else planned_series(x, v, V, b, w, N, G, dt, order)
     previous = torch.cat([h0.unsqueeze(0), hs])[:-1]
     carried, grads_z, grads_v = torch.zeros_like(h0), [], []
     sums = [torch.zeros_like(t) for t in (b, w, N, G, dt, divergence_scale)]
