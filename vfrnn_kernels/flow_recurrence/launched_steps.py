@@ -8,6 +8,7 @@ every step plans its own.
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import torch
@@ -15,13 +16,14 @@ from torch import Tensor
 
 from vfrnn_kernels.activations import activate, grad_z_of
 from vfrnn_kernels.field_flow.op import OP as FIELD_FLOW
-from vfrnn_kernels.field_flow.reference_plan import ORDER
 
 #: field_flow and its backward, by keyword.
 Flow = Callable[..., tuple[Tensor, ...]]
 FlowBackward = Callable[..., dict[str, Tensor]]
 #: What all steps give to field_flow as it is.
 SHARED = ("b", "w", "N", "G", "dt", "divergence_scale")
+#: Of the series, where none is asked for.
+ORDER: int = signature(FIELD_FLOW.function).parameters["order"].default
 
 
 def forward(
