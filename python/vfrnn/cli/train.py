@@ -30,12 +30,12 @@ COMMON: dict[str, Any] = {"steps_per_epoch": 50, "mesh": "complete", "substeps":
 # A peer that does better at another rate than ours gets it.
 PEER_RATES = {
     ("digits", "torch-orthogonal"): 5e-3,
-    **{("transport", model): 3e-3 for model in ("rnn", "lstm", "gru", "torch-orthogonal")},
+    **{("transport", model): 3e-3 for model in ("rnn", "lstm", "gru", "torch-orthogonal", "identity-rnn", "geotorch")},
 }
 # What --data alone stands for; the other tasks have names, and one of them reads a folder of its own files.
 OWN_DATA, READS_A_FOLDER = "series", "mnist"
 TASK_NAMES = tuple(name for name in DEFAULTS if name != OWN_DATA)
-MODEL_NAMES = ("vfrnn", "orthogonal", "rnn", "lstm", "gru", "torch-orthogonal")
+MODEL_NAMES = ("vfrnn", "orthogonal", "rnn", "lstm", "gru", "torch-orthogonal", "identity-rnn", "geotorch")
 
 
 def _positive_int(text: str) -> int:
@@ -67,7 +67,8 @@ def add_parser(commands: Any) -> None:
         nargs="+",
         choices=MODEL_NAMES,
         default=["vfrnn"],
-        help="torch-orthogonal is PyTorch's orthogonal parametrization of torch.nn.RNN",
+        help="torch-orthogonal is PyTorch's orthogonal parametrization of torch.nn.RNN; identity-rnn is torch.nn.RNN "
+        "started at the identity; geotorch is expRNN's setting there",
     )
     what.add_argument("--permute", action="store_true", help="digits, mnist: one fixed permutation of the pixels")
     what.add_argument(
