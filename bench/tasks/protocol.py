@@ -34,6 +34,7 @@ Json = dict[str, Any]
 #: Of the generators' rate to the ordinary one.
 RATIOS = (1.0, 0.1)
 TIMING_EPOCHS = 3
+UNWATCHED = ("--quiet", "--no-page")
 #: In the folder of a run that was given up: why.
 DIVERGED = "diverged.txt"
 TIMING = "timing.json"
@@ -166,9 +167,9 @@ class Runs:
 
     def _train(self, folder: Path, arguments: list[str]) -> None:
         if (folder / CHECKPOINT).exists():
-            vfrnn_train(["--resume", str(folder), "--quiet"])
+            vfrnn_train(["--resume", str(folder), *UNWATCHED])
             return
-        common = ["--task", self.benchmark.task, "--out", str(folder), "--quiet"]
+        common = ["--task", self.benchmark.task, "--out", str(folder), *UNWATCHED]
         for name, value in self.benchmark.train.items():
             common += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
         vfrnn_train(common + arguments + ([] if self.data is None else ["--data", str(self.data)]))

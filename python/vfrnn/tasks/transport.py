@@ -52,6 +52,7 @@ class Transport(Generated):
         axis = torch.arange(self.grid, dtype=torch.float64)
         self._nodes = torch.cartesian_prod(axis, axis)
         self._sequences: Batch | None = None
+        self._evaluated: dict[str, Batch] = {}
         frames, target = self.evaluation_batch("test")
         self.baseline = self.metric(frames.expand(self.horizon, -1, -1), target)  # of the first frame, repeated
 
@@ -106,6 +107,12 @@ class Transport(Generated):
             self._sequences = self.sequences(self._options.batch_size, drawn, self.horizon)
         for _ in range(self._options.steps_per_epoch):
             yield self._sequences
+
+    def evaluation_batch(self, split: str) -> Batch:
+        """The fixed batch of "validation" or "test", kept: to integrate it takes as long as to train an epoch."""
+        if split not in self._evaluated:
+            self._evaluated[split] = super().evaluation_batch(split)
+        return self._evaluated[split]
 
     def sample(self, count: int, generator: torch.Generator) -> Batch:
         """`count` sequences."""
