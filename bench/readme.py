@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vfrnn_bench import figures, report
-from vfrnn_bench.tasks.results import HEAD, cells, load_tasks, shown
+from vfrnn_bench.tasks.results import HEAD, cells, load_tasks, published_line, shown
 from vfrnn_bench.workloads import SMALL_EXPONENTIALS
 
 from vfrnn.tasks.models import TITLES
@@ -210,6 +210,7 @@ def tasks(results: Results) -> str:
         text += f"without memory {shown(task['baseline'], task['metric'])}.\n\n"
         text += markdown(["", f"test {task['metric']}", *HEAD], rows) + "\n"
         text += "".join(f"`{TITLES[model]}` is absent: {why}.\n\n" for model, why in task["absent"].items())
+        text += "".join(f"Published: {published_line(row)}.\n\n" for row in task["published"])
         for model in task["models"]:
             scales = [scale for scale in model.get("divergence_scale_by_seed", []) if scale is not None]
             if scales:

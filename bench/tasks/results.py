@@ -86,8 +86,10 @@ def summarize(
 
 
 def _shared(options: Json) -> Json:
-    """What all runs have in common."""
+    """What all runs have in common; of data, the name alone."""
     task = {name: value for name, value in options["task_options"].items() if name != "seed"}
+    if task.get("data") is not None:
+        task["data"] = Path(task["data"]).name
     return {name: value for name, value in options.items() if name not in OF_A_RUN} | {"task_options": task}
 
 
@@ -124,7 +126,7 @@ def shown(value: float, metric: str) -> str:
     return f"{100 * value:.1f} %" if metric == "accuracy" else f"{value:.3g}"
 
 
-HEAD = ("rates", "parameters", "over seeds", "s per epoch", "at equal time")
+HEAD = ("over seeds", "rates", "parameters", "s per epoch", "at equal time")
 
 
 def cells(summary: Json) -> Iterable[tuple[str, ...]]:
@@ -138,9 +140,9 @@ def cells(summary: Json) -> Iterable[tuple[str, ...]]:
         yield (
             model["title"],
             shown(model["mean"], metric),
+            f"{shown(model['lowest'], metric)} to {shown(model['highest'], metric)}",
             f"{rates['lr']:g}{generator}" + ("" if model["tried"] else ", by hand"),
             f"{model['parameters']:,}",
-            f"{shown(model['lowest'], metric)} to {shown(model['highest'], metric)}",
             f"{model['seconds_per_epoch']:.3g}",
             at_equal_time,
         )

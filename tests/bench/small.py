@@ -74,7 +74,7 @@ def log(seed: int, model: str) -> dict:
     """As `vfrnn train` writes it, of a model over ten epochs."""
     epochs = [{"validation": 0.1 * k, "test": seed + k, "step_ms": 2.0, "steps": 50} for k in range(10)]
     row = {"model": model, "title": model, "parameters": 7, "divergence_scale": None, "measures": {"other": 1.0}}
-    options = {"seed": seed, "epochs": 10, "task_options": {"batch_size": 4, "seed": seed}, "lr": {model: 0.1}}
+    options = {"seed": seed, "epochs": 10, "task_options": {"batch_size": 4, "seed": seed, "data": "/a/b"}}
     options["model_options"] = {"hidden_size": 8}
     return {
         "options": options, "metric": "accuracy", "larger_is_better": True, "baseline": 0.1, "summary": [row],
