@@ -158,7 +158,8 @@ def table(summary: Json) -> str:
         lines.append("  ".join([f"{name:<{widths[0]}}", *right]))
     lines.append(f"without memory: {shown(summary['baseline'], summary['metric'])}")
     lines.append(f"rates: ordinary / generators', chosen by validation; {len(summary['seeds'])} seeds")
-    lines.append(f"at equal time: after {summary['equal_time_seconds']:.3g} s of training (epochs of all)")
+    seconds = summary["equal_time_seconds"]
+    lines.append(f"at equal time: after {seconds:.3g} s, the fastest model's whole training (epochs of all)")
     lines += [f"{model} is absent: {reason}" for model, reason in summary["absent"].items()]
     lines += [f"published: {published_line(row)}" for row in summary["published"]]
     return "\n".join(lines)
