@@ -23,6 +23,8 @@ COLOURS = {
     "scipy.linalg.expm": "#CC79A7",
     "torch.nn.LSTM": "#CC79A7",
     "torch.nn.GRU": "#F0E442",
+    "torch.nn.RNN from the identity": "#D55E00",
+    "expRNN in geotorch": "#000000",
 }
 STYLE = {
     "font.size": 9,
@@ -220,6 +222,28 @@ def learning_curves(tasks: list[Json]) -> Figure | None:
         if task["metric"] != "accuracy":
             axes.set_yscale("log")
         axes.legend(fontsize=7)
+    return figure
+
+
+def learning_over_time(task: Json) -> Figure:
+    """A task's test metric over the seconds of training: the mean over seeds, and the range as a band."""
+    figure, (axes,) = _figure(width=7.5, height=4.2)
+    for model in task["models"]:
+        by_epoch = list(zip(*model["test_by_seed"], strict=True))
+        seconds = [(k + 1) * model["seconds_per_epoch"] for k in range(len(by_epoch))]
+        shade = colour(model["title"])
+        axes.plot(seconds, [statistics.fmean(values) for values in by_epoch], color=shade, label=model["title"])
+        lowest, highest = ([choose(values) for values in by_epoch] for choose in (min, max))
+        axes.fill_between(seconds, lowest, highest, color=shade, alpha=0.2, linewidth=0)
+    axes.axhline(task["baseline"], color="black", linestyle=":", linewidth=0.8)
+    axes.axvline(task["equal_time_seconds"], color="black", linestyle="--", linewidth=0.8)
+    axes.set(
+        title=f"{task['name']} ({len(task['seeds'])} seeds; dashed: equal time)", xscale="log",
+        xlabel="seconds of training", ylabel=f"test {task['metric']}",
+    )  # fmt: skip
+    if task["metric"] != "accuracy":
+        axes.set_yscale("log")
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

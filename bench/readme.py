@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from vfrnn_bench import figures, report
-from vfrnn_bench.tasks.results import load_tasks
+from vfrnn_bench.tasks.results import HEAD, cells, load_tasks, published_line, shown
 from vfrnn_bench.workloads import SMALL_EXPONENTIALS
 
+from vfrnn.tasks.models import TITLES
 from vfrnn_kernels.declaration import OPS, Op
 
 Json = dict[str, Any]
@@ -199,24 +200,23 @@ def growth(results: Results) -> str:
 def tasks(results: Results) -> str:
     text = ""
     for task in results.tasks:
-        percent = task["metric"] == "accuracy"
-        rows = []
-        for model in task["models"]:
-            values = (model["mean"], model["lowest"], model["highest"])
-            shown = [f"{100 * v:.1f} %" if percent else f"{v:.2g}" for v in values]
-            rows.append([f"`{model['title']}`", shown[0], f"{shown[1]} to {shown[2]}", f"{model['step_ms']:.1f} ms"])
-        baseline = f"{100 * task['baseline']:.0f} %" if percent else f"{task['baseline']:.2g}"
+        rows = [[f"`{title}`", *numbers] for title, *numbers in cells(task)]
         o = task["options"]
         sizes = f"hidden size {o['model_options']['hidden_size']}, batch {o['task_options']['batch_size']}"
         text += f"**{task['name']}**: {task['what']} {sizes}, {o['epochs']} epochs, {len(task['seeds'])} seed"
-        text += f"{'' if len(task['seeds']) == 1 else 's'}, {task['threads']} thread"
-        text += f"{'' if task['threads'] == 1 else 's'}; without memory {baseline}.\n\n"
-        text += markdown(["", f"test {task['metric']}", "over seeds", "time per step"], rows) + "\n"
+        threads = task["machine"]["threads"]
+        text += f"{'' if len(task['seeds']) == 1 else 's'}, {threads} thread{'' if threads == 1 else 's'}, "
+        text += f"equal time {task['equal_time_seconds']:.3g} s; "
+        text += f"without memory {shown(task['baseline'], task['metric'])}.\n\n"
+        text += markdown(["", f"test {task['metric']}", *HEAD], rows) + "\n"
+        text += "".join(f"`{TITLES[model]}` is absent: {why}.\n\n" for model, why in task["absent"].items())
+        text += "".join(f"Published: {published_line(row)}.\n\n" for row in task["published"])
         for model in task["models"]:
             scales = [scale for scale in model.get("divergence_scale_by_seed", []) if scale is not None]
             if scales:
                 values = ", ".join(f"{scale:.2g}" for scale in scales)
                 text += f"Learned divergence scale of `{model['title']}`: {values}.\n\n"
+        text += picture(results.folder / "tasks" / f"{task['name']}.svg", f"{task['name']} over seconds of training")
     return text
 
 
@@ -239,12 +239,14 @@ def _served(op: Op, backend: str) -> str:
 def pictures(results: Results) -> str:
     lines = []
     for title, caption, _ in figures.FIGURES:
-        path = results.folder / f"{figures.anchor(title)}.svg"
-        if path.exists():
-            lines.append(f"![{caption}]({path.relative_to(ROOT)})")
-    if (results.folder / "learning.svg").exists():
-        lines.append(f"![Learning curves]({(results.folder / 'learning.svg').relative_to(ROOT)})")
-    return "\n\n".join(lines) + "\n"
+        lines.append(picture(results.folder / f"{figures.anchor(title)}.svg", caption))
+    lines.append(picture(results.folder / "learning.svg", "Learning curves"))
+    return "".join(lines).rstrip("\n") + "\n"
+
+
+def picture(path: Path, caption: str) -> str:
+    """A paragraph; empty where it was not drawn."""
+    return f"![{caption}]({path.relative_to(ROOT)})\n\n" if path.exists() else ""
 
 
 BLOCKS = {block.__name__: block for block in (
@@ -257,6 +259,8 @@ def draw(results: Results) -> None:
     report.write(results.runs[0], results.tasks, results.folder / "report.html")
     drawn = {figures.anchor(title): figures.styled(lambda d=d: d(results.runs[0])) for title, _, d in figures.FIGURES}
     drawn["learning"] = figures.styled(lambda: figures.learning_curves(results.tasks))
+    for task in results.tasks:
+        drawn[f"tasks/{task['name']}"] = figures.styled(lambda task=task: figures.learning_over_time(task))
     for name, figure in drawn.items():
         if figure is not None:
             (results.folder / f"{name}.svg").write_text(report.svg(figure))

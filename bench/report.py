@@ -11,6 +11,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from vfrnn_bench.figures import FIGURES, anchor, learning_curves, styled
 from vfrnn_bench.figures import STYLE as FIGURE_STYLE
+from vfrnn_bench.tasks.results import HEAD, cells, published_line
 
 Json = dict[str, Any]
 
@@ -100,14 +101,10 @@ def task_section(tasks: list[Json]) -> str:
     )
     text += "range over seeds, the dotted line a model without memory.</figcaption></figure>"
     for task in tasks:
-        rows = [
-            [html.escape(model["title"]), f"{model['mean']:.4g}", f"{model['lowest']:.4g} to {model['highest']:.4g}",
-             f"{model['step_ms']:.1f}"]
-            for model in task["models"]
-        ]  # fmt: skip
-        head = ["model", f"test {task['metric']}", "range over seeds", "ms per training step"]
+        rows = [[html.escape(title), *numbers] for title, *numbers in cells(task)]
+        head = ["model", f"test {task['metric']}", *HEAD]
         text += f"<h3>{html.escape(task['name'])}</h3><p>{html.escape(task['what'])}</p>" + table(head, rows)
-        text += "".join(f"<p>Published: {html.escape(line)}</p>" for line in task["published"])
+        text += "".join(f"<p>Published: {html.escape(published_line(row))}</p>" for row in task["published"])
     return text
 
 

@@ -1,4 +1,7 @@
-"""`python -m vfrnn_bench.tasks NAME ...`: train every model of a learning benchmark with several seeds."""
+"""`python -m vfrnn_bench.tasks NAME ...`: train every model of a learning benchmark by the protocol; print its table.
+
+Writes the summary, NAME.json, and the picture of the test metric over seconds, NAME.svg.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +11,27 @@ import sys
 from pathlib import Path
 
 from vfrnn_bench.tasks.benchmarks import BENCHMARKS, Benchmark
-from vfrnn_bench.tasks.results import summarize
-
-from vfrnn.cli import main as vfrnn
-from vfrnn.tasks.report import LOG
-from vfrnn.tasks.training import CHECKPOINT
+from vfrnn_bench.tasks.protocol import Runs, missing
+from vfrnn_bench.tasks.results import Json, summarize, table
 
 
-def train(benchmark: Benchmark, seed: int, folder: Path, data: Path | None) -> int:
-    """One seed, or the rest of it where it was interrupted; the exit code."""
-    if (folder / LOG).exists():
-        return 0
-    if (folder / CHECKPOINT).exists():
-        return vfrnn(["train", "--resume", str(folder)])
-    arguments = [
-        "train",
-        "--task",
-        benchmark.task,
-        "--model",
-        *benchmark.models,
-        "--seed",
-        str(seed),
-        "--out",
-        str(folder),
-    ]
-    for name, value in benchmark.train.items():
-        arguments += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
-    return vfrnn(arguments + ([] if data is None else ["--data", str(data)]))
+def summary(benchmark: Benchmark, runs: Runs, seeds: int) -> Json:
+    """Every model that can be trained, by the protocol.
+
+    Raises:
+        RuntimeError: none can be.
+    """
+    absent, trained = dict(benchmark.absent), []
+    for model in benchmark.models:
+        reason = missing(model)
+        one = None if reason else runs.model(model, seeds)
+        if one is None:
+            absent[model] = reason or "diverged at every setting of the grid"
+        else:
+            trained.append(one)
+    if not trained:
+        raise RuntimeError(f"{benchmark.name}: no model was trained: {absent}")
+    return summarize(benchmark, trained, runs.timing(trained), absent)
 
 
 def main() -> int:
@@ -42,26 +39,26 @@ def main() -> int:
     parser.add_argument("name", nargs="+", choices=sorted(BENCHMARKS))
     parser.add_argument("--seeds", type=int, default=3, help="how many (default 3)")
     parser.add_argument("--runs", type=Path, default=Path("runs/tasks"), help="folder of the runs, to be resumed")
-    parser.add_argument("--out", type=Path, default=Path("runs/tasks"), help="folder of the summaries, NAME.json")
+    parser.add_argument("--out", type=Path, default=Path("runs/tasks"), help="folder of NAME.json and NAME.svg")
     parser.add_argument("--data", type=Path, metavar="DIR", help="mnist: folder of the four IDX files of the full set")
     arguments = parser.parse_args()
+    try:
+        from vfrnn_bench import figures, report
+    except ImportError as error:
+        raise RuntimeError(f"{error}: pip install 'vfrnn-kernels[bench]'") from error
+
+    arguments.out.mkdir(parents=True, exist_ok=True)
     for name in arguments.name:
-        benchmark, logs = BENCHMARKS[name], []
-        for seed in range(arguments.seeds):
-            folder = arguments.runs / f"{name}-{seed}"
-            code = train(benchmark, seed, folder, arguments.data)
-            if code != 0:
-                return code
-            logs.append(json.loads((folder / LOG).read_text()))
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        summary = summarize(benchmark, logs)
-        (arguments.out / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
-        for model in summary["models"]:
-            spread = f"{model['lowest']:.4g} to {model['highest']:.4g}"
-            line = f"{summary['metric']} {model['mean']:.4g} ({spread}), {model['step_ms']:.1f} ms a step"
-            print(f"{name}: {model['title']}: {line}")
-        for line in benchmark.published:
-            print(f"{name}: published: {line}")
+        runs = Runs(BENCHMARKS[name], arguments.runs / name, arguments.data)
+        try:
+            found = summary(BENCHMARKS[name], runs, arguments.seeds)
+        except (RuntimeError, OSError, FloatingPointError) as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return 1
+        (arguments.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+        figure = figures.styled(lambda found=found: figures.learning_over_time(found))
+        (arguments.out / f"{name}.svg").write_text(report.svg(figure))
+        print(table(found))
     return 0
 
 

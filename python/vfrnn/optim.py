@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from torch import nn
@@ -17,8 +18,8 @@ def param_groups(model: nn.Module, lr: float, generator_lr: float, **options: An
     """Groups for an optimizer: what generates the step matrices learns at `generator_lr`, all else at `lr`.
 
     Generators are the fields and divergence scales of `VFRNN`, `OrthogonalRNN`, `InputFieldRNN` and their cells,
-    learned tensors of a `LatentMesh`, and the parameters behind `vfrnn.parametrizations.orthogonal` and
-    torch.nn.utils.parametrizations.orthogonal. What a field gets from the input, `field_input_weight`, is an input
+    learned tensors of a `LatentMesh`, and the parameters behind the `orthogonal` of `vfrnn.parametrizations`, of
+    torch.nn.utils.parametrizations and of geotorch. What a field gets from the input, `field_input_weight`, is an input
     weight like `weight_ih` and learns at `lr`.
 
     Args:
@@ -56,8 +57,13 @@ def _generators(model: nn.Module) -> set[nn.Parameter]:
             found.update(
                 getattr(module, name) for name in names if isinstance(getattr(module, name, None), nn.Parameter)
             )
-        elif isinstance(module, ParametrizationList) and any(
-            isinstance(matrix, (Orthogonal, parametrizations._Orthogonal)) for matrix in module
-        ):
+        elif isinstance(module, ParametrizationList) and any(map(_is_orthogonal, module)):
             found.update(module.parameters(recurse=False))
     return found
+
+
+def _is_orthogonal(matrix: nn.Module) -> bool:
+    if isinstance(matrix, (Orthogonal, parametrizations._Orthogonal)):
+        return True
+    geotorch = sys.modules.get("geotorch")  # who has a module of it has imported it
+    return geotorch is not None and isinstance(matrix, geotorch.SO)

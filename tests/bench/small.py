@@ -9,6 +9,9 @@ from vfrnn_bench.cases import Case
 from vfrnn_bench.long_memory import KINDS
 from vfrnn_bench.machine import machine
 from vfrnn_bench.providers import STEP, Provider, Setting
+from vfrnn_bench.tasks.benchmarks import BENCHMARKS
+from vfrnn_bench.tasks.protocol import Rates, Trained, Tried
+from vfrnn_bench.tasks.results import summarize
 from vfrnn_bench.workloads import Exponential, Frame, InputField, Irregular, Mesh, Sequence
 
 CPU = torch.device("cpu")
@@ -67,13 +70,24 @@ def result() -> dict:
 EMPTY = {"cases": [], "time": [], "memory": [], "long_memory": [], "shared_machine": [], "soak": [], "accuracy": []}
 
 
-def log(seed: int) -> dict:
-    """As `vfrnn train` writes it, of two models over ten epochs."""
-    epochs = [{"epoch": k + 1, "loss": 1.0, "validation": 0.5, "test": seed + k, "step_ms": 2.0} for k in range(10)]
-    row = {"parameters": 7, "step_ms": 2.0 + seed, "divergence_scale": None}
-    rows = [row | {"model": name, "title": name} for name in ("vfrnn", "lstm")]
-    options = {"seed": seed, "epochs": 10, "task_options": {"batch_size": 4}, "model_options": {"hidden_size": 8}}
+def log(seed: int, model: str) -> dict:
+    """As `vfrnn train` writes it, of a model over ten epochs."""
+    epochs = [{"validation": 0.1 * k, "test": seed + k, "step_ms": 2.0, "steps": 50} for k in range(10)]
+    row = {"model": model, "title": model, "parameters": 7, "divergence_scale": None, "measures": {"other": 1.0}}
+    options = {"seed": seed, "epochs": 10, "task_options": {"batch_size": 4, "seed": seed, "data": "/a/b"}}
+    options["model_options"] = {"hidden_size": 8}
     return {
-        "options": options, "metric": "accuracy", "baseline": 0.1, "versions": {}, "threads": 1, "summary": rows,
-        "epochs": {"vfrnn": epochs, "lstm": epochs},
+        "options": options, "metric": "accuracy", "larger_is_better": True, "baseline": 0.1, "summary": [row],
+        "epochs": {model: epochs},
     }  # fmt: skip
+
+
+def task_summary(name: str, seeds: int) -> dict:
+    """Of a VFRNN whose epochs take 0.1 s, and of an LSTM that is four times as slow."""
+    rates = {"vfrnn": Rates(0.1, 0.01), "lstm": Rates(0.1, None)}
+    trained = [
+        Trained(model, found, (Tried(found, 0.7),), tuple(log(seed, model) for seed in range(seeds)))
+        for model, found in rates.items()
+    ]
+    timing = {model: [{"step_ms": ms, "steps": 50}] for model, ms in (("vfrnn", 2.0), ("lstm", 8.0))}
+    return summarize(BENCHMARKS[name], trained, timing, {"geotorch": "because"})

@@ -4,10 +4,8 @@ import pytest
 
 pytest.importorskip("matplotlib")
 from vfrnn_bench import figures
-from vfrnn_bench.tasks.benchmarks import BENCHMARKS
-from vfrnn_bench.tasks.results import summarize
 
-from tests.bench.small import EMPTY, log, result
+from tests.bench.small import EMPTY, result, task_summary
 
 
 @pytest.mark.parametrize(("title", "draw"), [(title, draw) for title, _, draw in figures.FIGURES])
@@ -24,10 +22,18 @@ def test_the_target_of_a_ratio_is_a_tick():
 
 
 def test_learning_curves():
-    summary = summarize(BENCHMARKS["digits"], [log(0), log(1)])
-    (axes,) = figures.learning_curves([summary]).axes
+    (axes,) = figures.learning_curves([task_summary("digits", 2)]).axes
     assert "2 seeds" in axes.get_title()
     assert figures.learning_curves([]) is None
+
+
+def test_learning_over_time_ends_where_each_models_training_does():
+    (axes,) = figures.learning_over_time(task_summary("digits", 2)).axes
+    fast, slow, _, equal = axes.lines
+    assert (fast.get_xdata()[-1], slow.get_xdata()[-1]) == (1.0, 4.0)
+    assert list(equal.get_xdata()) == [1.0, 1.0]
+    assert [tuple(line.get_ydata()[:2]) for line in (fast, slow)] == [(0.5, 1.5)] * 2
+    assert len(axes.collections) == 2
 
 
 def test_stages():

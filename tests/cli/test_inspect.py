@@ -117,6 +117,9 @@ def test_a_training_ends_with_what_was_learned(tmp_path, capsys, without_layers)
         "Predicted beside true frames",
         "The same as a film strip",
     ]
+    assert main(["train", "--task", "transport", *tiny, *grid, "--no-page", "--out", str(tmp_path / "n")]) == 0
+    assert capsys.readouterr().out.endswith(f"what was learned: vfrnn inspect {tmp_path / 'n'}\n")
+    assert not (tmp_path / "n" / "inspect-vfrnn").exists()
     copying = ["--hidden-size", "4", "--delay", "3"]
     assert main(["train", "--task", "copying", *tiny, *copying, "--out", str(tmp_path / "b")]) == 0
     assert capsys.readouterr().out.endswith(f"what was learned: vfrnn inspect {tmp_path / 'b'}\n")

@@ -39,7 +39,7 @@ def test_a_run_leaves_a_checkpoint_a_log_and_a_picture(task, tmp_path, capsys):
     assert log["options"]["task"] == task
     assert log["versions"]["torch"] == torch.__version__
     for epochs in log["epochs"].values():
-        assert set(epochs[0]) == {"epoch", "loss", "validation", "test", "step_ms", "layers"}
+        assert set(epochs[0]) == {"epoch", "loss", "validation", "test", "step_ms", "steps", "layers"}
         assert epochs[0]["step_ms"] > 0
 
 

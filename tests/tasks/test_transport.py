@@ -27,6 +27,9 @@ def test_shapes():
     (x, y), (again, _) = one.training_batches(torch.Generator())
     assert (x.shape, y.shape) == ((1, 7, 64), (3, 64, 7))
     assert torch.equal(x, again)
+    ((other, _), _) = task(seed=1).training_batches(torch.Generator())
+    assert not torch.equal(x, other)  # a seed of the run draws the sequences to learn from
+    assert torch.equal(frames, task(seed=1).evaluation_batch("test")[0])  # and not those of the test
 
 
 def test_options_that_are_wrong():

@@ -30,12 +30,12 @@ COMMON: dict[str, Any] = {"steps_per_epoch": 50, "mesh": "complete", "substeps":
 # A peer that does better at another rate than ours gets it.
 PEER_RATES = {
     ("digits", "torch-orthogonal"): 5e-3,
-    **{("transport", model): 3e-3 for model in ("rnn", "lstm", "gru", "torch-orthogonal")},
+    **{("transport", model): 3e-3 for model in ("rnn", "lstm", "gru", "torch-orthogonal", "identity-rnn", "geotorch")},
 }
 # What --data alone stands for; the other tasks have names, and one of them reads a folder of its own files.
 OWN_DATA, READS_A_FOLDER = "series", "mnist"
 TASK_NAMES = tuple(name for name in DEFAULTS if name != OWN_DATA)
-MODEL_NAMES = ("vfrnn", "orthogonal", "rnn", "lstm", "gru", "torch-orthogonal")
+MODEL_NAMES = ("vfrnn", "orthogonal", "rnn", "lstm", "gru", "torch-orthogonal", "identity-rnn", "geotorch")
 
 
 def _positive_int(text: str) -> int:
@@ -67,7 +67,8 @@ def add_parser(commands: Any) -> None:
         nargs="+",
         choices=MODEL_NAMES,
         default=["vfrnn"],
-        help="torch-orthogonal is PyTorch's orthogonal parametrization of torch.nn.RNN",
+        help="torch-orthogonal is PyTorch's orthogonal parametrization of torch.nn.RNN; identity-rnn is torch.nn.RNN "
+        "started at the identity; geotorch is expRNN's setting there",
     )
     what.add_argument("--permute", action="store_true", help="digits, mnist: one fixed permutation of the pixels")
     what.add_argument(
@@ -125,6 +126,9 @@ def add_parser(commands: Any) -> None:
     output.add_argument("--out", type=Path, help="folder of checkpoint, log and picture (runs/TASK-DATA-MODELS)")
     output.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in DIR exactly where it stopped")
     output.add_argument("--stop-after", type=_positive_int, metavar="EPOCHS", help="stop early, to be resumed")
+    output.add_argument(
+        "--no-page", action="store_true", help="transport: without the page of what was learned (vfrnn inspect DIR)"
+    )
     output.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run, parser=parser)
 
@@ -152,7 +156,7 @@ def run(arguments: argparse.Namespace) -> int:
         until = min(arguments.stop_after or training.options.epochs, training.options.epochs)
         if processes.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
-            _train(training, folder, until, arguments.quiet)
+            _train(training, folder, until, arguments.quiet, not arguments.no_page)
         else:  # what the first process writes and prints is the same for all
             training.train(until, lambda trainee, loss: None, lambda: None)
     return 0
@@ -211,7 +215,7 @@ def _options(arguments: argparse.Namespace) -> Any:
     )
 
 
-def _train(training: Any, folder: Path, until: int, quiet: bool) -> None:
+def _train(training: Any, folder: Path, until: int, quiet: bool, page: bool) -> None:
     from vfrnn.tasks.report import draw, table, write_log
 
     try:
@@ -241,17 +245,17 @@ def _train(training: Any, folder: Path, until: int, quiet: bool) -> None:
     log, picture = write_log(training, folder), draw(training, folder)
     print(table(training))
     print(f"log: {log}\npicture: {picture}")
-    print(_what_was_learned(training, folder), end="")
+    print(_what_was_learned(training, folder, page), end="")
 
 
-def _what_was_learned(training: Any, folder: Path) -> str:
+def _what_was_learned(training: Any, folder: Path, with_page: bool) -> str:
     """What ends a run with a layer of ours: the page, where frames and a field can be seen, or how to get it."""
     from vfrnn.tasks.inspection import has_layers, inspect_trainee, inspected_trainee, page_folder
 
     if not has_layers(training):
         return ""
     trainee = inspected_trainee(training)
-    if training.task.velocities() is None:
+    if training.task.velocities() is None or not with_page:
         return f"what was learned: vfrnn inspect {folder}\n"
     page = inspect_trainee(training, trainee, page_folder(folder, trainee)).page
     return f"what was learned: {page}\n"

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import vfrnn
 from vfrnn.init import Init
+from vfrnn.tasks.exprnn import ExpRNN
 from vfrnn.tasks.task import Task
 from vfrnn_kernels.activations import ACTIVATIONS
 
@@ -146,6 +147,28 @@ def _torch_orthogonal(task: Task, o: ModelOptions) -> nn.Module:
     return layer
 
 
+def _identity_rnn(task: Task, o: ModelOptions) -> nn.Module:
+    """The IRNN of Le, Jaitly and Hinton 2015 (arXiv 1504.00941): rectified, a small normal start of the input weights.
+
+    In upper layers, whose inputs are states, the input weights start so too.
+    """
+    layer = nn.RNN(task.input_size, o.hidden_size, o.layers, nonlinearity=o.nonlinearity or "relu")
+    for name, parameter in layer.named_parameters():
+        if name.startswith("weight_hh"):
+            nn.init.eye_(parameter)
+        elif name.startswith("weight_ih"):
+            nn.init.normal_(parameter, std=0.001)
+        else:
+            nn.init.zeros_(parameter)
+    return layer
+
+
+def _geotorch(task: Task, o: ModelOptions) -> nn.Module:
+    if o.layers != 1:
+        raise ValueError(f"layers must be 1 for the model 'geotorch', got {o.layers}")
+    return ExpRNN(task.input_size, o.hidden_size, o.init, **o.chosen(task))
+
+
 MODELS: dict[str, Callable[[Task, ModelOptions], nn.Module]] = {
     "vfrnn": _vfrnn,
     "orthogonal": _orthogonal,
@@ -153,7 +176,12 @@ MODELS: dict[str, Callable[[Task, ModelOptions], nn.Module]] = {
     "lstm": _lstm,
     "gru": _gru,
     "torch-orthogonal": _torch_orthogonal,
+    "identity-rnn": _identity_rnn,
+    "geotorch": _geotorch,
 }
+
+#: Whose parameters are not all alike to the optimizer: generators have a rate of their own.
+WITH_GENERATORS = frozenset({"vfrnn", "orthogonal", "torch-orthogonal", "geotorch"})
 
 #: The nonlinearities that each takes.
 NONLINEARITIES: dict[str, tuple[str, ...]] = {
@@ -163,6 +191,8 @@ NONLINEARITIES: dict[str, tuple[str, ...]] = {
     "lstm": (),
     "gru": (),
     "torch-orthogonal": ("tanh", "relu"),
+    "identity-rnn": ("tanh", "relu"),
+    "geotorch": ACTIVATIONS,
 }
 
 #: How each is called beside the others.
@@ -173,6 +203,8 @@ TITLES = {
     "lstm": "torch.nn.LSTM",
     "gru": "torch.nn.GRU",
     "torch-orthogonal": "orthogonal(torch.nn.RNN)",
+    "identity-rnn": "torch.nn.RNN from the identity",
+    "geotorch": "expRNN in geotorch",
 }
 
 
@@ -191,7 +223,8 @@ def make_model(name: str, task: Task, options: ModelOptions, seed: int) -> Seque
     """The model of that name, the same for the same seed.
 
     Raises:
-        ValueError: it does not take the nonlinearity.
+        ValueError: it does not take the nonlinearity, or as many layers.
+        RuntimeError: it needs a package that is not installed.
     """
     check_nonlinearity(name, options.nonlinearity)
     torch.manual_seed(seed)

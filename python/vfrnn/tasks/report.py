@@ -73,6 +73,7 @@ def write_log(training: Training, folder: Path) -> Path:
         "options": options,
         "about": training.task.about,
         "metric": training.task.metric_name,
+        "larger_is_better": training.task.larger_is_better,
         "baseline": training.task.baseline,
         "versions": {"vfrnn": vfrnn.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "threads": torch.get_num_threads(),

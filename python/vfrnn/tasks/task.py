@@ -25,7 +25,7 @@ class TaskOptions:
         wind: transport: "compressible" or "incompressible".
         grid: transport: nodes along each side.
         horizon: transport: frames to continue.
-        seed: series: of the split.
+        seed: series: of the split; transport: of the sequences to learn from.
     """
 
     batch_size: int

@@ -54,14 +54,15 @@ class TrainingOptions:
 
 @dataclass
 class Epoch:
-    """What one model did in one epoch. `step_ms` is the median time of a training step, in milliseconds; `layers` says
-    how our layers move their states after it."""
+    """What one model did in one epoch. `step_ms` is the median time of its `steps` training steps, in milliseconds;
+    `layers` says how our layers move their states after it."""
 
     epoch: int
     loss: float
     validation: float
     test: float
     step_ms: float
+    steps: int
     layers: list[LayerRecord] = field(default_factory=list)
 
 
@@ -145,7 +146,7 @@ class Training:
         except ValueError as error:  # the last step has made a parameter infinite
             raise FloatingPointError(f"{trainee.name} in epoch {epoch + 1}: {error}") from error
         step_ms = 1e3 * statistics.median(seconds)
-        return Epoch(epoch + 1, statistics.fmean(losses), validation, test, step_ms, layers)
+        return Epoch(epoch + 1, statistics.fmean(losses), validation, test, step_ms, len(seconds), layers)
 
     def _evaluate(self, model: torch.nn.Module, split: str) -> float:
         model.eval()
@@ -233,5 +234,5 @@ class Training:
 
 
 def _epoch(saved: dict[str, Any]) -> Epoch:
-    """An epoch from a checkpoint, in which older ones have no layers."""
-    return Epoch(**{**saved, "layers": [LayerRecord(**record) for record in saved.get("layers", [])]})
+    """An epoch from a checkpoint, in which older ones have no layers and no count of steps."""
+    return Epoch(**{"steps": 0, **saved, "layers": [LayerRecord(**record) for record in saved.get("layers", [])]})

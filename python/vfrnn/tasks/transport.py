@@ -31,8 +31,8 @@ class Transport(Generated):
     characteristics dX/dt = u(X) are integrated by Runge and Kutta; nothing of the package takes part. `wind`
     "incompressible" is the curl of a stream function alone, "compressible" has the gradient of a potential beside it.
     Models have no input: the first state is the frame (h = B^{1/2} f on a mesh), so that a VFRNN is the flow of its
-    field. Training has `batch_size` sequences in all, and an epoch goes over them `steps_per_epoch` times. Metric:
-    relative error of all frames, by the root of the sums of squares.
+    field. Training has `batch_size` sequences in all, drawn by `seed`, and an epoch goes over them `steps_per_epoch`
+    times. Metric: relative error of all frames, by the root of the sums of squares.
     """
 
     input_size, every_step, initial = 1, True, True
@@ -52,6 +52,7 @@ class Transport(Generated):
         axis = torch.arange(self.grid, dtype=torch.float64)
         self._nodes = torch.cartesian_prod(axis, axis)
         self._sequences: Batch | None = None
+        self._evaluated: dict[str, Batch] = {}
         frames, target = self.evaluation_batch("test")
         self.baseline = self.metric(frames.expand(self.horizon, -1, -1), target)  # of the first frame, repeated
 
@@ -102,9 +103,16 @@ class Transport(Generated):
     def training_batches(self, generator: torch.Generator) -> Iterator[Batch]:
         """The same sequences, again and again."""
         if self._sequences is None:
-            self._sequences = self.sequences(self._options.batch_size, torch.Generator().manual_seed(1), self.horizon)
+            drawn = torch.Generator().manual_seed(1 + self._options.seed)
+            self._sequences = self.sequences(self._options.batch_size, drawn, self.horizon)
         for _ in range(self._options.steps_per_epoch):
             yield self._sequences
+
+    def evaluation_batch(self, split: str) -> Batch:
+        """The fixed batch of "validation" or "test", kept: to integrate it takes as long as to train an epoch."""
+        if split not in self._evaluated:
+            self._evaluated[split] = super().evaluation_batch(split)
+        return self._evaluated[split]
 
     def sample(self, count: int, generator: torch.Generator) -> Batch:
         """`count` sequences."""
