@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from vfrnn.tasks import TaskOptions
 from vfrnn.tasks.models import ModelOptions
@@ -12,6 +13,12 @@ from vfrnn.tasks.training import Training, TrainingOptions
 def task_options(**changes) -> TaskOptions:
     """Short sequences in small batches."""
     return TaskOptions(**{"batch_size": 7, "delay": 5, "length": 9, "steps_per_epoch": 2, **changes})
+
+
+def needs(model: str) -> None:
+    """Skip a test of this model where what it is made with is not installed."""
+    if model == "geotorch":
+        pytest.importorskip("geotorch", reason="geotorch is not installed")
 
 
 def training_options(task="copying", models=("vfrnn", "lstm"), epochs=3) -> TrainingOptions:

@@ -6,15 +6,10 @@ import sys
 import pytest
 import torch
 
-from tests.tasks.cases import task_options
+from tests.tasks.cases import needs, task_options
 from vfrnn.optim import param_groups
 from vfrnn.tasks import Adding, Copying, Transport
 from vfrnn.tasks.models import MODELS, WITH_GENERATORS, ModelOptions, make_model
-
-
-def needs(name):
-    if name == "geotorch":
-        pytest.importorskip("geotorch", reason="geotorch is not installed")
 
 
 @pytest.mark.parametrize("name", MODELS)
