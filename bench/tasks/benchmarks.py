@@ -86,8 +86,8 @@ def _mnist(permuted: bool) -> tuple[Published, ...]:
 def _transport(wind: str, what: str) -> Benchmark:
     """The rates are higher: a field of a few hundred numbers starts at 0 and has to move whole frames in 300 steps.
 
-    They are ten times apart: so far lie those that suit a field and those that suit a dense matrix. There are two, and not
-    three as elsewhere, to save time; VFRNN alone was tried in between (1e-2), and validated no better than at 3e-2.
+    They are ten times apart: so far lie those that suit a field and those that suit a dense matrix. There are two and
+    not three, to save time; VFRNN alone was tried in between, at 1e-2, and validated no better than at 3e-2.
     """
     return Benchmark(
         f"transport-{wind}",

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from tests.tasks.cases import write_series
+from tests.tasks.cases import needs, write_series
 from vfrnn.cli import main
 from vfrnn.cli.train import DEFAULTS, MODEL_NAMES
 from vfrnn.tasks import TASKS, TaskOptions
@@ -105,6 +105,7 @@ def test_the_nonlinearity_reaches_ours_and_torchs(tmp_path):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_takes_the_nonlinearities_it_says_and_no_other(name):
+    needs(name)
     task = TASKS["adding"](TaskOptions(batch_size=2, length=8))
     for nonlinearity in ACTIVATIONS:
         options = ModelOptions(hidden_size=6, nonlinearity=nonlinearity)
