@@ -49,8 +49,9 @@ test-release: test-interpreted test-gpu-simulated-every test-gpu-mutations test-
 
 OP_TESTS := tests/ops
 
-# Those that run the native kernels and not only PyTorch's machinery around them.
-NATIVE := "not reference and not compile and not opcheck and not gradcheck and not instruction_set"
+# Those that run the native kernels and not only PyTorch's machinery around them; here without what is slow, which
+# `make test-slow` runs once.
+NATIVE := -m "not slow" -k "not reference and not compile and not opcheck and not gradcheck and not instruction_set"
 
 # The op tests on every instruction set this CPU has, with 2 and, where there are so many CPUs, 4 threads (`make test` has
 # one).
@@ -60,7 +61,7 @@ test-isa: $(VENV)/.test-tools
 	    { echo "VFRNN_ISA=$$isa: this CPU lacks it, skipped"; continue; }; \
 	  for threads in 2 $$([ $$(nproc) -lt 4 ] || echo 4); do \
 	    echo "VFRNN_ISA=$$isa, $$threads threads"; \
-	    VFRNN_ISA=$$isa OMP_NUM_THREADS=$$threads $(BIN)/python -m pytest -q -k $(NATIVE) $(OP_TESTS) || exit 1; \
+	    VFRNN_ISA=$$isa OMP_NUM_THREADS=$$threads $(BIN)/python -m pytest -q $(NATIVE) $(OP_TESTS) || exit 1; \
 	  done; \
 	done
 
@@ -80,7 +81,7 @@ define beside
 	$(BIN)/cmake --build build/$(1)/cmake --target install
 endef
 BESIDE_PYTEST := PYTHONPATH=$(CURDIR)/python OMP_NUM_THREADS=1 $(abspath $(BIN))/python -m pytest -q -n $(WORKERS) \
-  -p no:cacheprovider -k $(NATIVE) $(OP_TESTS)
+  -p no:cacheprovider $(NATIVE) $(OP_TESTS)
 
 # The op tests on a library that clang compiled.
 test-clang: $(VENV)/.test-tools

@@ -58,7 +58,7 @@ OF_PYTHON = (
     "oracles",
 )
 #: A test takes some ten times as long emulated: each compiler has every so many-th, one those between the other's.
-SHARE = 10
+SHARE = 30
 #: Run there: one process, for PyTorch takes minutes to be imported.
 RUN_TESTS = """
 import sys

@@ -77,7 +77,7 @@ def try_wheel(folder: Path, python: Path, wheel: Path) -> None:
     if "+cpu" not in wheel.name:
         run(empty, python, "-c", CUDA_LOADED)
     copy_op_tests(empty)
-    options = ("-q", "-n", str(min(8, os.cpu_count() or 1)), "-p", "no:cacheprovider", "-k", NATIVE)
+    options = ("-q", "-n", str(min(8, os.cpu_count() or 1)), "-p", "no:cacheprovider", "-m", "not slow", "-k", NATIVE)
     run(empty, python, "-m", "pytest", *options, "tests", OMP_NUM_THREADS="1")
 
 
