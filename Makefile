@@ -9,8 +9,8 @@ INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --no-build-isola
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
 .PHONY: demo build test test-slow test-interpreted test-all test-release test-isa test-clang test-aarch64 test-cuda \
-  test-cuda-12 simulator test-gpu-simulated test-gpu-simulated-every test-gpu-mutations test-triton-aot test-interop test-bench wheels carried \
-  test-wheel test-wheel-torch test-install sanitize bench-cpu results lint format clean
+  test-cuda-12 simulator test-gpu-simulated test-gpu-simulated-every test-gpu-mutations test-triton-aot test-interop \
+  test-bench wheels carried test-wheel test-wheel-torch test-install sanitize bench-cpu results lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
 demo: build

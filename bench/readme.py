@@ -204,8 +204,10 @@ def tasks(results: Results) -> str:
         o = task["options"]
         sizes = f"hidden size {o['model_options']['hidden_size']}, batch {o['task_options']['batch_size']}"
         text += f"**{task['name']}**: {task['what']} {sizes}, {o['epochs']} epochs, {len(task['seeds'])} seed"
-        threads = task["machine"]["threads"]
-        text += f"{'' if len(task['seeds']) == 1 else 's'}, {threads} thread{'' if threads == 1 else 's'}, "
+        on = task["machine"]
+        machine = ", ".join(part for part in (on["device"], on.get("isa")) if part)
+        text += f"{'' if len(task['seeds']) == 1 else 's'}, {machine}, {on['threads']} thread"
+        text += f"{'' if on['threads'] == 1 else 's'}, "
         text += f"equal time {task['equal_time_seconds']:.3g} s; "
         text += f"without memory {shown(task['baseline'], task['metric'])}.\n\n"
         text += markdown(["", f"test {task['metric']}", *HEAD], rows) + "\n"

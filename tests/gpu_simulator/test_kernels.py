@@ -36,15 +36,18 @@ def test_powers_of_a_step_by_tiles():
 MANY = 4065
 
 
-@pytest.mark.parametrize("state", ["the same", "float32"])
-@pytest.mark.parametrize("dtype", [torch.float32, *quick([torch.bfloat16, torch.float16], torch.bfloat16)], ids=str)
+@pytest.mark.parametrize("state", [None, torch.float32], ids=str)
+@pytest.mark.parametrize("dtype", quick([torch.bfloat16, torch.float16], torch.bfloat16), ids=str)
 @pytest.mark.parametrize("B", [5, *quick([MANY])])
-def test_steps_by_tiles(monkeypatch, B, dtype, state):
-    if (dtype, state) == (torch.float32, "float32"):
-        pytest.skip("it is the same")
+def test_steps_by_tiles_in_16_bits(monkeypatch, B, dtype, state):
     monkeypatch.setenv("VFRNN_RECURRENCE_ROUTE", "steps")
-    other = {} if state == "the same" else {"state": torch.float32}
-    assert_right(recurrence_case(70, dtype, T=2, B=B, i=1, **other), "cuda")
+    assert_right(recurrence_case(70, dtype, T=2, B=B, i=1, state=state), "cuda")
+
+
+@pytest.mark.parametrize("B", [5, *quick([MANY])])
+def test_steps_by_tiles_in_float32(monkeypatch, B):
+    monkeypatch.setenv("VFRNN_RECURRENCE_ROUTE", "steps")
+    assert_right(recurrence_case(70, torch.float32, T=2, B=B, i=1), "cuda")
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def planned_series(
 def largest_generator(x: Tensor, v: Tensor, V: Tensor, b: Tensor, w: Tensor, N: Tensor, G: Tensor) -> float:
     """An upper bound on ||S(v + V x)||_2 over all rows of x (T, B, i)."""
     rows = x.flatten(0, 1)
-    if rows.numel() == 0 and len(rows) == 0:
+    if len(rows) == 0:
         return 0.0
     root = b.rsqrt()
     averages, gradients = (N * root * w[:, None]).mT, G * root

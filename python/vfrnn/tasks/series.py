@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ TEST, VALIDATION = 0.15, 0.15
 LEAST = 4
 
 
-class Series(Plain):
+class Series(Plain, ABC):
     """x (T, B, i) and a target for each series.
 
     Values are standardized by mean and deviation of their channel in the training split; one that is missing is that
@@ -51,9 +52,9 @@ class Series(Plain):
         times = " at times of their own" if self.timed else ""
         self.about = f"{counts} series of {collection.channels} channels, {steps} steps{times}; {collection.kind}"
 
+    @abstractmethod
     def _targets(self, rows: Tensor) -> Tensor:
         """Those of some series, as the loss reads them."""
-        raise NotImplementedError
 
     def training_batches(self, generator: torch.Generator) -> Iterator[Batch]:
         rows = self.rows["train"]
