@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,10 +82,9 @@ def recurrence_plan(
         raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype}")
     if not isinstance(device, CudaDevice):
         raise TypeError(f"device must be a vfrnn_kernels.cuda_device.CudaDevice, got {type(device).__name__}")
-    from vfrnn_kernels import _host  # its build is optional
-
+    host = importlib.import_module("vfrnn_kernels._host")  # loads no library of torch; its build is optional
     return RecurrencePlan(
-        **_host.recurrence_plan(
+        **host.recurrence_plan(
             n,
             DTYPES[dtype],
             batch,
