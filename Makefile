@@ -221,6 +221,8 @@ lint: $(VENV)/.lint-tools
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $$(git ls-files $(NATIVE_SOURCES))
 	$(BIN)/mypy
+	$(BIN)/mypy --strict --follow-imports=silent tests/packaging/user_script.py
+	$(BIN)/basedpyright tests/packaging/user_script.py
 
 format: $(VENV)/.lint-tools
 	$(BIN)/ruff check --fix .
