@@ -49,7 +49,7 @@ _SPEED = (
     ("training step", "vfrnn.VFRNN", "orthogonal(torch.nn.RNN)", "vfrnn.VFRNN, beside orthogonal torch.nn.RNN"),
     ("training step", "vfrnn.VFRNN", "geotorch, cached", "vfrnn.VFRNN, beside {}"),
     ("exponential", "vfrnn.skew_expm", "torch.matrix_exp", "vfrnn.skew_expm, beside {}"),
-    ("frame", "vfrnn.parametrizations.orthogonal", "torch.linalg.qr", "vfrnn orthonormal columns, beside {}"),
+    ("frame", "vfrnn.parametrizations.orthogonal", "torch.linalg.qr", "vfrnn.parametrizations.orthogonal, beside {}"),
 )
 
 
@@ -94,7 +94,7 @@ def summary(result: Json) -> Figure | None:
     ]
     if not panels:
         return None
-    slot, head, foot, width = 0.4, 0.36, 0.12, 4.8
+    slot, head, foot, width = 0.4, 0.36, 0.12, 4.9
     height = sum(len(bars) * slot + head + foot for _, bars, _ in panels)
     figure, top = Figure(figsize=(width, height)), height
     for title, bars, scale in panels:
@@ -114,7 +114,7 @@ def _panel(axes: Any, bars: Sequence[Bar], scale: str) -> None:
     lowest = min([base, *(bar.span[0] for bar in bars if bar.span)])
     axes.set(xscale=scale, ylim=(len(bars) - 0.5, -0.55))
     axes.set_xlim(lowest / 1.15 if scale == "log" else 0, reach * 1.6 if scale == "log" else reach * 1.08)
-    along = {"transform": axes.get_yaxis_transform(), "fontsize": 9, "va": "bottom"}
+    along = {"transform": axes.get_yaxis_transform(), "fontsize": 8.5, "va": "bottom"}
     for y, bar in enumerate(bars):
         axes.barh(y + 0.2, bar.value - base, left=base, height=0.34, color=BLUE if bar.ours else VERMILION)
         if bar.span and bar.span[0] < bar.span[1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -157,7 +158,7 @@ def learning_curves(tasks: list[Json]) -> Figure | None:
     """Each task's test metric over epochs: the mean over seeds, and the range as a band."""
     if not tasks:
         return None
-    figure, every_axes = _figure(len(tasks), across=2, height=3.6, width=9.0)
+    figure, every_axes = _figure(len(tasks), across=2, height=3.4, width=8.4)
     for axes, task in zip(every_axes, tasks, strict=True):
         for model in task["models"]:
             by_epoch = list(zip(*model["test_by_seed"], strict=False))
@@ -167,7 +168,12 @@ def learning_curves(tasks: list[Json]) -> Figure | None:
         axes.set(title=f"{task['name']} ({seeds} seeds)", xlabel="epoch", ylabel=f"test {task['metric']}")
         if task["metric"] != "accuracy":
             axes.set_yscale("log")
-        axes.legend(fontsize=7)
+    models = {
+        found: artist for axes in every_axes for artist, found in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    room = 0.25 * math.ceil(len(models) / 3) + 0.1  # inches
+    figure.legend(models.values(), models.keys(), loc="lower center", ncols=3)
+    figure.set_layout_engine("tight", rect=(0, room / figure.get_figheight(), 1, 1))
     return figure
 
 

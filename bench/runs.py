@@ -9,9 +9,19 @@ from typing import Any
 Json = dict[str, Any]
 
 
+#: Which row of several runs is told: what it is about, and what is largest in it.
+_WORST: dict[str, tuple[tuple[str, ...], Callable[[Json], float]]] = {
+    "memory": (("provider",), lambda row: row["copies_of_states"]),
+    "long_memory": (("provider",), lambda row: row["bytes"][-1]),
+    "shared_machine": (("workload",), lambda row: row["ratio"]),
+    "soak": (("layer", "sequence"), lambda row: row["grown_mib"]),
+}
+
+
 def worst(runs: Sequence[Json]) -> Json:
-    """The same as the JSON of one run. Ratios, shares and errors are the worst of all runs; times, curves and the rates
-    of the machine are of the first run that has them. `read` says of how many runs, instruction sets and commits."""
+    """The same as the JSON of one run. Ratios, shares, errors and memory are the worst of all runs; times,
+    their curves and the rates of the machine are of the first run that has them. `read` says of how many runs,
+    instruction sets and commits."""
     merged = {key: value for run in reversed(runs) for key, value in run.items()} | {
         "machine": runs[0]["machine"],
         "ceiling": runs[0]["ceiling"],
@@ -26,9 +36,8 @@ def worst(runs: Sequence[Json]) -> Json:
         "commits": list(dict.fromkeys(m["commit"] for m in machines if m["commit"])),
         "limited": any(m.get("limits") for m in machines),
     }
-    for part, key, value in (("shared_machine", ("workload",), "ratio"), ("soak", ("layer", "sequence"), "grown_mib")):
-        rows = [row for run in runs for row in run.get(part, [])]
-        merged[part] = _largest(rows, key, value)
+    for part, (key, value) in _WORST.items():
+        merged[part] = _largest([row for run in runs for row in run.get(part, [])], key, value)
     return merged
 
 
@@ -44,7 +53,7 @@ def _worst_case(name: str, runs: Sequence[Json]) -> Json:
         same = [other for other in providers if other["provider"] == row["provider"]]
         share, error = min(r["share_of_ceiling"] for r in same), max(r["error"] for r in same)
         merged.append(row | {"share_of_ceiling": share, "error": error})
-    ratios = _largest([row for case in found for row in case["ratios"]], ("ours", "peer"), "ratio")
+    ratios = _largest([row for case in found for row in case["ratios"]], ("ours", "peer"), lambda row: row["ratio"])
     refused = {provider: reason for case in reversed(found) for provider, reason in case["refused"].items()}
     return found[0] | {"providers": merged, "ratios": ratios, "refused": refused}
 
@@ -54,12 +63,12 @@ def _first(rows: Sequence[Json], key: Sequence[str]) -> list[Json]:
     return list({tuple(row[name] for name in key): row for row in reversed(rows)}.values())[::-1]
 
 
-def _largest(rows: Sequence[Json], key: Sequence[str], value: str) -> list[Json]:
+def _largest(rows: Sequence[Json], key: Sequence[str], value: Callable[[Json], float]) -> list[Json]:
     """The row of each key whose value is largest, in the order of the first."""
     found: dict[tuple[Any, ...], Json] = {}
     for row in rows:
         name = tuple(row[part] for part in key)
-        if name not in found or row[value] > found[name][value]:
+        if name not in found or value(row) > value(found[name]):
             found[name] = row
     return list(found.values())
 

@@ -41,8 +41,10 @@ def machine(result: Json) -> str:
         text += f", on {names.listed([ISAS.get(isa, isa) for isa in read['isas']])}"
     text += f", with PyTorch {m['torch']}, in float32, on {m['date']}."
     if read["runs"] > 1:
-        text += f" Each ratio and error is the worst of {names.counted(read['runs'], 'run')}"
-        text += "; the peers were held to the same instruction set as vfrnn." if read["limited"] else "."
+        text += f" Each speed is the worst of {read['runs']} runs; errors and memory are the worst of the runs that "
+        text += "measured them." + (
+            " The peers were held to the same instruction set as vfrnn." if read["limited"] else ""
+        )
     return text
 
 

@@ -23,7 +23,7 @@ def lines(kind: str, row: Json) -> Iterator[str]:
         )
     elif kind == "case":
         workload = row["workload"]
-        times = [f"{provider(p['provider'], workload)} {p['median_ms']:.3g} ms" for p in row["providers"]]
+        times = [f"{p['median_ms']:.3g} ms by {provider(p['provider'], workload)}" for p in row["providers"]]
         if times:
             yield f"{workload} takes {listed(times)}."
         for name, reason in row["refused"].items():
@@ -41,7 +41,7 @@ def lines(kind: str, row: Json) -> Iterator[str]:
         peaks = [f"{b / 2**20:.0f} MiB at T {T}" for T, b in zip(row["steps"], row["bytes"], strict=True)]
         yield f"{provider(row['provider'])} takes {listed(peaks)}."
     elif kind == "shared machine":
-        times = listed([f"{name} {ms:.3g} ms" for name, ms in row["median_ms"].items()])
+        times = listed([f"{ms:.3g} ms by {name}" for name, ms in row["median_ms"].items()])
         beside = counted(row["neighbours"], "busy process", "es")
         yield f"{row['workload']} with {counted(row['threads'], 'thread')} beside {beside} takes {times}."
     elif kind == "soak":
@@ -51,10 +51,11 @@ def lines(kind: str, row: Json) -> Iterator[str]:
 
 def ratios(result: Json) -> Table:
     """Every pair of ours and a peer, with the share of the machine's rate and the target."""
-    table = Table(title="Our time over the peer's")
+    said = "The share is of the rate of a large matrix product; the ratio is our time over the peer's."
+    table = Table(title="Our time over the peer's", caption=said)
     for name in ("workload", "ours"):
         table.add_column(name, no_wrap=True)
-    for name in ("ms", "GFLOP/s", "of GEMM"):
+    for name in ("ms", "GFLOP/s", "share"):
         table.add_column(name, justify="right")
     table.add_column("peer", no_wrap=True)
     for name in ("ms", "ratio", "target"):

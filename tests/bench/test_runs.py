@@ -12,11 +12,15 @@ def test_ratios_shares_and_errors_are_the_worst_and_times_the_first():
     second["cases"][0]["ratios"][0]["ratio"] = 0.6
     second["cases"][0]["providers"][0] |= {"share_of_ceiling": 0.3, "error": 5e-7, "median_ms": 9.0}
     second["soak"][0]["grown_mib"] = 1.0
+    second["memory"][0]["copies_of_states"] = 2.5
+    second["long_memory"][0]["bytes"] = [1e4, 2e6]
     merged = runs.worst([first, second])
     assert [pair.ratio for pair in runs.pairs(merged)] == [0.6]
     ours = merged["cases"][0]["providers"][0]
     assert (ours["share_of_ceiling"], ours["error"], ours["median_ms"]) == (0.3, 5e-7, 1.0)
     assert merged["soak"][0]["grown_mib"] == 3.0
+    assert merged["memory"][0]["copies_of_states"] == 2.5
+    assert [row["bytes"][-1] for row in merged["long_memory"]] == [2e6, 1e6, 1e6]
     assert len(merged["accuracy"]) == 2
     assert merged["read"] | {"limited": False} == {
         "runs": 2, "isas": ["avx2", "avx512"], "commits": ["a", "b"], "limited": False,

@@ -29,7 +29,8 @@ def test_the_machine():
     several = made_up(read={"runs": 2, "isas": ["avx2", "avx512"], "commits": [], "limited": True})
     assert "on AVX2 and AVX-512" in sentences.machine(several)
     assert sentences.machine(several).endswith(
-        "Each ratio and error is the worst of 2 runs; the peers were held to the same instruction set as vfrnn."
+        "Each speed is the worst of 2 runs; errors and memory are the worst of the runs that measured them. The peers "
+        "were held to the same instruction set as vfrnn."
     )
 
 

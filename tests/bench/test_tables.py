@@ -15,7 +15,7 @@ def test_a_line_when_a_step_is_done():
     r = result()
     assert "GFLOP/s" in list(tables.lines("machine", r))[1]
     lines = list(tables.lines("case", r["cases"][0]))
-    assert lines == ["R1 takes vfrnn.RNN 1 ms and torch.nn.RNN 2 ms.", "  x was not timed: y"]
+    assert lines == ["R1 takes 1 ms by vfrnn.RNN and 2 ms by torch.nn.RNN.", "  x was not timed: y"]
     assert list(tables.lines("time", r["time"][0])) == [
         "The time of vfrnn.RNN grows as T to the power 1.00, in the larger half 1.00."
     ]
@@ -29,3 +29,4 @@ def test_the_table_of_ratios():
     Console(file=out, width=140).print(tables.ratios(result()))
     assert "0.500" in out.getvalue()
     assert "0.40 missed" in out.getvalue()
+    assert "The share is of the rate of a large matrix product" in out.getvalue()
