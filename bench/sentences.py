@@ -150,19 +150,16 @@ def targets(result: Json) -> str:
     if not times and not shares:
         return ""
     missed = sum(pair.missed for pair in times), sum(share < least for *_, share, least in shares)
-    at_least = " in at least one run" if result["read"]["runs"] > 1 else ""
-    parts = []
-    for count, missed, what in (
-        (len(times), sum(pair.missed for pair in times), "target{} for time"),
-        (
-            len(shares),
-            sum(share < least for *_, share, least in shares),
-            "target{} for the share of the machine's rate",
-        ),
-    ):
-        if count:
-            parts.append(f"{missed or 'none'} of {count} {what.format('' if count == 1 else 's')}")
-    return f"Missed{at_least}: {' and '.join(parts)}."
+    counts = (
+        (len(times), sum(pair.missed for pair in times), "for time"),
+        (len(shares), sum(share < least for *_, share, least in shares), "for the share of the machine's rate"),
+    )
+    if not any(missed for _, missed, _ in counts):
+        return f"All targets were met: {names.listed([f'{count} {what}' for count, _, what in counts if count])}."
+    told = names.listed(
+        [f"{missed} of {names.counted(count, 'target')} {what}" for count, missed, what in counts if count]
+    )
+    return f"Missed{' in at least one run' if result['read']['runs'] > 1 else ''}: {told}."
 
 
 def misses(result: Json) -> list[str]:

@@ -79,7 +79,7 @@ def test_what_missed_its_target_and_what_met_it():
     )
     r["cases"][0]["ratios"][0]["ratio"] = 0.4
     r["cases"][0]["providers"][0]["share_of_ceiling"] = 0.6
-    assert sentences.targets(r).startswith("Missed: none of 1 target for time and none")
+    assert sentences.targets(r) == "All targets were met: 1 for time and 1 for the share of the machine's rate."
     assert sentences.misses(r) == []
 
 
