@@ -220,9 +220,9 @@ def stages(rows: list[Json]) -> Figure:
 FIGURES: tuple[tuple[str, str, Callable[[Json], Figure | None]], ...] = (
     (
         "Summary",
-        "How much faster vfrnn is than its peers, how exact, and how much memory it takes. In the first panel longer "
-        "bars are better: each is the median over workloads, and its thin line spans them all. In the others shorter "
-        "bars are better.",
+        "How much faster vfrnn is than its peers, how exact, and how much memory it takes. A longer bar of speed is "
+        "better: it is the median over workloads, and its thin line spans them all. Of error and memory, a shorter bar "
+        "is better.",
         summary,
     ),
     (

@@ -149,7 +149,6 @@ def targets(result: Json) -> str:
     shares = list(_shares(result))
     if not times and not shares:
         return ""
-    missed = sum(pair.missed for pair in times), sum(share < least for *_, share, least in shares)
     counts = (
         (len(times), sum(pair.missed for pair in times), "for time"),
         (len(shares), sum(share < least for *_, share, least in shares), "for the share of the machine's rate"),
