@@ -104,7 +104,7 @@ class Cell(Recurrent):
             raise ValueError(
                 "mask must be given where recurrent_dropout acts: mask = cell.dropout_mask(B), once for a sequence"
             )
-        after = noise.left(h, steps(x, read)[0])
+        after = noise.left(h, steps(x, read)[0], noise.kept(h))
         return after if input.dim() == 2 else after.squeeze(0)
 
     def extra_repr(self) -> str:

@@ -269,7 +269,7 @@ class Network(RNNBase):
             if layer > 0:
                 x = F.dropout(x, self.dropout, self.training)
             x = self.rule.stream(self._layer(suffix_of(layer, False)), x, h0[layer], dt)
-            x = noise.left(h0[layer], x[0]).unsqueeze(0)
+            x = noise.left(h0[layer], x[0], noise.kept(h0[layer])).unsqueeze(0)
             states.append(x[0])
         h = torch.stack(states)
         return (states[-1], h) if batched else (states[-1].squeeze(0), h.squeeze(1))

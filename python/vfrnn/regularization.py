@@ -48,13 +48,17 @@ class StateNoise:
         """m for states like h (B, n)."""
         return F.dropout(torch.ones_like(h), self.recurrent_dropout)
 
-    def left(self, before: Tensor, after: Tensor) -> Tensor:
-        """h_t from h_{t-1} and f."""
-        if self.zoneout == 0:
-            return after
-        if not self.training:
-            return torch.lerp(after, before, self.zoneout)
-        return torch.where(F.dropout(torch.ones_like(after), self.zoneout) == 0, before, after)
+    def kept(self, h: Tensor, *steps: int) -> Tensor | None:
+        """Where z_t is 1, boolean, for so many steps from states like h; None where nothing is drawn."""
+        if self.zoneout == 0 or not self.training:
+            return None
+        return F.dropout(h.new_ones(*steps, *h.shape), self.zoneout) == 0
+
+    def left(self, before: Tensor, after: Tensor, kept: Tensor | None) -> Tensor:
+        """h_t from h_{t-1} and f, with `kept` of this step."""
+        if kept is not None:
+            return torch.where(kept, before, after)
+        return after if self.zoneout == 0 else torch.lerp(after, before, self.zoneout)
 
     def around(self, steps: Steps) -> Steps:
         """The steps with noise, one call each; 16-bit inputs are computed in float32 and rounded once."""
@@ -63,8 +67,10 @@ class StateNoise:
             wide = wider(x.dtype) or x.dtype
             h, hs = h0.to(wide), []
             m = self.mask(h) if self.drops else None
-            for x_t in x.to(wide).split(1):
-                h = self.left(h, steps(x_t, h if m is None else h * m)[0])
+            drawn = self.kept(h, x.shape[0])
+            kept = [None] * x.shape[0] if drawn is None else drawn.unbind()
+            for x_t, kept_t in zip(x.to(wide).split(1), kept, strict=True):
+                h = self.left(h, steps(x_t, h if m is None else h * m)[0], kept_t)
                 if sequence:
                     hs.append(h)
             return (torch.stack(hs) if sequence else h).to(x.dtype)
