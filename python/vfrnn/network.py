@@ -189,7 +189,7 @@ class Network(RNNBase):
             if reset is not None:
                 check_mask(reset, data)
                 reset = packed("reset", reset, input, sequences, batch_first=self.batch_first)
-            outputs, h_n = self._through(data, hx, sequences, dt, reset, True)
+            outputs, h_n = self._through(data, hx, sequences, dt, reset=reset, whole=True)
             found: tuple[Any, ...] = tuple(PackedSequence(hs, batch_sizes, order, inverse) for hs in outputs)
             return found if return_all_layers else found[-1], self.permute_hidden(h_n, inverse)
         self._check_ranks(input, hx)
@@ -217,7 +217,7 @@ class Network(RNNBase):
         if reset is not None:
             reset = padded("reset", check_mask(reset, x), T, B, batch_first=self.batch_first)
         walk = Equal() if lengths is None else Padded(lengths_of(lengths, T, B, x.device), T, x.device)
-        outputs, h_n = self._through(x, hx, walk, dt, reset, return_sequence)
+        outputs, h_n = self._through(x, hx, walk, dt, reset=reset, whole=return_sequence)
         h_n = h_n if batched else h_n.squeeze(1)
         if not return_sequence:
             return outputs[-1] if batched else outputs[-1].squeeze(0), h_n
@@ -274,14 +274,13 @@ class Network(RNNBase):
         h = torch.stack(states)
         return (states[-1], h) if batched else (states[-1].squeeze(0), h.squeeze(1))
 
-    def _through(self, x: Tensor, h0: Tensor, sequences: Any, dt: Any, reset: Any, whole: bool) -> Any:
+    def _through(self, *arguments: Any, reset: Tensor | None, whole: bool) -> tuple[list[Tensor], Tensor]:
         """`_through_layers`; with reset outside of a compiled graph."""
-        through = self._through_layers if reset is None else self._through_segments
-        return through(x, h0, sequences, dt, reset, whole)
-
-    @torch.compiler.disable(reason="reset= cuts the sequences where its values say")
-    def _through_segments(self, *arguments: Any) -> tuple[list[Tensor], Tensor]:
-        return self._through_layers(*arguments)
+        through: Any = self._through_layers
+        if reset is not None and torch.compiler.is_compiling():
+            # not a decorator, which would load the compiler with this package
+            through = torch.compiler.disable(through, reason="reset= cuts the sequences where its values say")
+        return through(*arguments, reset, whole)
 
     def _through_layers(
         self,
