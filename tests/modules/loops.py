@@ -21,7 +21,7 @@ NETWORKS = (RNN, VFRNN, OrthogonalRNN, InputFieldRNN)
 def construct(kind, *args, input_size=3, hidden_size=5, dtype=F64, **options):
     """A network or cell in float64 with every parameter away from 0 and no rotation by large angles."""
     if kind.__name__.startswith("InputField"):
-        mesh = LatentMesh.random(hidden_size, cells=4, dim=2, dtype=F64).to(dtype)
+        mesh = LatentMesh.random(hidden_size, cells=4, dim=2, dtype=F64)
         options = {"mesh": mesh, "init": "zero", "substeps": 4, "nonlinearity": "tanh", **options}
     network = kind(input_size, hidden_size, *args, dtype=F64, **options)
     with torch.no_grad():

@@ -171,7 +171,13 @@ def test_under_vmap_and_compile():
     with pytest.raises(RuntimeError, match=r"reset must be None in torch\.export"):
         torch.export.export(network, (xs[0],), {"reset": reset})
     torch.compiler.reset()
-    torch.testing.assert_close(torch.compile(network, backend="eager")(xs[0], reset=reset)[0], expected[0])
+    compiled = torch.compile(network, backend="eager")
+    for mask in (reset, marks(), marks("all")):  # of other segments: nothing is compiled again
+        with torch._dynamo.config.patch(error_on_recompile=mask is not reset):
+            torch.testing.assert_close(compiled(xs[0], reset=mask), network(xs[0], reset=mask))
+    torch.compiler.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="reset= cuts the sequences where its values say"):
+        torch.compile(network, backend="eager", fullgraph=True)(xs[0], reset=reset)
 
 
 def test_without_a_batch():
