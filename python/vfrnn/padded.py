@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 
 import torch
@@ -57,9 +58,9 @@ def lengths_of(lengths: Tensor | Sequence[int], T: int, B: int, device: torch.de
     """
     given = lengths if isinstance(lengths, Tensor) else None
     if given is None:
-        if not isinstance(lengths, Sequence) or not all(type(length) is int for length in lengths):
+        if not isinstance(lengths, Sequence) or not all(map(_is_integer, lengths)):
             raise TypeError(f"lengths must be integers, a tensor or a list, got {type(lengths).__name__}")
-        given = torch.tensor(lengths, dtype=torch.long)
+        given = torch.tensor([int(length) for length in lengths], dtype=torch.long)
     if given.dtype.is_floating_point or given.dtype.is_complex or given.dtype == torch.bool:
         raise TypeError(f"lengths must be integers, got {given.dtype}")
     if tuple(given.shape) != (B,):
@@ -70,3 +71,7 @@ def lengths_of(lengths: Tensor | Sequence[int], T: int, B: int, device: torch.de
         if least < 1 or most > T:
             raise ValueError(f"lengths must be from 1 to T = {T}, got {least if least < 1 else most}")
     return given.to(device=device, dtype=torch.long)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool)

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -16,13 +17,22 @@ from vfrnn import RNN, VFRNN, InputFieldRNN, LatentMesh, OrthogonalRNN
 
 F64 = torch.float64
 NETWORKS = (RNN, VFRNN, OrthogonalRNN, InputFieldRNN)
+#: The reference of a flow takes seconds.
+on_every_backend = pytest.mark.parametrize(
+    ("network_type", "backend"),
+    [
+        pytest.param(kind, name, marks=[pytest.mark.slow] * (kind is InputFieldRNN and name == "reference"))
+        for kind in NETWORKS
+        for name in ("cpu", "reference")
+    ],
+)
 
 
 def construct(kind, *args, input_size=3, hidden_size=5, dtype=F64, **options):
     """A network or cell in float64 with every parameter away from 0 and no rotation by large angles."""
     if kind.__name__.startswith("InputField"):
         mesh = LatentMesh.random(hidden_size, cells=4, dim=2, dtype=F64)
-        options = {"mesh": mesh, "init": "zero", "substeps": 4, "nonlinearity": "tanh", **options}
+        options = {"mesh": mesh, "init": "zero", "substeps": 8, "nonlinearity": "tanh", **options}
     network = kind(input_size, hidden_size, *args, dtype=F64, **options)
     with torch.no_grad():
         for name, parameter in network.named_parameters():

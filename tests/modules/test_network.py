@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from tests.modules.loops import F64, compare, loop
+from tests.modules.loops import F64, compare, loop, on_every_backend
 from tests.modules.loops import construct as in_float64
 from vfrnn import RNN, VFRNN, InputFieldRNN, LatentMesh, OrthogonalRNN
 
@@ -112,7 +112,7 @@ def test_a_plain_network_has_no_time():
 ALL = {"num_layers": 3, "bidirectional": True, "batch_first": True, "learn_h0": True}
 
 
-@pytest.mark.parametrize("network_type", NETWORKS)
+@on_every_backend
 @pytest.mark.parametrize("options", [{}, ALL], ids=["plain", "all"])
 def test_all_layers_states(network_type, options, backend):
     network = in_float64(network_type, backend=backend, **options)
@@ -137,7 +137,7 @@ def test_all_layers_states_need_the_sequence():
         RNN(3, 5)(torch.zeros(4, 2, 3), return_all_layers=1)
 
 
-@pytest.mark.parametrize("network_type", NETWORKS)
+@on_every_backend
 @pytest.mark.parametrize("how", ["batched", "unbatched", "packed", "last", "step"])
 def test_a_learned_first_state(network_type, how, backend):
     options = ALL if how == "packed" else {"num_layers": 2, "learn_h0": True, "bidirectional": how != "step"}

@@ -2,12 +2,13 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import vfrnn
-from tests.modules.loops import F64, NETWORKS, compare, construct, loop
+from tests.modules.loops import F64, NETWORKS, compare, construct, loop, on_every_backend
 from vfrnn import RNN, VFRNN, OrthogonalRNN
 
 T, LENGTHS = 9, [4, 9, 1, 7]
@@ -29,7 +30,7 @@ def laid_out(network, value):
 
 
 @options_of
-@pytest.mark.parametrize("network_type", NETWORKS)
+@on_every_backend
 def test_values_and_gradients_are_those_of_a_loop(network_type, options, backend):
     network = construct(network_type, backend=backend, **options)
     x, hx = inputs(network)
@@ -65,7 +66,7 @@ def test_results_are_those_of_packed_sequences_in_torch(options):
     packed = pack_padded_sequence(x, LENGTHS, ours.batch_first, enforce_sorted=False)
     expected, last = theirs(packed, hx)
     expected, _ = pad_packed_sequence(expected, ours.batch_first)
-    for lengths in (LENGTHS, tuple(LENGTHS), torch.tensor(LENGTHS, dtype=torch.int32)):
+    for lengths in (LENGTHS, tuple(LENGTHS), list(np.array(LENGTHS)), torch.tensor(LENGTHS, dtype=torch.int32)):
         torch.testing.assert_close(ours(x, hx, lengths=lengths), (expected, last))
 
 
@@ -137,6 +138,7 @@ def test_inspect_reads_each_sequence_to_its_end():
         ([1.0, 2, 3, 4], TypeError, "lengths must be integers, a tensor or a list, got list"),
         (torch.ones(4), TypeError, "lengths must be integers, got torch.float32"),
         (torch.ones(4, dtype=torch.bool), TypeError, "lengths must be integers, got torch.bool"),
+        ([True, 2, 3, 4], TypeError, "lengths must be integers, a tensor or a list, got list"),
         ([1, 2], ValueError, r"lengths must have shape \(B,\) with B = 4, got \(2,\)"),
         ([1, 2, 3, 0], ValueError, "lengths must be from 1 to T = 9, got 0"),
         ([1, 2, 3, 10], ValueError, "lengths must be from 1 to T = 9, got 10"),

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import vfrnn
-from tests.modules.loops import F64, NETWORKS, compare, construct, loop
+from tests.modules.loops import F64, NETWORKS, compare, construct, loop, on_every_backend
 from vfrnn import (
     RNN,
     VFRNN,
@@ -69,7 +69,7 @@ def drawn(network, B=B, T=T, dtype=F64):
 
 @options_of
 @noises
-@pytest.mark.parametrize("network_type", NETWORKS)
+@on_every_backend
 def test_training_is_the_loop_with_these_masks(network_type, noise, options, backend):
     network = construct(network_type, backend=backend, **options, **noise)
     x, hx = inputs(network)
@@ -81,7 +81,7 @@ def test_training_is_the_loop_with_these_masks(network_type, noise, options, bac
 
 
 @options_of
-@pytest.mark.parametrize("network_type", NETWORKS)
+@on_every_backend
 def test_evaluation(network_type, options, backend):
     """Recurrent dropout does nothing; zoneout mixes both states by its probability."""
     network = construct(network_type, backend=backend, recurrent_dropout=0.4, zoneout=0.3, **options).eval()

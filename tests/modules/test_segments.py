@@ -7,7 +7,7 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tests.cases import quick
-from tests.modules.loops import F64, NETWORKS, compare, construct, loop
+from tests.modules.loops import F64, NETWORKS, compare, construct, loop, on_every_backend
 from vfrnn import RNN, VFRNN, OrthogonalRNN
 from vfrnn.segments import Segments
 
@@ -42,7 +42,7 @@ def times(kind):
 
 
 @options_of
-@pytest.mark.parametrize("network_type", NETWORKS)
+@on_every_backend
 @pytest.mark.parametrize("kind", quick(["none", "some", "all"], "some"))
 def test_values_and_gradients_are_those_of_a_loop(network_type, kind, options, backend):
     network = construct(network_type, backend=backend, **options)
