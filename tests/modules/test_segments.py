@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+import vfrnn
 from tests.cases import quick
 from tests.modules.loops import F64, NETWORKS, compare, construct, loop, on_every_backend
 from vfrnn import RNN, VFRNN, OrthogonalRNN
@@ -210,3 +211,16 @@ def test_bad_masks(reset, error, words):
     network = construct(VFRNN)
     with pytest.raises(error, match=words):
         network(torch.zeros(T, B, 3, dtype=F64), reset=reset)
+
+
+def test_inspect_needs_sequences_without_marks():
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = RNN(3, 5)
+
+        def forward(self, x):
+            return self.network(x, reset=marks())
+
+    with pytest.raises(ValueError, match="the example must be read without reset"):
+        vfrnn.inspect(Model(), torch.zeros(T, B, 3))
