@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vfrnn.mesh import LatentMesh, check_state_version
+from vfrnn.regularization import StateNoise, check_probability
 from vfrnn.steps import Layer, StepRule
 from vfrnn_kernels.activations import ACTIVATIONS, Activation
 from vfrnn_kernels.autocast import autocasts
@@ -34,10 +35,13 @@ class Recurrent(nn.Module):
         rule: the `StepRule`. It is replaced and never changed: a copy of the module may share it.
         suffixes: of the layers' parameters, in order.
         weight_names: for every suffix, the names of the parameters.
+        recurrent_dropout, zoneout: probabilities of `StateNoise`; they can be set.
     """
 
     _version = 1
     rule: StepRule
+    recurrent_dropout: float = 0.0  # of a module that was pickled before there was any
+    zoneout: float = 0.0
 
     def __init__(
         self,
@@ -49,6 +53,8 @@ class Recurrent(nn.Module):
         bias: bool,
         backend: str | None,
         mesh: LatentMesh | None = None,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
     ) -> None:
         super().__init__()
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
@@ -63,6 +69,8 @@ class Recurrent(nn.Module):
         self.rule = rule
         self.input_size, self.hidden_size = input_size, hidden_size
         self.nonlinearity, self.has_bias, self.backend = nonlinearity, bool(bias), backend
+        self.recurrent_dropout = check_probability("recurrent_dropout", recurrent_dropout)
+        self.zoneout = check_probability("zoneout", zoneout)
         self.suffixes: list[str] = []
         self.weight_names: list[list[str]] = []
         if mesh is not None:
@@ -77,6 +85,14 @@ class Recurrent(nn.Module):
 
     def _layer(self, suffix: str) -> Layer:
         return Layer(self, suffix, self.hidden_size, self.has_bias, self.nonlinearity, self.backend)
+
+    def _noise(self) -> StateNoise:
+        return StateNoise(self.recurrent_dropout, self.zoneout, self.training)
+
+    def _noise_words(self) -> list[str]:
+        """Of the repr."""
+        named = (("recurrent_dropout", self.recurrent_dropout), ("zoneout", self.zoneout))
+        return [f"{name}={value}" for name, value in named if value]
 
     def reset_parameters(self) -> None:
         """Gives the parameters initial values again, drawn or 0 as the class says of each.

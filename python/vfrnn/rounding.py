@@ -25,10 +25,13 @@ def wider(dtype: torch.dtype) -> torch.dtype | None:
 
 
 def rounded_once(op: Callable[..., Tensor], x: Tensor, *arguments: Any, **options: Any) -> Tensor:
-    """The states `op(x, *arguments, **options)` in the dtype of x, by the rule for 16-bit parameters above."""
+    """The states `op(x, *arguments, **options)` in the dtype of x, by the rule for 16-bit parameters above.
+
+    x may be float32 beside 16-bit parameters, for a caller that rounds later.
+    """
     wide = wider(x.dtype)
     if wide is None:
-        return op(x, *arguments, **options)
+        return op(x, *(converted(x.dtype, *arguments) if x.dtype == torch.float32 else arguments), **options)
     dtype = wide if op is not recurrence or x.device.type in ("cpu", "meta") else x.dtype
     return op(*converted(dtype, x, *arguments), **options).to(x.dtype)
 

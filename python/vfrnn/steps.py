@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
-from typing import ClassVar, TypeGuard
+from typing import ClassVar, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,16 @@ from vfrnn_kernels.activations import Activation, has_beta
 from vfrnn_kernels.checks import check_choice, check_positive_int, check_shape, check_tensor
 
 Shapes = dict[str, tuple[int, ...] | None]  # of a layer's parameters by name; None for one that is absent
+
+
+class Steps(Protocol):
+    """The steps of a layer, with what all sequences share computed once."""
+
+    def __call__(self, x: Tensor, h0: Tensor, dt: Tensor | None = None, sequence: bool = True) -> Tensor:
+        """All states (T, B, n) on x (T, B, i) from h0 (B, n), or the last (B, n), in the dtype of x.
+
+        dt, (T,) or (T, B), is given where the steps have times of their own.
+        """
 
 
 @dataclass(frozen=True)
@@ -78,13 +88,15 @@ class StepRule(ABC):
         """Gives the layer's parameters their initial values."""
 
     @abstractmethod
+    def steps(self, layer: Layer, dt: float | Tensor | None = None) -> Steps:
+        """The layer's steps of the time dt, None for that of the rule; of a dt for every step, its values are read when
+        they are called."""
+
     def states(
         self, layer: Layer, x: Tensor, h0: Tensor, dt: float | Tensor | None = None, sequence: bool = True
     ) -> Tensor:
-        """All states (T, B, n) of the layer on x (T, B, i) from h0 (B, n), or the last (B, n), in the dtype of x.
-
-        dt is the time of a step, None for that of the rule.
-        """
+        """All states (T, B, n) of the layer on x (T, B, i) from h0 (B, n), or the last (B, n), in the dtype of x."""
+        return self.steps(layer, dt)(x, h0, dt if is_per_step(dt) else None, sequence)
 
     def stream(self, layer: Layer, x: Tensor, h0: Tensor, dt: float | Tensor | None) -> Tensor:
         """`states` on one step (1, B, i) of a stream."""
@@ -111,16 +123,18 @@ class StepRule(ABC):
         return []
 
 
-def matrix_states(
-    layer: Layer, M: Tensor, c: Tensor | None, x: Tensor, h0: Tensor, sequence: bool, *, orthogonal: bool = False
-) -> Tensor:
-    """`StepRule.states` of `h_t = act(M h_{t-1} + U x_t + c)`."""
-    reversible = orthogonal and layer.nonlinearity == "identity" and not sequence
+def matrix_steps(layer: Layer, M: Tensor, c: Tensor | None, *, orthogonal: bool = False) -> Steps:
+    """The steps `h_t = act(M h_{t-1} + U x_t + c)`."""
     U, beta = layer.read("weight_ih"), layer.find("beta")
-    return rounded_once(
-        recurrence, x, U, c, M, h0, layer.nonlinearity, beta,
-        return_sequence=sequence, reversible=reversible, backend=layer.backend,
-    )  # fmt: skip
+
+    def states(x: Tensor, h0: Tensor, dt: Tensor | None = None, sequence: bool = True) -> Tensor:
+        reversible = orthogonal and layer.nonlinearity == "identity" and not sequence
+        return rounded_once(
+            recurrence, x, U, c, M, h0, layer.nonlinearity, beta,
+            return_sequence=sequence, reversible=reversible, backend=layer.backend,
+        )  # fmt: skip
+
+    return states
 
 
 @dataclass(frozen=True)
@@ -143,10 +157,8 @@ class PlainStep(StepRule):
                 nn.init.uniform_(parameter, -bound, bound)
         _zero(layer, "beta")
 
-    def states(
-        self, layer: Layer, x: Tensor, h0: Tensor, dt: float | Tensor | None = None, sequence: bool = True
-    ) -> Tensor:
-        return matrix_states(layer, layer.read("weight_hh"), self._bias(layer), x, h0, sequence)
+    def steps(self, layer: Layer, dt: float | Tensor | None = None) -> Steps:
+        return matrix_steps(layer, layer.read("weight_hh"), self._bias(layer))
 
     def _bias(self, layer: Layer) -> Tensor | None:
         ih, hh = layer.find("bias_ih"), layer.find("bias_hh")
@@ -261,28 +273,31 @@ class FieldStep(FieldRule):
         shapes = super().shapes(layer, input_size)
         return {**shapes, "divergence_scale": (1,)} if self.divergence else shapes
 
-    def states(
-        self, layer: Layer, x: Tensor, h0: Tensor, dt: float | Tensor | None = None, sequence: bool = True
-    ) -> Tensor:
-        """`StepRule.states`; dt may also be one time for every step, (T,), or every step and sample, (T, B)."""
+    def steps(self, layer: Layer, dt: float | Tensor | None = None) -> Steps:
+        """`StepRule.steps`; dt may also be one time for every step, (T,), or every step and sample, (T, B)."""
         if not is_per_step(dt):
-            return self.apply(layer, self.matrix(layer, dt), x, h0, sequence)
+            return self.with_matrix(layer, self.matrix(layer, dt))
         S, delta = self._generator(layer, layer.read("field"), None)
         U, c, beta = layer.read("weight_ih"), layer.find("bias"), layer.find("beta")
-        return rounded_once(
-            spectral_recurrence, x, U, c, S, delta, dt, h0, layer.nonlinearity, beta,
-            substeps=self.substeps, return_sequence=sequence, backend=layer.backend,
-        )  # fmt: skip
+
+        def states(x: Tensor, h0: Tensor, dt: Tensor | None = None, sequence: bool = True) -> Tensor:
+            return rounded_once(
+                spectral_recurrence, x, U, c, S, delta, dt, h0, layer.nonlinearity, beta,
+                substeps=self.substeps, return_sequence=sequence, backend=layer.backend,
+            )  # fmt: skip
+
+        return states
 
     def stream(self, layer: Layer, x: Tensor, h0: Tensor, dt: float | Tensor | None) -> Tensor:
         if isinstance(dt, Tensor):
             return self.states(layer, x, h0, dt)
         key = (layer.suffix, self.dt if dt is None else dt, self, layer.backend)
-        return self.apply(layer, kept_matrix(layer.module, key, lambda: self.matrix(layer, dt)), x, h0)
+        M = kept_matrix(layer.module, key, lambda: self.matrix(layer, dt))
+        return self.with_matrix(layer, M)(x, h0)
 
-    def apply(self, layer: Layer, M: Tensor, x: Tensor, h0: Tensor, sequence: bool = True) -> Tensor:
-        """`states` with the step matrix M (n, n)."""
-        return matrix_states(layer, M, layer.find("bias"), x, h0, sequence, orthogonal=not self.divergence)
+    def with_matrix(self, layer: Layer, M: Tensor) -> Steps:
+        """`steps` with the step matrix M (n, n)."""
+        return matrix_steps(layer, M, layer.find("bias"), orthogonal=not self.divergence)
 
     def matrix(self, layer: Layer, dt: float | Tensor | None = None) -> Tensor:
         """M (n, n), the flow along the field for a time dt, None for that of the rule; float32 from 16 bits."""
@@ -328,17 +343,19 @@ class InputFieldStep(FieldRule):
         shapes = super().shapes(layer, input_size)
         return {**shapes, "field_input_weight": (mesh.m, mesh.d, input_size), "divergence_scale": (1,)}
 
-    def states(
-        self, layer: Layer, x: Tensor, h0: Tensor, dt: float | Tensor | None = None, sequence: bool = True
-    ) -> Tensor:
+    def steps(self, layer: Layer, dt: float | Tensor | None = None) -> Steps:
         U, c, v, V = layer.read("weight_ih"), layer.find("bias"), layer.read("field"), layer.read("field_input_weight")
         beta, scale, time = layer.find("beta"), layer.read("divergence_scale"), self.time(dt, v)
-        mesh = self.mesh(layer).tensors(wider(x.dtype))
-        return rounded_once(
-            flow_recurrence, x, U, c, v, V, *mesh, h0, layer.nonlinearity, beta, time, scale,
-            volume_preserving=self.volume_preserving, substeps=self.substeps, return_sequence=sequence,
-            backend=layer.backend,
-        )  # fmt: skip
+        mesh = self.mesh(layer).tensors(wider(v.dtype))
+
+        def states(x: Tensor, h0: Tensor, dt: Tensor | None = None, sequence: bool = True) -> Tensor:
+            return rounded_once(
+                flow_recurrence, x, U, c, v, V, *mesh, h0, layer.nonlinearity, beta, time, scale,
+                volume_preserving=self.volume_preserving, substeps=self.substeps, return_sequence=sequence,
+                backend=layer.backend,
+            )  # fmt: skip
+
+        return states
 
 
 def is_per_step(dt: object) -> TypeGuard[Tensor]:

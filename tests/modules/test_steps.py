@@ -95,13 +95,13 @@ def test_the_matrix_and_times_of_every_step(name):
     layer, (x, h0) = make_layer(rule), case()
     M = move(rule, layer, torch.eye(N, dtype=F64), None, rule.dt).mT
     torch.testing.assert_close(rule.matrix(layer), M, rtol=1e-11, atol=1e-12)
-    torch.testing.assert_close(rule.apply(layer, M, x, h0), rule.states(layer, x, h0), rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(rule.with_matrix(layer, M)(x, h0), rule.states(layer, x, h0), rtol=1e-11, atol=1e-12)
     times = torch.randn(T, B, dtype=F64)
     samples = []
     for b in range(B):
         h, states = h0[b : b + 1], []
         for t in range(T):
-            h = rule.apply(layer, rule.matrix(layer, times[t, b]), x[t : t + 1, b : b + 1], h)[0]
+            h = rule.with_matrix(layer, rule.matrix(layer, times[t, b]))(x[t : t + 1, b : b + 1], h)[0]
             states.append(h)
         samples.append(torch.cat(states))
     torch.testing.assert_close(rule.states(layer, x, h0, times), torch.stack(samples, 1), rtol=1e-10, atol=1e-12)

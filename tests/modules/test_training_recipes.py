@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import vfrnn
 from tests.cases import quick
+from tests.modules.loops import F64, construct, loop
 
 NETWORKS = (vfrnn.RNN, vfrnn.VFRNN, vfrnn.OrthogonalRNN)
 every_network = pytest.mark.parametrize("network_type", NETWORKS)
@@ -190,3 +191,28 @@ def test_a_checkpoint_of_a_later_version_is_refused(network_type):
     file.seek(0)
     with pytest.raises(RuntimeError, match=f"{network_type.__name__} must have version 1 or older, got 2"):
         model.load_state_dict(torch.load(file))
+
+
+@every_network
+@pytest.mark.parametrize("learned", [False, True])
+def test_truncated_backpropagation_through_time(network_type, learned):
+    """The recipe of the README: the state goes on, its gradient does not; and no part keeps the graph of another."""
+    network = construct(network_type, 2, learn_h0=learned)
+    x, target = torch.randn(11, 3, 3, dtype=F64), torch.randn(11, 3, 5, dtype=F64)
+    loss, h = torch.nn.functional.mse_loss, None
+    for part, wanted in zip(x.split(4), target.split(4), strict=True):
+        output, h = network(part, h)
+        loss(output, wanted).backward()
+        h = h.detach()
+    found = [parameter.grad for parameter in network.parameters()]
+    state, losses = None, []
+    for begin in (0, 4, 8):
+        outputs, last = loop(network, x[begin : begin + 4], state)
+        losses.append(loss(outputs[-1], target[begin : begin + 4]))
+        state = last.detach()
+    expected = torch.autograd.grad(sum(losses), list(network.parameters()), allow_unused=True)
+    torch.testing.assert_close(h, state)
+    for mine, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, other)
+    whole = torch.autograd.grad(loss(network(x)[0], target), list(network.parameters()))
+    assert not torch.allclose(whole[0], found[0] / 3, rtol=1e-3)  # it is truncated
