@@ -110,9 +110,7 @@ class Cell(Recurrent):
     def extra_repr(self) -> str:
         words = [f"{self.input_size}, {self.hidden_size}"]
         words += [] if self.has_bias else ["bias=False"]
-        words += self._noise_words()
-        words += [] if self.backend is None else [f"backend={self.backend}"]
-        return ", ".join(words + self.rule.words(self.nonlinearity))
+        return ", ".join(words + self._words())
 
 
 class RNNCell(Cell):
@@ -157,9 +155,6 @@ class RNNCell(Cell):
             backend=backend,
         )
         self.bias = bias
-
-    def extra_repr(self) -> str:
-        return super().extra_repr() + ("" if self.nonlinearity == "tanh" else f", nonlinearity={self.nonlinearity}")
 
 
 class FieldCell(Cell):

@@ -89,10 +89,21 @@ class Recurrent(nn.Module):
     def _noise(self) -> StateNoise:
         return StateNoise(self.recurrent_dropout, self.zoneout, self.training)
 
-    def _noise_words(self) -> list[str]:
-        """Of the repr."""
+    def __repr__(self) -> str:
+        """The call that makes such a module, to be pasted: arguments that are not the default, but for device and
+        dtype. Where a mesh was given that no call of `LatentMesh` makes, its sizes stand in its place."""
+        if all(isinstance(child, LatentMesh) for child in self.children()):
+            return f"{self._get_name()}({self.extra_repr()})"
+        return super().__repr__()  # parametrized: what computes the weights is shown
+
+    def _words(self) -> list[str]:
+        """Of the repr, what all modules share."""
         named = (("recurrent_dropout", self.recurrent_dropout), ("zoneout", self.zoneout))
-        return [f"{name}={value}" for name, value in named if value]
+        words = [f"{name}={value}" for name, value in named if value]
+        words += [] if self.backend is None else [f"backend={self.backend!r}"]
+        mesh = self._modules.get("mesh")
+        words += [f"mesh={mesh!r}"] if mesh is not None and getattr(self.rule, "shares_mesh", False) else []
+        return self.rule.words(self.nonlinearity) + words
 
     def reset_parameters(self) -> None:
         """Gives the parameters initial values again, drawn or 0 as the class says of each.

@@ -81,6 +81,5 @@ class RNNBase(Recurrent):
         words += ["batch_first=True"] if self.batch_first else []
         words += [] if self.dropout == 0 else [f"dropout={self.dropout}"]
         words += ["bidirectional=True"] if self.bidirectional else []
-        words += [*self._noise_words(), *(["learn_h0=True"] if self.learn_h0 else [])]
-        words += [f"backend={self.backend}"] if self.backend is not None else []
-        return ", ".join(words + self.rule.words(self.nonlinearity))
+        words += ["learn_h0=True"] if self.learn_h0 else []
+        return ", ".join(words + self._words())

@@ -119,8 +119,8 @@ class StepRule(ABC):
         return [name + layer.suffix for name, shape in shapes.items() if shape]
 
     def words(self, nonlinearity: Activation) -> list[str]:
-        """The arguments beyond torch.nn.RNN's that are not the default, for the repr of a module."""
-        return []
+        """What is not the default among the nonlinearity and the rule's own arguments, for the repr of a module."""
+        return [] if nonlinearity == self.default_nonlinearity else [f"nonlinearity={nonlinearity!r}"]
 
 
 def matrix_steps(layer: Layer, M: Tensor, c: Tensor | None, *, orthogonal: bool = False) -> Steps:
@@ -245,9 +245,9 @@ class FieldRule(StepRule):
         return self.dt if dt is None else dt
 
     def words(self, nonlinearity: Activation) -> list[str]:
-        words = [] if nonlinearity == self.default_nonlinearity else [f"nonlinearity={nonlinearity}"]
         values = ((argument, getattr(self, argument.name)) for argument in fields(self) if argument.repr)
-        return words + [f"{argument.name}={value}" for argument, value in values if value != argument.default]
+        chosen = [f"{argument.name}={value!r}" for argument, value in values if value != argument.default]
+        return super().words(nonlinearity) + chosen
 
 
 @dataclass(frozen=True, kw_only=True)
