@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vfrnn.mesh import LatentMesh
-from vfrnn.parametrizations import PASS_HOOKS
+from vfrnn.passes import PASS_HOOKS
 from vfrnn.rnn import RNN, VFRNN, Network, OrthogonalRNN
 from vfrnn_kernels.checks import check_choice
 

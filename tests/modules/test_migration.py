@@ -47,6 +47,13 @@ def test_from_torchs_orthogonal():
     assert_same_states(layer, x, expected)
 
 
+def test_from_torchs_householder():
+    old = nn.utils.parametrizations.orthogonal(nn.Linear(3, 8))
+    with torch.no_grad():
+        old.parametrizations.weight.original += torch.randn(8, 3).tril(-1)
+    torch.testing.assert_close(code_of_page()["from_torch_householder"](old.state_dict()).weight, old.weight)
+
+
 def test_from_geotorch():
     code = code_of_page(geotorch=pytest.importorskip("geotorch", reason="geotorch is not installed"))
     old, x = code["GeotorchRNN"](3, 8), torch.randn(5, 2, 3)
