@@ -24,6 +24,7 @@ from torch.autograd import Function, forward_ad
 from vfrnn_kernels.autocast import autocasts
 from vfrnn_kernels.batching import map_op
 from vfrnn_kernels.declaration import Gradients, Op, T, Tensors
+from vfrnn_kernels.flops import count
 from vfrnn_kernels.library import define_ops, implement_ops, library, register_fakes, triton_kernels
 from vfrnn_kernels.loader import CUDA_LIBRARY_MISSING, CUDA_SIMULATED, HAS_SCHEMAS
 
@@ -66,6 +67,8 @@ def differentiable(op: Op) -> dict[str, Callable[..., Tensors]]:
     if op.composed_on_cuda is not None and CUDA_LIBRARY_MISSING is None:
         implement_ops(op, op.saved, lambda: op.composed_on_cuda, "CPU" if CUDA_SIMULATED else "CUDA")
     define_ops(op, f"{name}_triton", op.saved_on("triton"), lambda: op.triton or triton_kernels(name))
+    for library_name, backend in ((name, "cpu"), (f"{name}_triton", "triton")):
+        count(op, library_name, op.saved_on(backend))
 
     def plain_backward(*args: Any) -> Gradients:
         return op.reference_backward(*args[:-1])

@@ -140,6 +140,19 @@ class Saved:
     sizes: Callable[[Sizes, Sequence[Any]], Sizes] = lambda sizes, arguments: {}
 
 
+@dataclass(frozen=True)
+class Flops:
+    """Additions and multiplications of an op's products of matrices.
+
+    Attributes:
+        forward: from the sizes of the letters, and what the library op gets and returns, by name.
+        backward: the same, and the names of the inputs whose gradients are asked for: at least one.
+    """
+
+    forward: Callable[[Sizes, Mapping[str, Any]], int]
+    backward: Callable[[Sizes, Mapping[str, Any], frozenset[str]], int]
+
+
 @dataclass(frozen=True, eq=False)
 class Op:
     """A differentiable op.
@@ -150,6 +163,7 @@ class Op:
         reference: the op in plain differentiable PyTorch, `(*inputs, *constants) -> outputs`.
         reference_backward: `(*grad_outputs, *inputs, *outputs, *constants) -> one gradient per input`.
         saved: what the library op keeps for its backward; `saved_by_triton`, where the Triton kernels save others.
+        flops: what torch.utils.flop_counter counts (flops.py).
         serves: what each compiled backend computes in.
         largest_n: of each backend that has one.
         sample: `(n, **variation) -> Sample`: small arguments of the op's Python function.
@@ -174,6 +188,7 @@ class Op:
     outputs: tuple[T, ...]
     reference: Callable[..., Tensors]
     reference_backward: Callable[..., Gradients]
+    flops: Flops
     serves: Mapping[str, tuple[torch.dtype, ...]]
     sample: Callable[..., Sample]
     variations: Callable[[int, Sequence[torch.dtype]], Iterator[dict[str, Any]]] = lambda n, dtypes: iter([{}])

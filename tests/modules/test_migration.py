@@ -89,3 +89,8 @@ def test_from_exprnn():
     new = code["from_exprnn"](old)
     assert_same_states(new, x, torch.stack(hs))
     assert [group["lr"] for group in code["optimizer"](new).param_groups] == [1e-3, 1e-4]
+
+
+def test_flops():
+    x = torch.randn(50, 4, 16)
+    assert code_of_page()["flops_of"](vfrnn.RNN(16, 32), x) == 1630208  # of torch.nn.RNN, too

@@ -16,6 +16,7 @@ from vfrnn_kernels.checks import check_bool, check_tensor
 from vfrnn_kernels.declaration import REAL, Constant, Op, Sample, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.final_state import final_state, last_state
+from vfrnn_kernels.recurrence.flops import FLOPS
 from vfrnn_kernels.recurrence.reference import recurrence_backward_reference, recurrence_reference
 
 
@@ -170,6 +171,7 @@ OP = declare(
         outputs=(T("hs", "T B n", like="h0"),),
         reference=recurrence_reference,
         reference_backward=recurrence_backward_reference,
+        flops=FLOPS,
         serves={"cpu": REAL, "cuda": (torch.float32, *_HALF, torch.float64), "triton": (torch.float32, *_HALF)},
         sample=_sample,
         variations=_variations,
