@@ -143,18 +143,9 @@ def test_a_spectral_recurrence_counts_its_planes(divergence):
     basis, omega = planes_of(arguments["S"], torch.float32)
     given = {name: arguments[name] for name in ("x", "U", "c", "S", "delta", "dt", "h0", "beta")}
     hs = torch.randn(T, B, n)
-    sums = flops(
-        lambda: gradients(
-            hs,
-            hs[0],
-            **given,
-            hs=hs,
-            basis=basis,
-            omega=omega,
-            substeps=substeps,
-            wanted=frozenset(["x", "U", "S", "dt"]),
-        )
-    )
+    given |= {"hs": hs, "basis": basis, "omega": omega, "substeps": substeps}
+    wanted = frozenset(("x", "U", "S", "dt"))
+    sums = flops(lambda: gradients(hs, hs[0], **given, wanted=wanted))
     in_place = 2 * T * B * substeps * planes**2 * 5  # addmm_, which PyTorch does not count
     assert backward == into_and_out + sums + in_place
 

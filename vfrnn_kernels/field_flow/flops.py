@@ -10,6 +10,9 @@ from torch._subclasses import FakeTensor
 from vfrnn_kernels.declaration import Flops, Sizes
 
 
+_LETTERS = ("B", "fields", "n", "m", "d")
+
+
 def planned(taken: Tensor | None, place: int, given: int, otherwise: int) -> int:
     """What was given, or what the op planned: 0 was given and `taken` has it, unless its values cannot be read."""
     if given:
@@ -44,11 +47,11 @@ def _terms(named: Mapping[str, Any]) -> int:
 
 
 def _forward(sizes: Sizes, named: Mapping[str, Any]) -> int:
-    return forward_of(*(sizes[letter] for letter in ("B", "fields", "n", "m", "d")), _terms(named))
+    return forward_of(**{name: sizes[name] for name in _LETTERS}, terms=_terms(named))
 
 
 def _backward(sizes: Sizes, named: Mapping[str, Any], wanted: frozenset[str]) -> int:
-    return backward_of(*(sizes[letter] for letter in ("B", "fields", "n", "m", "d")), _terms(named), wanted)
+    return backward_of(**{name: sizes[name] for name in _LETTERS}, terms=_terms(named), wanted=wanted)
 
 
 FLOPS = Flops(_forward, _backward)
