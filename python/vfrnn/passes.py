@@ -129,3 +129,13 @@ def remember_passes(module: nn.Module, *, traced: bool) -> None:
 
 def _remembering(module: nn.Module) -> list[Remembering]:
     return [inner for inner in module.modules() if isinstance(inner, Remembering)]
+
+
+def forget_passes(module: nn.Module) -> None:
+    """Takes the hooks away where nothing is left in `module` that remembers."""
+    if _remembering(module):
+        return
+    for hooks in (module._forward_pre_hooks, module._forward_hooks):
+        for number in [number for number, hook in hooks.items() if hook in PASS_HOOKS]:
+            del hooks[number]
+            module._forward_hooks_always_called.pop(number, None)

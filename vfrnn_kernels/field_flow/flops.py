@@ -9,7 +9,6 @@ from torch._subclasses import FakeTensor
 
 from vfrnn_kernels.declaration import Flops, Sizes
 
-
 _LETTERS = ("B", "fields", "n", "m", "d")
 
 
