@@ -106,7 +106,10 @@ def test_a_model_without_this_package(tmp_path):
     assert not model._forward_hooks
     assert not model._forward_hooks_always_called
     torch.save((model.rnn, model.stack, model.cell), tmp_path / "model.pt")
-    code = "import sys, torch; sys.modules['vfrnn'] = sys.modules['vfrnn_kernels'] = None; torch.load(sys.argv[1], weights_only=False)"
+    code = (
+        "import sys, torch; sys.modules['vfrnn'] = sys.modules['vfrnn_kernels'] = None; "
+        "torch.load(sys.argv[1], weights_only=False)"
+    )
     run = subprocess.run([sys.executable, "-c", code, tmp_path / "model.pt"], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 

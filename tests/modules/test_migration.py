@@ -32,6 +32,14 @@ def test_from_torch(capsys):
     assert "0: RNN(3, 8, num_layers=2) -> RNN(3, 8, num_layers=2)" in capsys.readouterr().out
 
 
+def test_to_torch(capsys):
+    model, x = nn.Sequential(vfrnn.VFRNN(3, 8, nonlinearity="tanh")), torch.randn(5, 2, 3)
+    expected = model(x)[0]
+    assert type(code_of_page()["to_torch"](model)[0]) is nn.RNN
+    assert_same_states(model, x, expected)
+    assert "0: VFRNN(3, 8, nonlinearity=tanh) -> RNN(3, 8)" in capsys.readouterr().out
+
+
 def test_from_torchs_orthogonal():
     code, x = code_of_page(), torch.randn(5, 2, 3)
     old = nn.utils.parametrizations.orthogonal(nn.RNN(3, 8), "weight_hh_l0")
