@@ -7,17 +7,14 @@ derives, whatever backend computes it. (The reference consists of PyTorch's own 
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.util
 import sys
-from collections.abc import Callable, Sequence
-from importlib.machinery import ModuleSpec
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from vfrnn_kernels.declaration import Op, Saved
+from vfrnn_kernels.deferred import when_imported
 
 _COUNTER = "torch.utils.flop_counter"
 _formulas: dict[str, Callable[..., int]] = {}  # of the library ops, by name
@@ -54,28 +51,5 @@ def _register(*names: str) -> None:
             register(getattr(torch.ops.vfrnn_kernels, name), get_raw=True)(_formulas[name])
 
 
-class _WhenImported(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Registers the formulas when the counter is imported: it imports Triton, for which nobody who counts nothing
-    should wait."""
-
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != _COUNTER:
-            return None
-        sys.meta_path.remove(self)
-        self.found = importlib.util.find_spec(name)
-        if self.found is None or self.found.loader is None:
-            return self.found
-        return importlib.util.spec_from_file_location(name, self.found.origin, loader=self)
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return None
-
-    def exec_module(self, module: ModuleType) -> None:
-        assert self.found is not None
-        assert self.found.loader is not None
-        self.found.loader.exec_module(module)
-        _register(*_formulas)
-
-
-if _COUNTER not in sys.modules:
-    sys.meta_path.insert(0, _WhenImported())
+# The counter imports Triton, for which nobody who counts nothing should wait.
+when_imported(_COUNTER, lambda: _register(*_formulas))
