@@ -22,7 +22,7 @@ from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import Function, forward_ad
 
 from vfrnn_kernels.autocast import autocasts
-from vfrnn_kernels.batching import map_op
+from vfrnn_kernels.batching import map_op, map_per_sample
 from vfrnn_kernels.declaration import Gradients, Op, T, Tensors
 from vfrnn_kernels.flops import count
 from vfrnn_kernels.library import define_ops, implement_ops, library, register_fakes, triton_kernels
@@ -233,7 +233,8 @@ class KernelBackward(DirectFunction):
         run, op = functools.partial(KernelBackward.apply, args[0]), kernels.op
         given = (*op.outputs, *op.inputs, *kernels.results)
         wanted = [op.inputs[k] for k in op.places(args[-1])]
-        return map_op(run, given, wanted, op.samples, info.batch_size, in_dims[1:], args[1:])
+        found = map_per_sample(op, run, given, wanted, info.batch_size, in_dims[1:], args[1:])
+        return found or map_op(run, given, wanted, op.samples, info.batch_size, in_dims[1:], args[1:])
 
 
 def _reference(ctx: Any) -> Callable[..., Tensors]:

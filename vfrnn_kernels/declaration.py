@@ -176,6 +176,9 @@ class Op:
         samples: the letters that count samples which the op computes each by itself, in the shapes of
             inputs, results and saved tensors: what torch.vmap maps joins them (batching.py). None, where every sample
             is called by itself.
+        per_sample: `(run, count, wanted, *arguments of the backward but needs) -> gradients by name`: of the tensors
+            without such a letter for each of `count` groups of samples, by calls of the backward, `run(*arguments,
+            needs)`, for others; they come with the group in front, those of tensors with samples as they are.
         timed: of a recurrent op, the inputs that begin with the time, x first; `state` is its first state, `into` the
             library op that computes the states into its first argument, and `reverse` finds a chunk of steps from its
             last state (final_state.py).
@@ -200,6 +203,7 @@ class Op:
     composed_on_cuda: Any = None
     triton: Any = None
     samples: tuple[str, ...] = ()
+    per_sample: Callable[..., dict[str, Tensor]] | None = None
     timed: tuple[str, ...] = ()
     state: str | None = None
     into: str | None = None

@@ -27,14 +27,15 @@ class Nodes:
     ) -> Any:
         """The value of a new node, or a tuple of values; `dtype` is that of the results where the inputs do not say."""
         given = [i for i in inputs if isinstance(i, ir.Value)]
-        like = next((i.dtype for i in given if i.dtype is not None), None)
+        like: ir.DataType | None = next((i.dtype for i in given if i.dtype is not None), None)
         while inputs and inputs[-1] is None:
             inputs = inputs[:-1]
         values = [i if i is None or isinstance(i, ir.Value) else self.constant(i, like) for i in inputs]
         node = ir.node(op, values, attributes, num_outputs=outputs, version=self.version)
         for value in node.outputs:
             value.name = f"vfrnn_{next(_names)}"
-            value.dtype = dtype or like
+            if (found := dtype or like) is not None:
+                value.dtype = found
         self.nodes.append(node)
         return node.outputs[0] if outputs == 1 else tuple(node.outputs)
 
