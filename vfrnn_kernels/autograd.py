@@ -128,9 +128,9 @@ def _apply(key: str, *args: Any) -> Tensors:
     if autocasts(device):
         with torch.autocast(device, enabled=False):
             return _apply(key, *args)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return _KERNELS[key].traced(*args)
-    if not (torch.is_grad_enabled() or torch.jit.is_tracing() or _transformed() or forward_ad._current_level >= 0):
+    if not (torch.is_grad_enabled() or _transformed() or forward_ad._current_level >= 0):
         return _KERNELS[key].forward(*unwrap_dead_wrappers(args))  # what nobody differentiates is not prepared for it
     return KernelFunction.apply(key, *args)
 

@@ -1,9 +1,9 @@
 """torch.vmap of an op: one call for all that is mapped, where the op computes samples that know nothing of each other.
 
 The dimension that is mapped joins the one that counts samples (`Op.samples`), so that a result is that of the loop, to
-the bit. The gradient of a tensor without samples, as the matrix of a recurrence, which the op would add up over all that
-is mapped, follows for each from those of tensors with samples (`Op.per_sample`). Where there is no way to that, or where
-a tensor without samples is mapped itself, the op runs once for each.
+the bit. The gradient of a tensor without samples, as the matrix of a recurrence, which the op would add up over all
+that is mapped, follows for each from those of tensors with samples (`Op.per_sample`). Where there is no way to that, or
+where a tensor without samples is mapped itself, the op runs once for each.
 """
 
 from __future__ import annotations

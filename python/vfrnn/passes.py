@@ -25,6 +25,17 @@ class Remembering(nn.Module):
     #: While Dynamo traces: the module whose pass it is, and what was computed in it.
     _traced_pass: tuple[nn.Module, dict[Any, Any]] | None = None
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What torch.jit.script calls before it reads the code of a model.
+
+        Raises:
+            RuntimeError: TorchScript is a language of its own.
+        """
+        raise RuntimeError(
+            f"{type(self).__name__} cannot be compiled by torch.jit.script: use torch.export.export(model, ...), or "
+            'vfrnn.convert(model, to="torch") before'
+        )
+
 
 def remembered(
     module: Remembering, key: tuple[Any, ...], tensors: Callable[[], Sequence[Tensor]], compute: Callable[[], Tensor]

@@ -102,3 +102,22 @@ def test_from_exprnn():
 def test_flops():
     x = torch.randn(50, 4, 16)
     assert code_of_page()["flops_of"](vfrnn.RNN(16, 32), x) == 1630208  # of torch.nn.RNN, too
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+def test_onnx(tmp_path):
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    model, x = nn.Sequential(vfrnn.OrthogonalRNN(3, 8)), torch.randn(5, 2, 3)
+    code_of_page()["to_onnx"](model, x, tmp_path / "model.onnx")
+    session, other = runtime.InferenceSession(tmp_path / "model.onnx"), torch.randn(7, 4, 3)
+    (name,) = [value.name for value in session.get_inputs()]
+    torch.testing.assert_close(torch.from_numpy(session.run(None, {name: other.numpy()})[0]), model(other)[0].detach())
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+def test_opacus():
+    opacus = pytest.importorskip("opacus", reason="opacus is not installed")
+    model, x = vfrnn.VFRNN(3, 8, batch_first=True), torch.randn(4, 5, 3)
+    code_of_page(opacus=opacus)["private"](model)(x)[0].sum().backward()
+    assert model.field_l0.grad_sample.shape == (4, *model.field_l0.shape)

@@ -67,12 +67,13 @@ def test_gradients_of_samples(opacus, name, reduction):
         torch.testing.assert_close(parameter.grad_sample, gradient, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 def test_a_private_step(opacus):
     torch.manual_seed(0)
     model = Model(LAYERS["RNN"]())
     loader = DataLoader(TensorDataset(torch.randn(8, 4, 3), torch.randint(2, (8,))), batch_size=4)
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    with pytest.warns(UserWarning):  # that a secure random generator is not used
+    with pytest.warns(UserWarning, match="Secure RNG turned off"):
         model, optimizer, loader = opacus.PrivacyEngine().make_private(
             module=model, optimizer=torch.optim.SGD(model.parameters(), 0.1), data_loader=loader,
             noise_multiplier=1.0, max_grad_norm=1.0, poisson_sampling=False,
@@ -91,14 +92,8 @@ def test_no_loop_over_the_op(name, monkeypatch):
     layer, x = LAYERS[name](), torch.randn(5, 4, 3)
     gradients = gradients_of_samples(layer, [x], torch.ones(5, 4, 6))
     assert not looped
-    for parameter, expected in zip(
-        layer.parameters(),
-        zip(
-            *[torch.autograd.grad(layer(x[k : k + 1])[0].sum(), list(layer.parameters())) for k in range(5)],
-            strict=True,
-        ),
-        strict=True,
-    ):
+    rows = [torch.autograd.grad(layer(x[k : k + 1])[0].sum(), list(layer.parameters())) for k in range(5)]
+    for parameter, expected in zip(layer.parameters(), zip(*rows, strict=True), strict=True):
         torch.testing.assert_close(gradients[parameter], torch.stack(expected), rtol=1e-4, atol=1e-5)
 
 
