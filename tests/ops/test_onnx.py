@@ -126,7 +126,10 @@ def test_other_calls(name, tmp_path):
     run, _ = exported(model, (torch.randn(5, 3, 4), torch.randn(5, 3)), shapes, tmp_path / "m.onnx")
     assert_equal(model, run, torch.randn(5, 3, 4), torch.randn(5, 3))
     if dynamic:
-        assert_equal(model, run, torch.randn(8, 2, 4), 20 * torch.randn(8, 2), tolerance=1e-4)
+        # far times, whose angles and growth float32 rounds visibly
+        arguments = (torch.randn(5, 3, 4).double(), torch.randn(5, 3).double())
+        run, _ = exported(model.double(), arguments, shapes, tmp_path / "wide.onnx")
+        assert_equal(model, run, torch.randn(8, 2, 4).double(), 20 * torch.randn(8, 2).double(), tolerance=1e-9)
 
 
 @pytest.mark.slow
