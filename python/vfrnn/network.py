@@ -22,7 +22,7 @@ from vfrnn.rnn_base import RNNBase
 from vfrnn.segments import Segments
 from vfrnn.steps import StepRule, is_per_step
 from vfrnn_kernels.activations import Activation
-from vfrnn_kernels.checks import check_bool, check_shape, check_tensor
+from vfrnn_kernels.checks import check_bool, check_dense, check_shape, check_tensor
 
 
 class Network(RNNBase):
@@ -249,6 +249,8 @@ class Network(RNNBase):
         for argument, value in (("input", input), ("state", state)):
             if not isinstance(value, Tensor) and not (argument == "state" and value is None):
                 raise TypeError(f"{name}.step: {argument} must be a tensor, got {type(value).__name__}")
+            if value is not None:
+                check_dense(f"{name}.step: {argument}", value)
         if input.dim() not in (1, 2):
             raise ValueError(f"{name}.step: input must have shape (B, i) or (i,), got {tuple(input.shape)}")
         batched = input.dim() == 2

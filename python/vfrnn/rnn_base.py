@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from vfrnn.layers import Recurrent
+from vfrnn_kernels.checks import check_dense
 
 
 class RNNBase(Recurrent):
@@ -22,6 +23,9 @@ class RNNBase(Recurrent):
         name = type(self).__name__
         if not isinstance(input, Tensor):
             raise TypeError(f"{name}: input must be a tensor or a PackedSequence, got {type(input).__name__}")
+        for argument, value in (("input", input), ("hx", hx)):
+            if value is not None:
+                check_dense(f"{name}: {argument}", value)
         if input.dim() not in (2, 3):
             raise ValueError(f"{name}: Expected input to be 2D or 3D, got {input.dim()}D tensor instead")
         if hx is not None and hx.dim() != input.dim():

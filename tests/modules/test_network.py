@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+import vfrnn
 from tests.modules.loops import F64, compare, loop, on_every_backend
 from tests.modules.loops import construct as in_float64
 from vfrnn import RNN, VFRNN, InputFieldRNN, LatentMesh, OrthogonalRNN
@@ -204,3 +205,30 @@ def test_a_network_pickled_before_these_arguments():
     x = torch.randn(4, 2, 3)
     torch.testing.assert_close(old(x), network(x))
     assert repr(old) == "RNN(3, 5)"
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.jagged, torch.strided])
+def test_nested_tensors_are_refused_with_what_to_do(layout):
+    sequences = [torch.randn(length, 3) for length in (4, 1, 6)]
+    nested, x = torch.nested.nested_tensor(sequences, layout=layout), torch.randn(4, 3, 3)
+    rnn, cell, mesh = vfrnn.VFRNN(3, 6, batch_first=True), vfrnn.RNNCell(3, 6), vfrnn.LatentMesh.grid(2, 3)
+    calls = {
+        "VFRNN: input": lambda: rnn(nested),
+        "VFRNN: hx": lambda: rnn(x, nested),
+        "dt": lambda: rnn(x, dt=nested),
+        "VFRNN.step: input": lambda: rnn.step(nested),
+        "InputFieldRNN: input": lambda: vfrnn.InputFieldRNN(3, 6, mesh=mesh)(nested),
+        "RNNCell: input": lambda: cell(nested),
+        "RNNCell: hidden": lambda: cell(x[:, 0], nested),
+        "x": lambda: vfrnn.recurrence(nested, torch.ones(6, 3), None, torch.eye(6)),
+        "f": lambda: vfrnn.gradient(mesh, nested),
+    }
+    for name, call in calls.items():
+        with pytest.raises(TypeError, match=rf"^{name} must be a dense tensor, got a nested one: pack .* or pad"):
+            call()
+    # what the sentence says
+    packed = torch.nn.utils.rnn.pack_sequence(list(nested.unbind()), enforce_sorted=False)
+    padded = torch.nested.to_padded_tensor(nested, 0.0)
+    output = torch.nn.utils.rnn.pad_packed_sequence(rnn(packed)[0], batch_first=True)[0]
+    torch.testing.assert_close(output[2], rnn(padded)[0][2])

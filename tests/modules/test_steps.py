@@ -200,11 +200,12 @@ def test_a_rule_is_a_value(name):
 
 
 def test_a_rule_names_its_arguments():
-    assert PlainStep().words("relu") == []  # as torch.nn.RNN
+    assert PlainStep().words("relu") == ["nonlinearity='relu'"]
+    assert PlainStep().words("tanh") == []
     assert FieldStep().words("modrelu") == InputFieldStep().words("modrelu") == []
-    assert FieldStep(divergence=False, shares_mesh=False).words("tanh") == ["nonlinearity=tanh"]
+    assert FieldStep(divergence=False, shares_mesh=False).words("tanh") == ["nonlinearity='tanh'"]
     rule = FieldStep(dt=2, substeps=3, init="zero", volume_preserving=True, exp_dtype=torch.float64)
-    words = ["dt=2.0", "substeps=3", "init=zero", "volume_preserving=True", "exp_dtype=torch.float64"]
+    words = ["dt=2.0", "substeps=3", "init='zero'", "volume_preserving=True", "exp_dtype=torch.float64"]
     assert rule.words("modrelu") == words
     assert InputFieldStep(substeps=1).words("modrelu") == ["substeps=1"]
 
