@@ -1,4 +1,4 @@
-# make demo | build | test | test-all | wheels | sanitize | bench-cpu | results | lint | format | clean
+# make demo | wind | build | test | test-all | wheels | sanitize | bench-cpu | results | lint | format | clean
 # Everything happens in the environment .venv, which is created on the first call.
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -8,13 +8,18 @@ BIN    := $(VENV)/bin
 INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --no-build-isolation -e
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-slow test-interpreted test-all test-release test-isa test-clang test-aarch64 test-cuda \
+.PHONY: demo wind build test test-slow test-interpreted test-all test-release test-isa test-clang test-aarch64 test-cuda \
   test-cuda-12 simulator test-gpu-simulated test-gpu-simulated-every test-gpu-mutations test-triton-aot test-interop \
   test-bench wheels carried test-wheel test-wheel-torch test-install release-check sanitize bench-cpu results lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
 demo: build
-	$(BIN)/vfrnn train --task digits --model vfrnn torch-orthogonal lstm --hidden-size 128
+	$(BIN)/vfrnn train --task digits --model vfrnn torch-orthogonal lstm --hidden-size 128 --out runs/demo
+	$(BIN)/vfrnn inspect runs/demo
+
+# Learn the wind that carries smoke from films of it, and draw it beside the true one: runs/wind/inspect-vfrnn/field.png.
+wind: build
+	$(BIN)/vfrnn train --task transport --model vfrnn --out runs/wind
 
 build: $(VENV)/.built
 
