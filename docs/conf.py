@@ -1,0 +1,91 @@
+"""The documentation site: `make docs` builds it offline, without warnings, into build/docs.
+
+What is special here lives in docs/extensions/: pages that show bench/results, downloads of the tutorials, pictures.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+sys.path.insert(0, str(DOCS))
+# The kernels that execute the pages draw in this style, and compute with as many threads as they are given.
+os.environ["MATPLOTLIBRC"] = str(DOCS / "static" / "matplotlibrc")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+project = "VF-RNN"
+author = "the VF-RNN authors"
+copyright = author
+release = version = version_of("vfrnn-kernels")
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx_design",
+    "sphinx_copybutton",
+    "extensions.downloads",
+    "extensions.mathjax_files",
+    "extensions.results",
+    "extensions.docstrings",
+]
+exclude_patterns = ["extensions", "static", "generated"]
+nitpicky = True
+# What PyTorch, NumPy and Python document is not looked up: the build needs no network.
+nitpick_ignore_regex = [
+    ("py:obj", ".*"),  # a single backtick in a docstring: a link where there is a target, code elsewhere
+    ("py:class", r"(torch|Tensor|nn|PackedSequence|optional|Any|Sequence|Path|Callable|pathlib|argparse)\b.*"),
+    ("py:exc", ".*"),
+]
+default_role = "py:obj"
+highlight_language = "none"
+suppress_warnings = ["config.cache"]
+
+myst_enable_extensions = ["amsmath", "attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+myst_links_external_new_tab = True
+
+# A page is executed again when its code changed; `make docs` prints the error of a cell that fails.
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(ROOT / "build" / "docs-cache")
+nb_execution_timeout = 120
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_excludepatterns = []
+nb_merge_streams = True
+nb_mime_priority_overrides = [("html", "image/png", 0)]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_type_aliases = {
+    "Activation": "vfrnn_kernels.activations.Activation",
+    "Init": "vfrnn.init.Init",
+    "Target": "vfrnn.convert.Target",
+}
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+add_module_names = False
+
+html_theme = "furo"
+html_title = "VF-RNN"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {
+    "sidebar_hide_name": False,
+    "light_css_variables": {"color-brand-primary": "#0b5f8a", "color-brand-content": "#0b5f8a"},
+    "dark_css_variables": {"color-brand-primary": "#56b4e9", "color-brand-content": "#56b4e9"},
+}
+mathjax_path = "mathjax/tex-chtml.js"
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+copybutton_exclude = ".linenos, .gp, .go"

@@ -1,0 +1,61 @@
+"""The directive `{results} NAME`: a table or picture of bench/results, made at build time by what `make results` uses.
+
+NAME is one of `vfrnn_bench.readme.BLOCKS`, or `task NAME` for the table of one learning benchmark.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+from vfrnn_bench import readme
+
+DRAWN = Path("generated") / "results"
+
+
+def results_of(docs: Path) -> readme.Results:
+    """What was measured, with its pictures in the documentation's folder."""
+    found = readme.Results(readme.ROOT / "bench" / "results" / readme.MACHINE)
+    found.folder = docs / DRAWN
+    return found
+
+
+def draw(app: Sphinx) -> None:
+    """The pictures of all results, from their JSON."""
+    docs = Path(app.srcdir)
+    found = results_of(docs)
+    (found.folder / "tasks").mkdir(parents=True, exist_ok=True)
+    readme.draw(found)
+    app.config.html_extra_path.append(str(found.folder / "report.html"))
+
+
+class ResultsDirective(SphinxDirective):
+    """Markdown of one block, in the place of the directive."""
+
+    required_arguments, optional_arguments, final_argument_whitespace = 1, 1, True
+
+    def run(self) -> list[nodes.Node]:
+        name, results = self.arguments[0], results_of(Path(self.env.srcdir))
+        if name == "task":
+            wanted = self.arguments[1]
+            results.tasks = [task for task in results.tasks if task["name"] == wanted]
+            if not results.tasks:
+                raise self.error(f"there is no learning benchmark {wanted!r} in bench/results")
+            name = "tasks"
+        if name not in readme.BLOCKS:
+            raise self.error(f"results has no block {name!r}; there are {', '.join(readme.BLOCKS)}")
+        text = readme.BLOCKS[name](results)
+        # Pictures are named from the repository's root there, and from the pages' here.
+        text = re.sub(r"\]\(docs/", "](/", text)
+        # A table wider than a telephone scrolls in a box of its own.
+        return self.parse_text_to_nodes(text)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Registers the directive and the drawing."""
+    app.connect("builder-inited", draw)
+    app.add_directive("results", ResultsDirective)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
