@@ -16,6 +16,11 @@ sys.path.insert(0, str(DOCS))
 # The kernels that execute the pages draw in this style, and compute with as many threads as they are given.
 os.environ["MATPLOTLIBRC"] = str(DOCS / "static" / "matplotlibrc")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A profile of their own: nobody's settings change a page, and a kernel that starts says nothing.
+PROFILE = ROOT / "build" / "docs-ipython"
+os.environ["IPYTHONDIR"] = str(PROFILE)
+(PROFILE / "profile_default").mkdir(parents=True, exist_ok=True)
+(PROFILE / "profile_default" / "ipython_kernel_config.py").write_text("c.Application.log_level = 'ERROR'\n")
 
 project = "VF-RNN"
 author = "the VF-RNN authors"
@@ -39,7 +44,7 @@ nitpicky = True
 # What PyTorch, NumPy and Python document is not looked up: the build needs no network.
 nitpick_ignore_regex = [
     ("py:obj", ".*"),  # a single backtick in a docstring: a link where there is a target, code elsewhere
-    ("py:class", r"(torch|Tensor|nn|PackedSequence|optional|Any|Sequence|Path|Callable|pathlib|argparse)\b.*"),
+    ("py:class", r"(?!vfrnn).*|vfrnn_kernels\.declaration\..*"),
     ("py:exc", ".*"),
 ]
 default_role = "py:obj"
@@ -56,8 +61,9 @@ nb_execution_cache_path = str(ROOT / "build" / "docs-cache")
 nb_execution_timeout = 120
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
-nb_execution_excludepatterns = []
 nb_merge_streams = True
+nb_code_prompt_show = "Show the code of this picture"
+nb_code_prompt_hide = "Hide the code of this picture"
 nb_mime_priority_overrides = [("html", "image/png", 0)]
 
 autodoc_member_order = "bysource"
@@ -71,13 +77,13 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
-napoleon_use_ivar = True
 add_module_names = False
 
 html_theme = "furo"
 html_title = "VF-RNN"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_search_scorer = str(DOCS / "static" / "scorer.js")
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {

@@ -1,4 +1,4 @@
-"""MathJax and its fonts beside the pages, so that formulas need no network (from the package sphinx-mathjax-offline)."""
+"""MathJax and its fonts beside the pages, so that formulas need no network: those of sphinx-mathjax-offline."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The directive `{results} NAME`: a table or picture of bench/results, made at build time by what `make results` uses.
 
-NAME is one of `vfrnn_bench.readme.BLOCKS`, or `task NAME` for the table of one learning benchmark.
+NAME is one of `vfrnn_bench.readme.BLOCKS`, `task NAME` for the table of one learning benchmark, or `sizes` for that of
+the sequences that are measured.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from vfrnn_bench import readme
+from vfrnn_bench.workloads import LONG_SEQUENCES, SEQUENCES, SMALL_STATE
 
 DRAWN = Path("generated") / "results"
 
@@ -32,6 +34,12 @@ def draw(app: Sphinx) -> None:
     app.config.html_extra_path.append(str(found.folder / "report.html"))
 
 
+def sizes() -> str:
+    """What the names of the sequences stand for."""
+    rows = [[w.name, w.what, *map(str, (w.T, w.B, w.n, w.i))] for w in (*SEQUENCES, LONG_SEQUENCES[0], SMALL_STATE)]
+    return readme.markdown(["", "", "steps", "batch", "hidden size", "input size"], rows)
+
+
 class ResultsDirective(SphinxDirective):
     """Markdown of one block, in the place of the directive."""
 
@@ -45,12 +53,13 @@ class ResultsDirective(SphinxDirective):
             if not results.tasks:
                 raise self.error(f"there is no learning benchmark {wanted!r} in bench/results")
             name = "tasks"
+        if name == "sizes":
+            return self.parse_text_to_nodes(sizes())
         if name not in readme.BLOCKS:
             raise self.error(f"results has no block {name!r}; there are {', '.join(readme.BLOCKS)}")
         text = readme.BLOCKS[name](results)
         # Pictures are named from the repository's root there, and from the pages' here.
         text = re.sub(r"\]\(docs/", "](/", text)
-        # A table wider than a telephone scrolls in a box of its own.
         return self.parse_text_to_nodes(text)
 
 
