@@ -1,7 +1,7 @@
 """The directive `{results} NAME`: a table or picture of bench/results, made at build time by what `make results` uses.
 
-NAME is one of `vfrnn_bench.readme.BLOCKS`, `task NAME` for the table of one learning benchmark, or `sizes` for that of
-the sequences that are measured.
+NAME is one of `vfrnn_bench.readme.BLOCKS`, or one with the number of a table in it, as `growth 3`; `task NAME` for the
+table of one learning benchmark; or `sizes` for that of the sequences that are measured.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class ResultsDirective(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         name, results = self.arguments[0], results_of(Path(self.env.srcdir))
+        number = int(self.arguments[1]) if len(self.arguments) > 1 and name != "task" else None
         if name == "task":
             wanted = self.arguments[1]
             results.tasks = [task for task in results.tasks if task["name"] == wanted]
@@ -58,6 +59,8 @@ class ResultsDirective(SphinxDirective):
         if name not in readme.BLOCKS:
             raise self.error(f"results has no block {name!r}; there are {', '.join(readme.BLOCKS)}")
         text = readme.BLOCKS[name](results)
+        if number is not None:
+            text = text.split("\n\n")[number - 1] + "\n"
         # Pictures are named from the repository's root there, and from the pages' here.
         text = re.sub(r"\]\(docs/", "](/", text)
         return self.parse_text_to_nodes(text)
