@@ -26,12 +26,15 @@ def results_of(docs: Path) -> readme.Results:
 
 
 def draw(app: Sphinx) -> None:
-    """The pictures of all results, from their JSON."""
-    docs = Path(app.srcdir)
-    found = results_of(docs)
-    (found.folder / "tasks").mkdir(parents=True, exist_ok=True)
-    readme.draw(found)
-    app.config.html_extra_path.append(str(found.folder / "report.html"))
+    """The pictures of all results, from their JSON, and the report: again where the JSON or who draws has changed."""
+    found = results_of(Path(app.srcdir))
+    report = found.folder / "report.html"
+    sources = [*(readme.ROOT / "bench").rglob("*.py"), *(readme.ROOT / "bench" / "results").rglob("*.json")]
+    if not report.exists() or max(path.stat().st_mtime for path in sources) > report.stat().st_mtime:
+        (found.folder / "tasks").mkdir(parents=True, exist_ok=True)
+        readme.draw(found)
+        report.touch()  # the last, so that an interrupted drawing is not taken for a whole one
+    app.config.html_extra_path.append(str(report))
 
 
 def sizes() -> str:
