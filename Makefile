@@ -175,9 +175,9 @@ TRITON_ARCHS ?= 90
 test-triton-aot: $(VENV)/.test-tools
 	$(BIN)/python -m tools.triton_resources $(TRITON_ARCHS)
 
-# Beside Lightning, Accelerate, TensorBoard and geotorch, without which `make test` skips these.
+# Beside Lightning, Accelerate, TensorBoard, geotorch, ONNX Runtime and Opacus, without which `make test` skips these.
 test-interop: $(VENV)/.interop-tools
-	$(PYTEST) $(addprefix tests/modules/test_,interop.py parametrizations.py migration.py)
+	$(PYTEST) $(addprefix tests/modules/test_,interop.py parametrizations.py migration.py layouts.py privacy.py) tests/ops/test_onnx.py
 
 # The sdist and the wheels of this machine, in dist/: with CUDA kernels where nvcc is, and for the CPU alone.
 wheels: $(VENV)/.wheel-tools

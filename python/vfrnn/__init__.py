@@ -1,6 +1,6 @@
 """Recurrent networks whose hidden state flows along a learned vector field, and a drop-in for `torch.nn.RNN`."""
 
-from vfrnn import parametrizations
+from vfrnn import parametrizations, privacy
 from vfrnn.cells import OrthogonalRNNCell, RNNCell, VFRNNCell
 from vfrnn.convert import convert
 from vfrnn.functional import (
@@ -46,6 +46,7 @@ __all__ = [
     "inspect",
     "param_groups",
     "parametrizations",
+    "privacy",
     "recurrence",
     "skew_expm",
     "spectral_recurrence",

@@ -10,6 +10,7 @@ from vfrnn.layers import Recurrent, rule_argument
 from vfrnn.mesh import LatentMesh
 from vfrnn.steps import FieldStep, PlainStep, StepRule
 from vfrnn_kernels.activations import Activation
+from vfrnn_kernels.checks import check_dense
 
 
 class Cell(Recurrent):
@@ -56,6 +57,8 @@ class Cell(Recurrent):
         for argument, value in (("input", input), ("hidden", hx)):
             if not isinstance(value, Tensor) and not (argument == "hidden" and value is None):
                 raise TypeError(f"{name}: {argument} must be a tensor, got {type(value).__name__}")
+            if value is not None:
+                check_dense(f"{name}: {argument}", value)
             if value is not None and value.dim() not in (1, 2):
                 raise ValueError(f"{name}: Expected {argument} to be 1D or 2D, got {value.dim()}D instead")
         batched = input.dim() == 2

@@ -10,6 +10,7 @@ import vfrnn_kernels
 from vfrnn.mesh import LatentMesh
 from vfrnn_kernels import recurrence, skew_expm, spectral_recurrence, strang_step, thin_skew_expm
 from vfrnn_kernels.activations import Activation
+from vfrnn_kernels.checks import check_dense
 
 __all__ = [
     "directional_derivative",
@@ -166,6 +167,8 @@ def flow_recurrence(
 
 
 def _check_last_size(name: str, value: Tensor, n: int) -> None:
+    if isinstance(value, Tensor):
+        check_dense(name, value)
     # The complete mesh has no G whose size could refuse f.
     if isinstance(value, Tensor) and value.dim() and value.shape[-1] != n:
         raise ValueError(f"{name} must have shape (..., n) with n = {n}, got {tuple(value.shape)}")

@@ -6,13 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vfrnn.mesh import LatentMesh, check_state_version
+from vfrnn.passes import Remembering
 from vfrnn.steps import Layer, StepRule
 from vfrnn_kernels.activations import ACTIVATIONS, Activation
 from vfrnn_kernels.autocast import autocasts
 from vfrnn_kernels.dispatch import get_backend
+
+#: Names in the checkpoints of expRNN's code, of its first version and of later ones.
+_EXPRNN = ("log_recurrent_kernel", "recurrent_kernel.A")
 
 
 def rule_argument(name: str) -> Any:
@@ -27,7 +31,7 @@ def rule_argument(name: str) -> Any:
     return property(get, set)
 
 
-class Recurrent(nn.Module):
+class Recurrent(Remembering):
     """Recurrent layers that step by one rule.
 
     Attributes:
@@ -112,6 +116,11 @@ class Recurrent(nn.Module):
 
     def _load_from_state_dict(self, state_dict: object, prefix: str, local_metadata: dict, *args: object) -> None:
         check_state_version(self, local_metadata)
+        if isinstance(state_dict, dict) and any(f"{prefix}{name}" in state_dict for name in _EXPRNN):
+            raise RuntimeError(
+                f"state_dict of {type(self).__name__} has the parameters of expRNN's code, whose matrix acts from the "
+                'right: "From expRNN" in docs/migration.md reads them'
+            )
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
 

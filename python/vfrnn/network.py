@@ -16,7 +16,7 @@ from vfrnn.mesh import LatentMesh
 from vfrnn.packed import Equal, Packed
 from vfrnn.steps import StepRule, is_per_step
 from vfrnn_kernels.activations import Activation
-from vfrnn_kernels.checks import check_bool, check_shape, check_tensor
+from vfrnn_kernels.checks import check_bool, check_dense, check_shape, check_tensor
 
 
 class Network(Recurrent):
@@ -173,6 +173,8 @@ class Network(Recurrent):
         for argument, value in (("input", input), ("state", state)):
             if not isinstance(value, Tensor) and not (argument == "state" and value is None):
                 raise TypeError(f"{name}.step: {argument} must be a tensor, got {type(value).__name__}")
+            if value is not None:
+                check_dense(f"{name}.step: {argument}", value)
         if input.dim() not in (1, 2):
             raise ValueError(f"{name}.step: input must have shape (B, i) or (i,), got {tuple(input.shape)}")
         batched = input.dim() == 2
@@ -256,6 +258,9 @@ class Network(Recurrent):
         name = type(self).__name__
         if not isinstance(input, Tensor):
             raise TypeError(f"{name}: input must be a tensor or a PackedSequence, got {type(input).__name__}")
+        for argument, value in (("input", input), ("hx", hx)):
+            if value is not None:
+                check_dense(f"{name}: {argument}", value)
         if input.dim() not in (2, 3):
             raise ValueError(f"{name}: Expected input to be 2D or 3D, got {input.dim()}D tensor instead")
         if hx is not None and hx.dim() != input.dim():

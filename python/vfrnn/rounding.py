@@ -67,7 +67,8 @@ def _keep_lengths(M: Tensor, plain: Tensor) -> Tensor:
     best, best_error = torch.stack([first, second]), (pair - wide.gather(0, rows).square().sum(0)).abs()
     for k in range(-NUDGES, NUDGES + 1):
         one = first * (1 + k * eps)
-        other = (pair - one.to(M.dtype).square()).clamp_min(0).sqrt().to(plain.dtype).copysign(second)
+        other = (pair - one.to(M.dtype).square()).clamp_min(0).sqrt().to(plain.dtype)
+        other = torch.where(second < 0, -other, other)
         error = (pair - one.to(M.dtype).square() - other.to(M.dtype).square()).abs()
         # An angle may change by NUDGES roundings of pi / 2, no more: it is known to one rounding of the field.
         better = (error < best_error) & ((other - second).abs() <= NUDGES * eps)

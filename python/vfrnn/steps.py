@@ -18,8 +18,9 @@ from torch.nn.utils.rnn import PackedSequence
 
 from vfrnn.init import INITS, Init, init_field_
 from vfrnn.mesh import LatentMesh
+from vfrnn.passes import Remembering, remembered
 from vfrnn.rounding import round_step, rounded_once, wider
-from vfrnn.streaming import kept_matrix
+from vfrnn.streaming import kept_matrix, tensors_of
 from vfrnn_kernels import field_generator, flow_recurrence, recurrence, skew_expm, spectral_recurrence, strang_step
 from vfrnn_kernels.activations import Activation, has_beta
 from vfrnn_kernels.checks import check_choice, check_positive_int, check_shape, check_tensor
@@ -37,7 +38,7 @@ class Layer:
         hidden_size, has_bias, nonlinearity, backend: of the module.
     """
 
-    module: nn.Module
+    module: Remembering
     suffix: str
     hidden_size: int
     has_bias: bool
@@ -286,6 +287,13 @@ class FieldStep(FieldRule):
 
     def matrix(self, layer: Layer, dt: float | Tensor | None = None) -> Tensor:
         """M (n, n), the flow along the field for a time dt, None for that of the rule; float32 from 16 bits."""
+        if isinstance(dt, Tensor):
+            return self._matrix(layer, dt)
+        time = self.dt if dt is None else dt
+        key = (layer.suffix, time, self.substeps, self.volume_preserving, self.exp_dtype, layer.backend)
+        return remembered(layer.module, key, lambda: tensors_of(layer.module), lambda: self._matrix(layer, dt))
+
+    def _matrix(self, layer: Layer, dt: float | Tensor | None) -> Tensor:
         v = layer.read("field")
         time = self.time(dt, v)
         S, delta = self._generator(layer, v, self.exp_dtype)

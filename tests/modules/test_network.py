@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import vfrnn
 from vfrnn import RNN, VFRNN, InputFieldRNN, LatentMesh, OrthogonalRNN
 
 NETWORKS = (RNN, VFRNN, OrthogonalRNN, InputFieldRNN)
@@ -136,3 +137,30 @@ def test_a_plain_network_has_no_time():
         RNN(3, 5)(torch.zeros(4, 2, 3), dt=1.0)
     with pytest.raises(TypeError, match="unexpected keyword argument 'dt'"):
         RNN(3, 5).step(torch.zeros(2, 3), dt=1.0)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.jagged, torch.strided])
+def test_nested_tensors_are_refused_with_what_to_do(layout):
+    sequences = [torch.randn(length, 3) for length in (4, 1, 6)]
+    nested, x = torch.nested.nested_tensor(sequences, layout=layout), torch.randn(4, 3, 3)
+    rnn, cell, mesh = vfrnn.VFRNN(3, 6, batch_first=True), vfrnn.RNNCell(3, 6), vfrnn.LatentMesh.grid(2, 3)
+    calls = {
+        "VFRNN: input": lambda: rnn(nested),
+        "VFRNN: hx": lambda: rnn(x, nested),
+        "dt": lambda: rnn(x, dt=nested),
+        "VFRNN.step: input": lambda: rnn.step(nested),
+        "InputFieldRNN: input": lambda: vfrnn.InputFieldRNN(3, 6, mesh=mesh)(nested),
+        "RNNCell: input": lambda: cell(nested),
+        "RNNCell: hidden": lambda: cell(x[:, 0], nested),
+        "x": lambda: vfrnn.recurrence(nested, torch.ones(6, 3), None, torch.eye(6)),
+        "f": lambda: vfrnn.gradient(mesh, nested),
+    }
+    for name, call in calls.items():
+        with pytest.raises(TypeError, match=rf"^{name} must be a dense tensor, got a nested one: pack .* or pad"):
+            call()
+    # what the sentence says
+    packed = torch.nn.utils.rnn.pack_sequence(list(nested.unbind()), enforce_sorted=False)
+    padded = torch.nested.to_padded_tensor(nested, 0.0)
+    output = torch.nn.utils.rnn.pad_packed_sequence(rnn(packed)[0], batch_first=True)[0]
+    torch.testing.assert_close(output[2], rnn(padded)[0][2])

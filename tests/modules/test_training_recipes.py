@@ -190,3 +190,34 @@ def test_a_checkpoint_of_a_later_version_is_refused(network_type):
     file.seek(0)
     with pytest.raises(RuntimeError, match=f"{network_type.__name__} must have version 1 or older, got 2"):
         model.load_state_dict(torch.load(file))
+
+
+TRACED = {
+    "RNN": lambda: vfrnn.RNN(3, 8, 2, bidirectional=True),
+    "OrthogonalRNN": lambda: vfrnn.OrthogonalRNN(3, 8),
+    "VFRNN": lambda: vfrnn.VFRNN(3, 8, mesh=vfrnn.LatentMesh.grid(2, 4), substeps=2),
+    "InputFieldRNN": lambda: vfrnn.InputFieldRNN(3, 8, mesh=vfrnn.LatentMesh.grid(2, 4)),
+    "parametrized": lambda: vfrnn.parametrizations.orthogonal(vfrnn.RNN(3, 8), "weight_hh_l0"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("name", TRACED)
+def test_a_trace_is_saved_and_loaded(name, tmp_path):
+    model, path = TRACED[name](), str(tmp_path / "trace.pt")
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            torch.jit.trace(model, torch.randn(6, 4, 3)).save(path)
+        for T, B in ((6, 4), (9, 2)):
+            x = torch.randn(T, B, 3, requires_grad=True)
+            output, expected = torch.jit.load(path)(x)[0], model(x)[0]
+            assert torch.equal(output, expected)
+            one, other = (torch.autograd.grad(value.square().sum(), x)[0] for value in (output, expected))
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_script_is_refused_with_what_to_do():
+    for model in (vfrnn.RNN(3, 4), torch.nn.Sequential(torch.nn.Tanh(), vfrnn.VFRNNCell(3, 4))):
+        with pytest.raises(RuntimeError, match=r"RNN\w* cannot be compiled by torch.jit.script: use torch.export"):
+            torch.jit.script(model)
