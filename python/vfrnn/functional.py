@@ -61,7 +61,7 @@ def divergence(mesh: LatentMesh, v: Tensor) -> Tensor:
         v: fields, (..., m, d).
 
     Returns:
-        A function (..., n): positive where the arrows spread out, negative where they gather.
+        A function (..., n), positive where the arrows spread out and negative where they gather.
 
     Raises:
         TypeError, ValueError: v does not fit the mesh.
