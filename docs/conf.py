@@ -5,7 +5,9 @@ What is special here lives in docs/extensions/: pages that show bench/results, d
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -21,6 +23,17 @@ PROFILE = ROOT / "build" / "docs-ipython"
 os.environ["IPYTHONDIR"] = str(PROFILE)
 (PROFILE / "profile_default").mkdir(parents=True, exist_ok=True)
 (PROFILE / "profile_default" / "ipython_kernel_config.py").write_text("c.Application.log_level = 'ERROR'\n")
+
+
+def library_hash() -> str:
+    """What the executed pages depend on beside their own code: the sources of the library, and its binaries."""
+    digest = hashlib.sha256()
+    for folder in ("python", "vfrnn_kernels"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix in (".py", ".so"):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
 
 project = "VF-RNN"
 author = "the VF-RNN authors"
@@ -55,9 +68,13 @@ myst_enable_extensions = ["amsmath", "attrs_block", "attrs_inline", "colon_fence
 myst_heading_anchors = 3
 myst_links_external_new_tab = True
 
-# A page is executed again when its code changed; `make docs` prints the error of a cell that fails.
+# A page is executed again when its code or the library changed; `make docs` prints the error of a cell that fails.
 nb_execution_mode = "cache"
-nb_execution_cache_path = str(ROOT / "build" / "docs-cache")
+CACHES = ROOT / "build" / "docs-cache"
+nb_execution_cache_path = str(CACHES / library_hash())
+for old in CACHES.iterdir() if CACHES.exists() else ():
+    if old != Path(nb_execution_cache_path):
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
 nb_execution_timeout = 120
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True

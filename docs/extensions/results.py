@@ -25,12 +25,17 @@ def results_of(docs: Path) -> readme.Results:
     return found
 
 
+def sources() -> list[Path]:
+    """The measurements, and who shows them."""
+    bench = readme.ROOT / "bench"
+    return [*bench.rglob("*.py"), *(bench / "results").rglob("*.json")]
+
+
 def draw(app: Sphinx) -> None:
     """The pictures of all results, from their JSON, and the report: again where the JSON or who draws has changed."""
     found = results_of(Path(app.srcdir))
     report = found.folder / "report.html"
-    sources = [*(readme.ROOT / "bench").rglob("*.py"), *(readme.ROOT / "bench" / "results").rglob("*.json")]
-    if not report.exists() or max(path.stat().st_mtime for path in sources) > report.stat().st_mtime:
+    if not report.exists() or max(path.stat().st_mtime for path in sources()) > report.stat().st_mtime:
         (found.folder / "tasks").mkdir(parents=True, exist_ok=True)
         readme.draw(found)
         report.touch()  # the last, so that an interrupted drawing is not taken for a whole one
@@ -50,6 +55,8 @@ class ResultsDirective(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         name, results = self.arguments[0], results_of(Path(self.env.srcdir))
+        for path in sources():
+            self.env.note_dependency(str(path))
         number = int(self.arguments[1]) if len(self.arguments) > 1 and name != "task" else None
         if name == "task":
             wanted = self.arguments[1]
