@@ -15,6 +15,8 @@ from vfrnn.frames import polar_factor, product, rotate_back
 from vfrnn.trivializations import Cayley, Householder, Orthogonal, computed_in, tall_of
 
 StateDict = dict[str, Any]
+#: Version of a list of parametrizations in the metadata of a `state_dict`: it is ours. torch's and geotorch's have 1.
+OURS = 2
 
 
 def read_layouts(
@@ -26,12 +28,14 @@ def read_layouts(
     for number, matrix in enumerate(matrices.children()):
         if not isinstance(matrix, Orthogonal):
             continue
-        reason = _another_layout(matrix, state_dict, prefix, number) or _converted(matrix, state_dict, prefix, number)
+        ours = local_metadata.get("version") == OURS
+        reason = _another_layout(matrix, state_dict, prefix, number, ours)
+        reason = reason or _converted(matrix, state_dict, prefix, number)
         if reason is not None:
             error_msgs.append(reason)
 
 
-def _another_layout(matrix: Orthogonal, state_dict: StateDict, prefix: str, number: int) -> str | None:
+def _another_layout(matrix: Orthogonal, state_dict: StateDict, prefix: str, number: int, ours: bool) -> str | None:
     """Why the parameter does not mean here what it meant where it was written, None if it does."""
     original, base = f"{prefix}original", state_dict.get(f"{prefix}{number}.base")
     factors = [key for key in state_dict if key.startswith(f"{prefix}{number}.") and key.endswith(".base")]
@@ -49,6 +53,8 @@ def _another_layout(matrix: Orthogonal, state_dict: StateDict, prefix: str, numb
         if bool(diagonal.all()):
             return None
         return f'{original} must have signs on its diagonal for orthogonal_map="householder", got 0, as of other maps'
+    if ours:
+        return None
     if base is not None and bool(tall.triu(1).any()) and not bool(tall.tril(-1).any()):
         return (
             f"{original} has its numbers above the diagonal, as expRNN keeps them, and geotorch with lower=False; here "

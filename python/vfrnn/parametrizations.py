@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from vfrnn.layers import Recurrent
-from vfrnn.layouts import read_layouts
+from vfrnn.layouts import OURS, read_layouts
 from vfrnn.passes import remember_passes
 from vfrnn.steps import FieldStep
 from vfrnn.trivializations import MAPS, Orthogonal
@@ -92,6 +92,7 @@ def orthogonal(
     matrix.map_was_named = orthogonal_map is not None
     parametrize.register_parametrization(module, name, matrix, unsafe=True)
     matrices: Any = module.parametrizations
+    matrices[name]._version = OURS
     matrices[name].register_load_state_dict_pre_hook(read_layouts)
     # Dynamo traces no torch.nn.RNN but for strict export; other modules read their weight once.
     remember_passes(module, traced=isinstance(module, nn.RNNBase))

@@ -54,6 +54,22 @@ def test_our_own_are_read(shape, use_trivialization):
     assert torch.equal(other.weight, layer.weight)
 
 
+def test_our_own_are_known_by_their_version():
+    def identity():
+        layer = linear((5, 3))
+        nn.init.eye_(layer.weight)
+        return orthogonal(layer, use_trivialization=False)
+
+    state = trained(identity()).state_dict()
+    layer = identity()
+    layer.load_state_dict(state)
+    with pytest.raises(RuntimeError, match="does not say by which map"):  # without metadata it could be torch's
+        layer.load_state_dict(dict(state))
+    named = orthogonal(linear((5, 3)), orthogonal_map="matrix_exp", use_trivialization=False)
+    named.load_state_dict(dict(state))
+    assert torch.equal(named.weight, layer.weight)
+
+
 def test_our_exponential_is_no_product_of_reflections():
     state = trained(orthogonal(linear((4, 4)))).state_dict()
     with pytest.raises(RuntimeError, match=r"must have signs on its diagonal .* got 0"):

@@ -152,7 +152,8 @@ def field_generator(g: Nodes, b: Value, w: Value, N: Value | None, G: Value | No
         places = np.zeros((n, n), np.int64)
         places[i, j] = np.arange(1, len(i) + 1)
         flux = g("Mul", w, g.axes("Squeeze", v, 2))  # (K, m)
-        padded = g("Concat", g("Mul", _slice(g, g("Concat", flux, flux, axis=1), 0, 1, axis=1), 0.0), flux, axis=1)
+        nothing = g.axes("ReduceSum", g("Mul", flux, 0.0), 1)  # (K, 1), also of no cells
+        padded = g("Concat", nothing, flux, axis=1)
         upper = g("Gather", padded, places, axis=1)
         H = g("Sub", upper, g.transposed(upper, 0, 2, 1))
         delta = g.axes("ReduceSum", H, 2, keepdims=0)
