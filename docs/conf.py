@@ -57,7 +57,7 @@ nitpicky = True
 # What PyTorch, NumPy and Python document is not looked up: the build needs no network.
 nitpick_ignore_regex = [
     ("py:obj", ".*"),  # a single backtick in a docstring: a link where there is a target, code elsewhere
-    ("py:class", r"(?!vfrnn).*|vfrnn_kernels\.declaration\..*"),
+    ("py:class", r"(?!vfrnn).*|(vfrnn_kernels\.declaration|vfrnn\.layers)\..*"),
     ("py:exc", ".*"),
 ]
 default_role = "py:obj"

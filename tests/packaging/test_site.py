@@ -76,6 +76,10 @@ def test_what_convert_returns_is_on_a_page():
     assert {"vfrnn.convert.Conversion", "vfrnn.convert.Replacement"} <= documented()
 
 
+def test_what_other_packages_call_is_on_a_page():
+    assert {"vfrnn_kernels.onnx.translation_table", "vfrnn.privacy.gradients_of_samples"} <= documented()
+
+
 @pytest.mark.parametrize("name", [name for name in vfrnn.__all__ if inspect.isclass(getattr(vfrnn, name))])
 def test_every_method_of_ours_is_on_a_page(name):
     # What torch.nn.RNN and torch.nn.Module have too is described by PyTorch.
