@@ -1,4 +1,4 @@
-# make demo | wind | build | test | test-all | wheels | sanitize | bench-cpu | results | lint | format | clean
+# make demo | wind | build | test | test-all | docs | wheels | sanitize | bench-cpu | results | lint | format | clean
 # Everything happens in the environment .venv, which is created on the first call.
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -10,7 +10,8 @@ SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
 .PHONY: demo wind build test test-slow test-interpreted test-all test-release test-isa test-clang test-aarch64 test-cuda \
   test-cuda-12 simulator test-gpu-simulated test-gpu-simulated-every test-gpu-mutations test-triton-aot test-interop \
-  test-bench wheels carried test-wheel test-wheel-torch test-install release-check sanitize bench-cpu results lint format clean
+  test-bench wheels carried test-wheel test-wheel-torch test-install release-check sanitize bench-cpu results docs \
+  test-docs lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
 demo: build
@@ -47,7 +48,7 @@ test-interpreted: $(VENV)/.test-tools
 # its own.
 # The CUDA kernels of its wheels are for sm_80 and sm_90a alone: compiling the others takes minutes.
 test-all: WHEEL_ARCHS := 80;90a
-test-all: lint test-slow test-isa test-clang test-aarch64 sanitize test-gpu-simulated test-cuda test-triton-aot test-interop test-bench test-wheel test-install
+test-all: lint test-slow test-isa test-clang test-aarch64 sanitize test-gpu-simulated test-cuda test-triton-aot test-interop test-bench test-docs test-wheel test-install
 
 # Before a release, in hours: more of what test-all has a share of, the wheels as they are published, and the toolkit
 # that makes them.
@@ -230,6 +231,15 @@ test-bench: $(VENV)/.test-tools
 results: $(VENV)/.test-tools
 	$(BIN)/python -m vfrnn_bench.readme
 
+# The documentation site, in build/docs: offline, and a warning is an error. A page is executed when its code changed.
+docs: $(VENV)/.docs-tools
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -b html -d build/docs-doctrees docs build/docs
+
+# The site and every page of it in a browser (skipped with a reason where Chromium is absent), wide and narrow, its links
+# and its search.
+test-docs: docs
+	$(BIN)/python -m tools.site_in_browser build/docs --screenshots build/docs-screenshots
+
 NATIVE_SOURCES := 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu' 'tests/*.c' 'tests/*.h' 'tests/*.cpp' 'tests/*.cu'
 lint: $(VENV)/.lint-tools
 	$(BIN)/ruff check .
@@ -263,6 +273,10 @@ $(VENV)/.test-tools: $(VENV)/.built
 
 $(VENV)/.interop-tools: $(VENV)/.test-tools
 	$(INSTALL) ".[interop]"
+	touch $@
+
+$(VENV)/.docs-tools: $(VENV)/.built
+	$(INSTALL) ".[docs]"
 	touch $@
 
 $(VENV)/.wheel-tools: $(VENV)/.tools
