@@ -40,10 +40,13 @@ test-interpreted: $(VENV)/.test-tools
 # What `make test` leaves out, and what needs further tools: style and types, every instruction set, another compiler and
 # another processor, the Triton kernels compiled for every architecture, other frameworks, the wheel in an environment of
 # its own.
+# The CUDA kernels of its wheels are for sm_80 and sm_90a alone: compiling the others takes minutes.
+test-all: WHEEL_ARCHS := 80;90a
 test-all: lint test-slow test-isa test-clang test-aarch64 sanitize test-gpu-simulated test-cuda test-triton-aot test-interop test-bench test-wheel test-install
 
-# Before a release, in hours: more of what test-all has a share of, and the toolkit of the wheels.
-test-release: test-interpreted test-gpu-simulated-every test-gpu-mutations test-cuda-12
+# Before a release, in hours: more of what test-all has a share of, the wheels as they are published, and the toolkit
+# that makes them.
+test-release: test-interpreted test-gpu-simulated-every test-gpu-mutations test-cuda test-cuda-12 test-wheel
 	$(MAKE) test-triton-aot TRITON_ARCHS="80 90 100"
 	$(BIN)/python -m tools.aarch64 --every
 
@@ -179,14 +182,16 @@ test-triton-aot: $(VENV)/.test-tools
 test-interop: $(VENV)/.interop-tools
 	$(PYTEST) $(addprefix tests/modules/test_,interop.py parametrizations.py migration.py)
 
-# The sdist and the wheels of this machine, in dist/: with CUDA kernels where nvcc is, and for the CPU alone.
+# The sdist and the wheels of this machine, in dist/: with CUDA kernels where nvcc is (WHEEL_ARCHS says for which
+# architectures, if not for all), and for the CPU alone.
+FOR_ARCHS = $(if $(WHEEL_ARCHS),VFRNN_CUDA_ARCHS="$(WHEEL_ARCHS)")
 wheels: $(VENV)/.wheel-tools
-	$(BIN)/python -m tools.wheels
+	$(FOR_ARCHS) $(BIN)/python -m tools.wheels
 
 # What `make wheels` built: its contents, then the op tests from each wheel alone, in a new environment outside this tree.
 WHEELS := dist/*.whl
 test-wheel: wheels $(VENV)/.test-tools
-	$(BIN)/python -m tools.wheel_contents $(WHEELS)
+	$(FOR_ARCHS) $(BIN)/python -m tools.wheel_contents $(WHEELS)
 	$(BIN)/python -m tools.wheel_install --torch $(TORCH) $(WHEELS)
 
 # The same wheels beside another torch; its CUDA builds are 0.5 to 0.9 GB, so that `make test-all` leaves this out.
@@ -221,6 +226,8 @@ lint: $(VENV)/.lint-tools
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $$(git ls-files $(NATIVE_SOURCES))
 	$(BIN)/mypy
+	$(BIN)/mypy --strict --follow-imports=silent tests/packaging/user_script.py
+	$(BIN)/basedpyright tests/packaging/user_script.py
 
 format: $(VENV)/.lint-tools
 	$(BIN)/ruff check --fix .

@@ -23,6 +23,7 @@ from vfrnn.mesh import LatentMesh
 from vfrnn.optim import param_groups
 from vfrnn.rnn import RNN, VFRNN, OrthogonalRNN
 from vfrnn_kernels import __version__
+from vfrnn_kernels.recurrence.plan import recurrence_plan as plan
 
 __all__ = [
     "RNN",
@@ -46,6 +47,7 @@ __all__ = [
     "inspect",
     "param_groups",
     "parametrizations",
+    "plan",
     "recurrence",
     "skew_expm",
     "spectral_recurrence",
