@@ -22,7 +22,7 @@ build: $(VENV)/.built
 # the ops with several.
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
-INTERPRETED := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py triton_skew_expm.py triton_activations.py)
+INTERPRETED := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py gpu_sequences.py triton_skew_expm.py triton_activations.py)
 
 # All but what is marked slow.
 test: $(VENV)/.test-tools
@@ -110,7 +110,7 @@ sanitize: $(VENV)/.test-tools
 	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  $(BESIDE_PYTEST)
 
-CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py cuda.py cuda_numbers.py)
+CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py gpu_sequences.py cuda.py cuda_numbers.py)
 
 # What nvcc makes of the CUDA kernels, and Triton of its own, executed on the CPU (tests/gpu_simulator); needs nvcc. The
 # build has the PTX and the SASS of sm_90a. Every GPU test but those of the largest sizes runs on the PTX with threads in
@@ -178,9 +178,9 @@ TRITON_ARCHS ?= 90
 test-triton-aot: $(VENV)/.test-tools
 	$(BIN)/python -m tools.triton_resources $(TRITON_ARCHS)
 
-# Beside Lightning, Accelerate, TensorBoard and geotorch, without which `make test` skips these.
+# Beside Lightning, Accelerate, TensorBoard, geotorch, ONNX Runtime and Opacus, without which `make test` skips these.
 test-interop: $(VENV)/.interop-tools
-	$(PYTEST) $(addprefix tests/modules/test_,interop.py parametrizations.py migration.py)
+	$(PYTEST) $(addprefix tests/modules/test_,interop.py parametrizations.py migration.py layouts.py privacy.py) tests/ops/test_onnx.py
 
 # The sdist and the wheels of this machine, in dist/: with CUDA kernels where nvcc is (WHEEL_ARCHS says for which
 # architectures, if not for all), and for the CPU alone.

@@ -1,6 +1,6 @@
 """Recurrent networks whose hidden state flows along a learned vector field, and a drop-in for `torch.nn.RNN`."""
 
-from vfrnn import parametrizations
+from vfrnn import parametrizations, privacy
 from vfrnn.cells import OrthogonalRNNCell, RNNCell, VFRNNCell
 from vfrnn.convert import convert
 from vfrnn.functional import (
@@ -48,6 +48,7 @@ __all__ = [
     "param_groups",
     "parametrizations",
     "plan",
+    "privacy",
     "recurrence",
     "skew_expm",
     "spectral_recurrence",

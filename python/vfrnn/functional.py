@@ -13,6 +13,7 @@ import vfrnn_kernels
 from vfrnn.mesh import LatentMesh
 from vfrnn_kernels import recurrence, skew_expm, spectral_recurrence, strang_step, thin_skew_expm
 from vfrnn_kernels.activations import Activation
+from vfrnn_kernels.checks import check_dense
 
 __all__ = [
     "directional_derivative",
@@ -42,6 +43,8 @@ def gradient(mesh: LatentMesh, f: Tensor) -> Tensor:
         [[3.0], [8.0], [5.0]]
     """
     _check_mesh(mesh)
+    if isinstance(f, Tensor):
+        check_dense("f", f)
     # The complete mesh has no G whose size could refuse f.
     if isinstance(f, Tensor) and f.dim() and f.shape[-1] != mesh.n:
         raise ValueError(f"f must have shape (..., n) with n = {mesh.n}, got {tuple(f.shape)}")

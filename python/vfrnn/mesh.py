@@ -45,11 +45,12 @@ class LatentMesh(nn.Module):
 
     Example:
         >>> LatentMesh.complete(190)
-        LatentMesh(n=190, m=17955, d=1, complete)
+        LatentMesh.complete(190)
     """
 
     _version = 1
     standard = False  # made by `complete`: its values are known
+    made: str | None = None  # the call that made it, without `learn`
 
     def __init__(
         self, b: Tensor, w: Tensor, N: Tensor | None = None, G: Tensor | None = None, *, learn: Sequence[str] = ()
@@ -81,12 +82,13 @@ class LatentMesh(nn.Module):
 
         Example:
             >>> LatentMesh.complete(3, learn=("b",))
-            LatentMesh(n=3, m=3, d=1, complete, learn=('b',))
+            LatentMesh.complete(3, learn=('b',))
         """
         check_positive_int("n", n)
         kwargs: dict[str, Any] = {"device": device, "dtype": dtype}
         mesh = cls(torch.ones(n, **kwargs), torch.full((n * (n - 1) // 2,), 2.0, **kwargs), learn=learn)
         mesh.standard = True
+        mesh.made = f"complete({n}"
         return mesh
 
     @classmethod
@@ -108,7 +110,7 @@ class LatentMesh(nn.Module):
 
         Example:
             >>> LatentMesh.random(64, cells=32, dim=2)
-            LatentMesh(n=64, m=32, d=2)
+            LatentMesh.random(64, cells=32, dim=2)
         """
         for name, value in (("n", n), ("cells", cells), ("dim", dim)):
             check_positive_int(name, value)
@@ -117,7 +119,9 @@ class LatentMesh(nn.Module):
         G = torch.randn(cells, dim, n, **kwargs)
         # S_ij sums cells * dim terms N_ci G_cj v / 2 twice, of standard deviation about 1 / (sqrt(2) n) each.
         G = (G - G.mean(-1, keepdim=True)) * (n * (2 / (cells * dim)) ** 0.5)
-        return cls(N.new_ones(n), N.new_ones(cells), N / N.sum(-1, keepdim=True), G, learn=learn)
+        mesh = cls(N.new_ones(n), N.new_ones(cells), N / N.sum(-1, keepdim=True), G, learn=learn)
+        mesh.made = f"random({n}, cells={cells}, dim={dim}"
+        return mesh
 
     @classmethod
     def from_edges(
@@ -171,7 +175,7 @@ class LatentMesh(nn.Module):
 
         Example:
             >>> LatentMesh.grid(16, 16)
-            LatentMesh(n=256, m=225, d=2)
+            LatentMesh.grid(16, 16)
         """
         if not shape:
             raise ValueError("shape must name at least one axis, got none")
@@ -189,7 +193,9 @@ class LatentMesh(nn.Module):
             N[cell, vertex] = 0.5**d
             for axis, k in enumerate(corner):
                 G[cell, axis, vertex] = (2 * k - 1) * 0.5 ** (d - 1)
-        return cls(N.sum(0).to(device), N.new_ones(m).to(device), N.to(device), G.to(device), learn=learn)
+        mesh = cls(N.sum(0).to(device), N.new_ones(m).to(device), N.to(device), G.to(device), learn=learn)
+        mesh.made = f"grid({', '.join(map(str, shape))}"
+        return mesh
 
     def dense(self, *, learn: Sequence[str] = ()) -> LatentMesh:
         """The same mesh with N and G as tensors, also where they are implicit; its N and G can be learned.
@@ -264,10 +270,12 @@ class LatentMesh(nn.Module):
                 for name, value in (("b", 1.0), ("w", 2.0)):
                     self._stored(name).fill_(math.log(value) if name in self.learn else value)
 
-    def extra_repr(self) -> str:
-        complete = ", complete" if self.N is None else ""
+    def __repr__(self) -> str:
+        """The call that makes such a mesh, to be pasted (a random one draws anew); the sizes of one made of tensors."""
         learn = f", learn={self.learn}" if self.learn else ""
-        return f"n={self.n}, m={self.m}, d={self.d}{complete}{learn}"
+        if self.made is None:
+            return f"{self._get_name()}(n={self.n}, m={self.m}, d={self.d}{learn})"
+        return f"{self._get_name()}.{self.made}{learn})"
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: Any, *args: Any) -> None:
         check_state_version(self, local_metadata)
