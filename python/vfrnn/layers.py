@@ -146,7 +146,7 @@ class Recurrent(Remembering):
         if isinstance(state_dict, dict) and any(f"{prefix}{name}" in state_dict for name in _EXPRNN):
             raise RuntimeError(
                 f"state_dict of {type(self).__name__} has the parameters of expRNN's code, whose matrix acts from the "
-                'right: "From expRNN" in docs/migration.md reads them'
+                'right: "From expRNN" in docs/how-to/migration.md reads them'
             )
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
