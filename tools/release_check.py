@@ -59,7 +59,9 @@ def changelog_faults(changelog: str, found: list[str]) -> list[str]:
     newest = re.search(r"^## (\S+)(.*)$", changelog, re.MULTILINE)
     if newest is None:
         return ["CHANGELOG.md has no heading of a version"]
-    wrong = [] if release == {newest[1]} else [f"CHANGELOG.md begins with {newest[1]}, the wheels are {sorted(release)}"]
+    wrong = (
+        [] if release == {newest[1]} else [f"CHANGELOG.md begins with {newest[1]}, the wheels are {sorted(release)}"]
+    )
     dated = re.fullmatch(r" \(\d{4}-\d\d-\d\d\)", newest[2])
     return wrong + ([] if dated else [f"CHANGELOG.md must give the date of {newest[1]} as (YYYY-MM-DD)"])
 

@@ -113,5 +113,7 @@ def test_what_geotorch_keeps_elsewhere_is_refused():
 @pytest.mark.parametrize("names", [("log_recurrent_kernel", "recurrent_kernel"), ("recurrent_kernel.A",)])
 def test_exprnns_are_refused_by_the_networks(names):
     model = nn.Sequential(vfrnn.OrthogonalRNN(4, 5))
-    with pytest.raises(RuntimeError, match=r'parameters of expRNN\'s code, .* "From expRNN" in docs/how-to/migration.md'):
+    with pytest.raises(
+        RuntimeError, match=r'parameters of expRNN\'s code, .* "From expRNN" in docs/how-to/migration.md'
+    ):
         model.load_state_dict({f"0.{name}": torch.zeros(5, 5) for name in names}, strict=False)
