@@ -88,3 +88,22 @@ def test_python_m_vfrnn_runs():
     )
     assert result.returncode == 0
     assert result.stdout.startswith("vfrnn ")
+
+
+def test_who_reads_the_output_may_stop():
+    code = (
+        "import sys, vfrnn.cli as cli\n"
+        "class Many:\n"
+        "    name = 'many'\n"
+        "    @staticmethod\n"
+        "    def load():\n"
+        "        run = lambda arguments: [print('line', flush=True) for _ in range(10**6)] and 0\n"
+        "        return lambda commands: commands.add_parser('many').set_defaults(run=run)\n"
+        "cli.subcommands = lambda: [Many]\n"
+        "sys.exit(cli.main(['many']))"
+    )
+    command = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert command.stdout.readline() == "line\n"
+    command.stdout.close()
+    assert command.stderr.read() == ""
+    assert command.wait(60) == 0
