@@ -102,8 +102,9 @@ def test_who_reads_the_output_may_stop():
         "cli.subcommands = lambda: [Many]\n"
         "sys.exit(cli.main(['many']))"
     )
-    command = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert command.stdout.readline() == "line\n"
-    command.stdout.close()
-    assert command.stderr.read() == ""
-    assert command.wait(60) == 0
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "line\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 0
