@@ -46,13 +46,14 @@ test-interpreted: $(VENV)/.test-tools
 # What `make test` leaves out, and what needs further tools: style and types, every instruction set, another compiler and
 # another processor, the Triton kernels compiled for every architecture, other frameworks, the wheel in an environment of
 # its own.
-# The CUDA kernels of its wheels are for sm_80 and sm_90a alone: compiling the others takes minutes.
+# The CUDA kernels of its wheels are for sm_80 and sm_90a alone, and its benchmarks are four: the others take minutes.
 test-all: WHEEL_ARCHS := 80;90a
+test-all: BENCHED := --workload R1 S1 'E(64)' F1
 test-all: lint test-slow test-isa test-clang test-aarch64 sanitize test-gpu-simulated test-cuda test-triton-aot test-interop test-bench test-docs test-wheel test-install
 
 # Before a release, in hours: more of what test-all has a share of, the wheels as they are published, and the toolkit
 # that makes them.
-test-release: test-interpreted test-gpu-simulated-every test-gpu-mutations test-cuda test-cuda-12 test-wheel
+test-release: test-interpreted test-gpu-simulated-every test-gpu-mutations test-cuda test-cuda-12 test-wheel test-bench
 	$(MAKE) test-triton-aot TRITON_ARCHS="80 90 100"
 	$(BIN)/python -m tools.aarch64 --every
 
@@ -205,7 +206,7 @@ OTHER_TORCH ?= torch==2.11.0
 test-wheel-torch: wheels
 	$(BIN)/python -m tools.wheel_install --torch $(OTHER_TORCH) $(WHEELS)
 
-# The sdist by pip: offline beside what is there, editable, and with build isolation, each in an environment of its own.
+# The sdist by pip: offline beside what is there, and with build isolation.
 test-install: wheels
 	$(BIN)/python -m tools.source_install --torch $(TORCH) dist/*.tar.gz
 
@@ -222,10 +223,12 @@ HELD_TO_avx2 := VFRNN_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=
 bench-cpu: $(VENV)/.test-tools
 	$(HELD_TO_$(ISA)) $(BIN)/vfrnn bench --suite full --out $(OUT)
 
-# The quick suite, and its report in a browser (skipped with a reason where Chromium is absent).
+# The quick suite, or what BENCHED says of it; its report, and that of the committed results, in a browser (skipped with a
+# reason where Chromium is absent).
 test-bench: $(VENV)/.test-tools
-	$(BIN)/vfrnn bench --suite quick --out build/bench --tasks bench/results/cpu-amd-epyc/tasks
-	$(BIN)/python -m tools.report_in_browser build/bench/report.html --tasks --screenshot build/bench/report.png
+	$(BIN)/vfrnn bench --suite quick $(BENCHED) --out build/bench
+	$(BIN)/python -m tools.report_in_browser build/bench/report.html --screenshot build/bench/report.png
+	$(BIN)/python -m tools.report_in_browser bench/results/cpu-amd-epyc/report.html --tasks
 
 # The README's tables and pictures, from bench/results.
 results: $(VENV)/.test-tools
