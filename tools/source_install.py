@@ -1,7 +1,7 @@
 """Installs the sdist offline and in isolation: `python -m tools.source_install SDIST --torch torch==2.13.0`.
 
-In a new environment outside of this tree: offline beside what is there (`--no-build-isolation --no-deps`), and with build
-isolation. After each, `vfrnn doctor` from an empty folder. (An editable one is what `make build` makes.)
+In a new environment outside of this tree: offline beside what is there (`--no-build-isolation --no-deps`), and with
+build isolation. After each, `vfrnn doctor` from an empty folder. (An editable one is what `make build` makes.)
 """
 
 from __future__ import annotations
