@@ -246,6 +246,8 @@ def test_compile():
     torch.compiler.reset()
     torch.testing.assert_close(torch.compile(network, fullgraph=True, backend="eager")(x), network(x))
     torch.testing.assert_close(torch.export.export(network, (x,)).module()(x), network(x))
+    with pytest.raises(RuntimeError, match="zoneout must be 0 in a program for every T"):
+        torch.export.export(network, (x,), dynamic_shapes=({0: torch.export.Dim("T")},))
 
 
 def test_the_exponential_is_computed_once(monkeypatch):
@@ -292,3 +294,7 @@ def test_what_is_no_probability(name, value):
         RNN(3, 5, **{name: value})
     with pytest.raises(ValueError, match=rf"{name} must be a probability"):
         VFRNNCell(3, 5, **{name: value})
+    network = RNN(3, 5)
+    setattr(network, name, value)
+    with pytest.raises(ValueError, match=rf"{name} must be a probability"):
+        network.eval()(torch.zeros(2, 1, 3))
