@@ -67,6 +67,8 @@ def packed(
         check_shape(name, value.data, "(rows,) as packed data, like the input", input.data.shape[:1])
         if not torch.equal(value.batch_sizes, input.batch_sizes):
             raise ValueError(f"{name} must be packed like the input, got other batch_sizes")
+        if not torch.equal(_order(value, sequences.B), _order(input, sequences.B)):
+            raise ValueError(f"{name} must be packed like the input, got its sequences in another order")
         return value.data
     value = padded(name, value, sequences.T, sequences.B, batch_first=batch_first)
     if value.dim() == 1:
@@ -74,3 +76,9 @@ def packed(
     if input.sorted_indices is not None:
         value = value.index_select(1, input.sorted_indices)
     return sequences.packed(value)
+
+
+def _order(sequences: PackedSequence, B: int) -> Tensor:
+    """Which of the sequences that were given stands where, (B,)."""
+    order = sequences.sorted_indices
+    return torch.arange(B, device=sequences.data.device) if order is None else order
