@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from vfrnn.mesh import LatentMesh, check_state_version
 from vfrnn.passes import Remembering
@@ -43,6 +45,8 @@ class Recurrent(Remembering):
     """
 
     _version = 1
+    #: What is added to a hook that reads the layer's gradients (privacy.py): `(layer, hook, its handle) -> handle`.
+    _watch: ClassVar[Callable[[Any, Any, RemovableHandle], Any] | None] = None
     rule: StepRule
     recurrent_dropout: float = 0.0  # of a module that was pickled before there was any
     zoneout: float = 0.0
@@ -99,6 +103,11 @@ class Recurrent(Remembering):
         if all(isinstance(child, LatentMesh) for child in self.children()):
             return f"{self._get_name()}({self.extra_repr()})"
         return super().__repr__()  # parametrized: what computes the weights is shown
+
+    def register_full_backward_hook(self, hook: Any, prepend: bool = False) -> Any:
+        """torch.nn.Module's. What Opacus' hooks do not see is refused as long as they are there (`vfrnn.privacy`)."""
+        handle = super().register_full_backward_hook(hook, prepend)
+        return handle if Recurrent._watch is None else Recurrent._watch(self, hook, handle)
 
     def _words(self) -> list[str]:
         """Of the repr, what all modules share."""

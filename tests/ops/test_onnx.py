@@ -145,7 +145,7 @@ def test_cells(cell, tmp_path):
 def test_ops_by_themselves(tmp_path):
     class Ops(nn.Module):
         def forward(self, S, delta, thin, h, v):
-            flow = vfrnn.field_flow(MESH, h, v, 0.3, substeps=3)
+            flow = vfrnn.field_flow(h, v, MESH, 0.3, substeps=3)
             return (
                 vfrnn.skew_expm(S, 3.0), vfrnn.strang_step(S, delta, 2.0, 6), vfrnn.thin_skew_expm(thin),
                 vfrnn.field_generator(MESH, v)[0], flow,
