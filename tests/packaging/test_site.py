@@ -84,7 +84,8 @@ def test_what_other_packages_call_is_on_a_page():
 def test_every_method_of_ours_is_on_a_page(name):
     # What torch.nn.RNN and torch.nn.Module have too is described by PyTorch.
     theirs = {"flatten_parameters", "all_weights", "check_input", "check_hidden_size", "check_forward_args",
-              "get_expected_hidden_size", "permute_hidden", "extra_repr", "reset_parameters"}  # fmt: skip
+              "get_expected_hidden_size", "permute_hidden", "extra_repr", "reset_parameters",
+              "register_full_backward_hook"}  # fmt: skip
     cls = getattr(vfrnn, name)
     methods = {
         method

@@ -15,10 +15,10 @@ def field_generator_reference(
     check_mesh_values(b, w, v)
     if N is None or G is None:
         return _complete_mesh(b, w, v)
-    H = torch.einsum("ci,c,kcd,cdj->kij", N, w, v, G)  # (K, n, n)
+    H = torch.einsum("ci,kcj->kij", N * w[:, None], torch.einsum("kcd,cdj->kcj", v, G))  # (K, n, n)
     r = b.rsqrt()
     S = (H - H.mT) / 2 * (r[:, None] * r)
-    delta = -torch.einsum("cdj,c,kcd->kj", G, w, v) / b
+    delta = -torch.einsum("cdj,kcd->kj", G, w[:, None] * v) / b
     return S, delta
 
 
