@@ -150,11 +150,14 @@ BENCHMARKS = {
             "Copying that needs forgetting: recall 10 symbols scattered in 50 steps of noise (Jing et al. 2017).",
             "denoise",
             {"delay": 50, "epochs": 40},
+            lrs=_TWO_RATES,
         ),
         Benchmark(
             "co2",
             "Mauna Loa's weekly carbon dioxide, 24 of 104 weeks kept at random: a value up to half a year later.",
             "co2",
+            {"epochs": 40},
+            lrs=_TWO_RATES,
         ),
         _series(
             "JapaneseVowels",
