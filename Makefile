@@ -22,7 +22,7 @@ build: $(VENV)/.built
 # the ops with several.
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
-INTERPRETED := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py triton_skew_expm.py triton_activations.py)
+INTERPRETED := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py gpu_sequences.py triton_skew_expm.py triton_activations.py)
 
 # All but what is marked slow.
 test: $(VENV)/.test-tools
@@ -40,10 +40,13 @@ test-interpreted: $(VENV)/.test-tools
 # What `make test` leaves out, and what needs further tools: style and types, every instruction set, another compiler and
 # another processor, the Triton kernels compiled for every architecture, other frameworks, the wheel in an environment of
 # its own.
+# The CUDA kernels of its wheels are for sm_80 and sm_90a alone: compiling the others takes minutes.
+test-all: WHEEL_ARCHS := 80;90a
 test-all: lint test-slow test-isa test-clang test-aarch64 sanitize test-gpu-simulated test-cuda test-triton-aot test-interop test-bench test-wheel test-install
 
-# Before a release, in hours: more of what test-all has a share of, and the toolkit of the wheels.
-test-release: test-interpreted test-gpu-simulated-every test-gpu-mutations test-cuda-12
+# Before a release, in hours: more of what test-all has a share of, the wheels as they are published, and the toolkit
+# that makes them.
+test-release: test-interpreted test-gpu-simulated-every test-gpu-mutations test-cuda test-cuda-12 test-wheel
 	$(MAKE) test-triton-aot TRITON_ARCHS="80 90 100"
 	$(BIN)/python -m tools.aarch64 --every
 
@@ -107,7 +110,7 @@ sanitize: $(VENV)/.test-tools
 	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  $(BESIDE_PYTEST)
 
-CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py cuda.py cuda_numbers.py)
+CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py gpu_sequences.py cuda.py cuda_numbers.py)
 
 # What nvcc makes of the CUDA kernels, and Triton of its own, executed on the CPU (tests/gpu_simulator); needs nvcc. The
 # build has the PTX and the SASS of sm_90a. Every GPU test but those of the largest sizes runs on the PTX with threads in
@@ -175,18 +178,20 @@ TRITON_ARCHS ?= 90
 test-triton-aot: $(VENV)/.test-tools
 	$(BIN)/python -m tools.triton_resources $(TRITON_ARCHS)
 
-# Beside Lightning, Accelerate, TensorBoard and geotorch, without which `make test` skips these.
+# Beside Lightning, Accelerate, TensorBoard, geotorch, ONNX Runtime and Opacus, without which `make test` skips these.
 test-interop: $(VENV)/.interop-tools
-	$(PYTEST) $(addprefix tests/modules/test_,interop.py parametrizations.py migration.py)
+	$(PYTEST) $(addprefix tests/modules/test_,interop.py parametrizations.py migration.py layouts.py privacy.py) tests/ops/test_onnx.py
 
-# The sdist and the wheels of this machine, in dist/: with CUDA kernels where nvcc is, and for the CPU alone.
+# The sdist and the wheels of this machine, in dist/: with CUDA kernels where nvcc is (WHEEL_ARCHS says for which
+# architectures, if not for all), and for the CPU alone.
+FOR_ARCHS = $(if $(WHEEL_ARCHS),VFRNN_CUDA_ARCHS="$(WHEEL_ARCHS)")
 wheels: $(VENV)/.wheel-tools
-	$(BIN)/python -m tools.wheels
+	$(FOR_ARCHS) $(BIN)/python -m tools.wheels
 
 # What `make wheels` built: its contents, then the op tests from each wheel alone, in a new environment outside this tree.
 WHEELS := dist/*.whl
 test-wheel: wheels $(VENV)/.test-tools
-	$(BIN)/python -m tools.wheel_contents $(WHEELS)
+	$(FOR_ARCHS) $(BIN)/python -m tools.wheel_contents $(WHEELS)
 	$(BIN)/python -m tools.wheel_install --torch $(TORCH) $(WHEELS)
 
 # The same wheels beside another torch; its CUDA builds are 0.5 to 0.9 GB, so that `make test-all` leaves this out.
@@ -221,6 +226,8 @@ lint: $(VENV)/.lint-tools
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $$(git ls-files $(NATIVE_SOURCES))
 	$(BIN)/mypy
+	$(BIN)/mypy --strict --follow-imports=silent tests/packaging/user_script.py
+	$(BIN)/basedpyright tests/packaging/user_script.py
 
 format: $(VENV)/.lint-tools
 	$(BIN)/ruff check --fix .

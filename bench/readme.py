@@ -8,6 +8,7 @@ and its report and pictures, which are made here.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
@@ -15,7 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vfrnn_bench import figures, report
+from vfrnn_bench import names, report, sentences
+from vfrnn_bench.drawing import styled, svg_file
+from vfrnn_bench.figures import FIGURES, anchor, learning_curves, learning_over_time
+from vfrnn_bench.runs import pairs, worst
 from vfrnn_bench.tasks.results import HEAD, cells, load_tasks, published_line, shown
 from vfrnn_bench.workloads import SMALL_EXPONENTIALS
 
@@ -36,29 +40,26 @@ class Results:
         self.runs: list[Json] = [json.loads(path.read_text()) for path in sorted(folder.glob("full-*.json"))]
         self.tasks = load_tasks(folder / "tasks") if (folder / "tasks").exists() else []
 
+    @functools.cached_property
+    def worst(self) -> Json:
+        """The runs read as one."""
+        return worst(self.runs)
+
     def ratio(self, workload: str, ours: str, peer: str) -> float | None:
-        """The worse of the runs."""
-        found = [
-            row["ratio"]
-            for run in self.runs
-            for case in run["cases"]
-            if case["workload"] == workload
-            for row in case["ratios"]
-            if (row["ours"], row["peer"]) == (ours, peer)
-        ]
-        return max(found) if found else None
+        """The worst of the runs."""
+        found = pairs(self.worst, lambda p: (p.workload, p.ours, p.peer) == (workload, ours, peer))
+        return found[0].ratio if found else None
 
     def share(self, workload: str, ours: str) -> str:
         """Of the rate of a large product, the least of the runs."""
         found = [
             row["share_of_ceiling"]
-            for run in self.runs
-            for case in run["cases"]
+            for case in self.worst["cases"]
             if case["workload"] == workload
             for row in case["providers"]
             if row["provider"] == ours and row["least_share"] is not None
         ]
-        return f"{min(found):.2f}" if found else ""
+        return f"{found[0]:.2f}" if found else ""
 
     def cell(self, workload: str, ours: str, peer: str) -> str:
         value = self.ratio(workload, ours, peer)
@@ -72,15 +73,9 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 def machine(results: Results) -> str:
     """Which processor, instruction sets and commits."""
-    first = results.runs[0]["machine"]
-    isas = " and ".join(dict.fromkeys(run["machine"]["isa"] for run in results.runs))
-    commits = ", ".join(dict.fromkeys(run["machine"]["commit"] for run in results.runs))
-    limited = any(run["machine"].get("limits") for run in results.runs)
-    text = (
-        f"{first['device']}, {first['threads']} threads, {isas}, torch {first['torch']}, float32, commits {commits}. "
-    )
-    text += f"{len(results.runs)} runs; every cell is the worst of them"
-    return text + (", the peers held to the same instruction set as ours.\n" if limited else ".\n")
+    commits = results.worst["read"]["commits"]
+    measured = f"{sentences.machine(results.worst)} The commit{'' if len(commits) == 1 else 's'} "
+    return measured + f"{'was' if len(commits) == 1 else 'were'} {names.listed(commits)}.\n"
 
 
 def sequences(results: Results) -> str:
@@ -88,10 +83,11 @@ def sequences(results: Results) -> str:
     ours, field, orthogonal = "vfrnn.RNN", "vfrnn.VFRNN", "orthogonal(torch.nn.RNN)"
     lines: tuple[tuple[str, str, str, Callable[[str], str]], ...] = (
         ("`vfrnn.RNN` over `torch.nn.RNN`", ours, "torch.nn.RNN", str),
-        ("over a tuned Python loop", ours, "loop", str),
-        ("over that loop with a compiled step", ours, "loop, compiled step", str),
-        ("inference over `torch.nn.RNN`", ours, "torch.nn.RNN", lambda name: f"{name} inference"),
-        ("modReLU over tanh, both ours", "vfrnn modrelu", "vfrnn tanh", lambda name: f"{name} activation"),
+        ("`vfrnn.RNN` over a tuned Python loop", ours, "loop", str),
+        ("`vfrnn.RNN` over that loop with a compiled step", ours, "loop, compiled step", str),
+        ("`vfrnn.RNN` over `torch.nn.RNN`, inference", ours, "torch.nn.RNN", lambda name: f"{name} inference"),
+        ("`vfrnn.OrthogonalRNN` with modReLU over the same with tanh", "vfrnn modrelu", "vfrnn tanh",
+         lambda name: f"{name} activation"),
         ("`vfrnn.VFRNN` over `orthogonal(torch.nn.RNN)`, training step", field, orthogonal,
          lambda name: name.replace("R", "S")),
         ("`vfrnn.VFRNN` over geotorch in a loop, cached, training step", field, "geotorch, cached",
@@ -102,27 +98,28 @@ def sequences(results: Results) -> str:
     rows = [
         [title, *(results.cell(workload(name), a, b) for name in names)] for title, a, b, workload in lines
     ]  # fmt: skip
-    for title, workload in (("share of a large product's rate", str), ("inference: share", lambda n: f"{n} inference")):
-        rows.append([f"`vfrnn.RNN`, {title}", *(results.share(workload(name), ours) for name in names)])
+    for title, workload in (("a training step", str), ("inference", lambda n: f"{n} inference")):
+        rows.append(
+            [
+                f"`vfrnn.RNN`, {title}: share of a large product's rate",
+                *(results.share(workload(name), ours) for name in names),
+            ]
+        )
     return markdown(["", *names], rows)
 
 
 def shared(results: Results) -> str:
     """Beside busy processes, and over a long run."""
     rows = []
-    for row in results.runs[0]["shared_machine"]:
-        ratios = [
-            r["ratio"]
-            for run in results.runs
-            for r in run.get("shared_machine", [])
-            if r["workload"] == row["workload"]
-        ]
+    for row in results.worst["shared_machine"]:
         what = f"{row['workload']}, {row['threads']} threads beside {row['neighbours']} busy processes"
-        rows.append([what, f"{max(ratios):.2f}"])
-    text = markdown(["on a shared machine", "`vfrnn.RNN` over `torch.nn.RNN`"], rows) + "\n"
-    grown = [row["grown_mib"] for run in results.runs for row in run.get("soak", [])]
-    steps = results.runs[0]["soak"][0]["steps"] if grown else 0
-    return text + f"Growth of memory in {steps} steps of changing lengths: at most {max(grown, default=0):.0f} MiB.\n"
+        rows.append([what, f"{row['ratio']:.2f}"])
+    text = markdown(["on a shared machine", "`vfrnn.RNN` over `torch.nn.RNN`"], rows)
+    soak = results.worst["soak"]
+    if soak:
+        grown = max(row["grown_mib"] for row in soak)
+        text += f"\nIn {soak[0]['steps']:,} steps of changing lengths, memory grew by at most {grown:.0f} MiB.\n"
+    return text
 
 
 def exponentials(results: Results) -> str:
@@ -147,8 +144,8 @@ def frames(results: Results) -> str:
     rows = []
     for peer in ("torch orthogonal, matrix_exp", "torch orthogonal, householder", "torch.linalg.qr"):
         cells = [results.cell(f"frame {size}", ours, peer) for size in sizes]
-        rows += [[f"`{peer}`", *cells]] if any(cells) else []
-    return markdown(["`parametrizations.orthogonal` over", *sizes], rows) if rows else ""
+        rows += [[names.provider(peer), *cells]] if any(cells) else []
+    return markdown(["`vfrnn.parametrizations.orthogonal` over", *sizes], rows) if rows else ""
 
 
 def fields(results: Results) -> str:
@@ -170,7 +167,7 @@ def accuracy(results: Results) -> str:
     """The largest error of each provider over all sizes, by norm."""
     rows = []
     kinds = ("forward", "orthogonality", "gradient")
-    every = [row for run in results.runs for row in run.get("accuracy", [])]
+    every = results.worst["accuracy"]
     for provider in dict.fromkeys(row["provider"] for row in every):
         for norm in dict.fromkeys(row["norm"] for row in every):
             errors = [row["errors"] for row in every if (row["provider"], row["norm"]) == (provider, norm)]
@@ -181,19 +178,19 @@ def accuracy(results: Results) -> str:
 
 def growth(results: Results) -> str:
     rows = []
-    for row in results.runs[0]["time"]:
+    for row in results.worst["time"]:
         for curve in row["curves"]:
             span = f"{row['over']} {row['values'][0]} to {row['values'][-1]}"
             exponents = (curve["exponent"], curve["exponent_of_larger_half"])
             rows.append([span, f"`{curve['provider']}`", *(f"{value:.2f}" for value in exponents)])
     text = markdown(["time over", "", "fitted exponent", "in the larger half"], rows) + "\n"
-    rows = [[f"`{row['provider']}`", f"{row['copies_of_states']:.2f}"] for row in results.runs[0]["memory"]]
+    rows = [[f"`{row['provider']}`", f"{row['copies_of_states']:.2f}"] for row in results.worst["memory"]]
     text += markdown(["peak memory of a training step over T", "copies of the hidden states"], rows)
     rows = []
-    for row in results.runs[0]["long_memory"]:
+    for row in results.worst["long_memory"]:
         values = zip(row["bytes"], row["seconds"], strict=True)
         rows.append([f"`{row['provider']}`", *(f"{b / 2**20:.0f} MiB, {s:.2f} s" for b, s in values)])
-    steps = results.runs[0]["long_memory"][0]["steps"]
+    steps = results.worst["long_memory"][0]["steps"]
     return text + "\n" + markdown(["one sequence, n 64: peak, time of a step", *(f"T {T}" for T in steps)], rows)
 
 
@@ -201,25 +198,31 @@ def tasks(results: Results) -> str:
     text = ""
     for task in results.tasks:
         rows = [[f"`{title}`", *numbers] for title, *numbers in cells(task)]
-        o = task["options"]
-        sizes = f"hidden size {o['model_options']['hidden_size']}, batch {o['task_options']['batch_size']}"
-        text += f"**{task['name']}**: {task['what']} {sizes}, {o['epochs']} epochs, {len(task['seeds'])} seed"
-        on = task["machine"]
-        machine = ", ".join(part for part in (on["device"], on.get("isa")) if part)
-        text += f"{'' if len(task['seeds']) == 1 else 's'}, {machine}, {on['threads']} thread"
-        text += f"{'' if on['threads'] == 1 else 's'}, "
-        text += f"equal time {task['equal_time_seconds']:.3g} s; "
-        text += f"without memory {shown(task['baseline'], task['metric'])}.\n\n"
+        text += f"**{task['name']}**: {task['what']} {trained(task)}\n\n"
         text += markdown(["", f"test {task['metric']}", *HEAD], rows) + "\n"
         text += "".join(f"`{TITLES[model]}` is absent: {why}.\n\n" for model, why in task["absent"].items())
-        text += "".join(f"Published: {published_line(row)}.\n\n" for row in task["published"])
+        text += "".join(f"{published_line(row)}\n\n" for row in task["published"])
         for model in task["models"]:
             scales = [scale for scale in model.get("divergence_scale_by_seed", []) if scale is not None]
             if scales:
-                values = ", ".join(f"{scale:.2g}" for scale in scales)
-                text += f"Learned divergence scale of `{model['title']}`: {values}.\n\n"
+                values = names.listed([f"{scale:.2g}" for scale in scales])
+                text += f"The divergence scale that `{model['title']}` learned is {values}.\n\n"
         text += picture(results.folder / "tasks" / f"{task['name']}.svg", f"{task['name']} over seconds of training")
     return text
+
+
+def trained(task: Json) -> str:
+    """How the models of a task were trained, in sentences."""
+    options, on = task["options"], task["machine"]
+    hidden, batch = options["model_options"]["hidden_size"], options["task_options"]["batch_size"]
+    machine = on["device"] + (f" ({on['isa']})" if on.get("isa") else "")
+    threads = names.counted(on["threads"], "thread")
+    epochs, seeds = names.counted(options["epochs"], "epoch"), names.counted(len(task["seeds"]), "seed")
+    return (
+        f"Each model has hidden size {hidden} and is trained for {epochs} in batches of {batch}, from {seeds}, on "
+        f"{machine} with {threads}. The equal time is {task['equal_time_seconds']:.3g} s. "
+        f"A model without memory would reach {shown(task['baseline'], task['metric'])}."
+    )
 
 
 def status(results: Results) -> str:
@@ -240,9 +243,14 @@ def _served(op: Op, backend: str) -> str:
 
 def pictures(results: Results) -> str:
     lines = []
-    for title, caption, _ in figures.FIGURES:
-        lines.append(picture(results.folder / f"{figures.anchor(title)}.svg", caption))
-    lines.append(picture(results.folder / "learning.svg", "Learning curves"))
+    for title, caption, _ in FIGURES:
+        lines.append(picture(results.folder / f"{anchor(title)}.svg", caption))
+    lines.append(
+        picture(
+            results.folder / "learning.svg",
+            "The test metric of every task over epochs: the mean over seeds, and their range.",
+        )
+    )
     return "".join(lines).rstrip("\n") + "\n"
 
 
@@ -257,15 +265,16 @@ BLOCKS = {block.__name__: block for block in (
 
 
 def draw(results: Results) -> None:
-    """The report and the pictures of the machine's folder, from the first full run."""
-    report.write(results.runs[0], results.tasks, results.folder / "report.html")
-    drawn = {figures.anchor(title): figures.styled(lambda d=d: d(results.runs[0])) for title, _, d in figures.FIGURES}
-    drawn["learning"] = figures.styled(lambda: figures.learning_curves(results.tasks))
+    """The report and the pictures of the machine's folder, from all runs."""
+    report.write(results.runs, results.tasks, results.folder / "report.html")
+    drawn = {anchor(title): styled(lambda d=d: d(results.worst)) for title, _, d in FIGURES}
+    drawn["learning"] = styled(lambda: learning_curves(results.tasks))
     for task in results.tasks:
-        drawn[f"tasks/{task['name']}"] = figures.styled(lambda task=task: figures.learning_over_time(task))
+        drawn[f"tasks/{task['name']}"] = styled(lambda task=task: learning_over_time(task))
     for name, figure in drawn.items():
         if figure is not None:
-            (results.folder / f"{name}.svg").write_text(report.svg(figure))
+            path = results.folder / f"{name}.svg"
+            path.write_text(svg_file(figure, path.stem))
 
 
 def refreshed(text: str, results: Results) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.table import Table
+from vfrnn_bench.names import counted, listed, provider
 
 Json = dict[str, Any]
 
@@ -14,36 +15,47 @@ def lines(kind: str, row: Json) -> Iterator[str]:
     """Of one part of the run, `kind` as suite.run names it."""
     if kind == "machine":
         m, ceiling = row["machine"], row["ceiling"]
-        yield f"{m['device']}, {m['isa']}, {m['threads']} threads, torch {m['torch']}"
-        yield f"large product {ceiling['gemm_flops'] / 1e9:.0f} GFLOP/s, copy {ceiling['copy_bytes'] / 1e9:.1f} GB/s"
+        isa = f" ({m['isa']})" if m["isa"] else ""
+        yield f"This runs on {m['device']}{isa} with {counted(m['threads'], 'thread')} and torch {m['torch']}."
+        yield (
+            f"A large matrix product reaches {ceiling['gemm_flops'] / 1e9:.0f} GFLOP/s here, a large copy "
+            f"{ceiling['copy_bytes'] / 1e9:.1f} GB/s."
+        )
     elif kind == "case":
-        times = ", ".join(f"{p['provider']} {p['median_ms']:.3g} ms" for p in row["providers"])
-        yield f"{row['workload']}: {times}"
+        workload = row["workload"]
+        times = [f"{p['median_ms']:.3g} ms by {provider(p['provider'], workload)}" for p in row["providers"]]
+        if times:
+            yield f"{workload} takes {listed(times)}."
         for name, reason in row["refused"].items():
-            yield f"  {name} not timed: {reason}"
+            yield f"  {provider(name, workload)} was not timed: {reason}"
     elif kind == "time":
         for curve in row["curves"]:
-            exponents = f"{curve['exponent']:.2f}, larger half {curve['exponent_of_larger_half']:.2f}"
-            yield f"time of {curve['provider']} over {row['over']}: exponent {exponents}"
+            yield (
+                f"The time of {curve['provider']} grows as {row['over']} to the power {curve['exponent']:.2f}, in the "
+                f"larger half {curve['exponent_of_larger_half']:.2f}."
+            )
     elif kind == "memory":
-        yield f"memory of {row['provider']} over T: {row['copies_of_states']:.2f} copies of the hidden states"
+        copies = f"{row['copies_of_states']:.2f} copies of the hidden states"
+        yield f"The memory of {provider(row['provider'])} grows over T by {copies}."
     elif kind == "long memory":
-        peaks = ", ".join(f"{b / 2**20:.0f} MiB at T {T}" for T, b in zip(row["steps"], row["bytes"], strict=True))
-        yield f"{row['provider']}: {peaks}"
+        peaks = [f"{b / 2**20:.0f} MiB at T {T}" for T, b in zip(row["steps"], row["bytes"], strict=True)]
+        yield f"{provider(row['provider'])} takes {listed(peaks)}."
     elif kind == "shared machine":
-        times = ", ".join(f"{name} {ms:.3g} ms" for name, ms in row["median_ms"].items())
-        yield f"{row['workload']} with {row['threads']} threads beside {row['neighbours']} busy processes: {times}"
+        times = listed([f"{ms:.3g} ms by {name}" for name, ms in row["median_ms"].items()])
+        beside = counted(row["neighbours"], "busy process", "es")
+        yield f"{row['workload']} with {counted(row['threads'], 'thread')} beside {beside} takes {times}."
     elif kind == "soak":
-        what = "all states" if row["sequence"] else "last state"
-        yield f"{row['layer']}, {what}: grew by {row['grown_mib']:.0f} MiB in {row['steps']} steps"
+        what = "all states" if row["sequence"] else "the last state"
+        yield f"{row['layer']} with {what} grew by {row['grown_mib']:.0f} MiB in {row['steps']} steps."
 
 
 def ratios(result: Json) -> Table:
     """Every pair of ours and a peer, with the share of the machine's rate and the target."""
-    table = Table(title="Our time over the peer's")
+    said = "The share is of the rate of a large matrix product; the ratio is our time over the peer's."
+    table = Table(title="Our time over the peer's", caption=said)
     for name in ("workload", "ours"):
         table.add_column(name, no_wrap=True)
-    for name in ("ms", "GFLOP/s", "of GEMM"):
+    for name in ("ms", "GFLOP/s", "share"):
         table.add_column(name, justify="right")
     table.add_column("peer", no_wrap=True)
     for name in ("ms", "ratio", "target"):

@@ -2,12 +2,14 @@
 
 Allowed are Python modules, our libraries and the marks of typed packages; nothing of the tests, no C++ source, nothing
 that auditwheel copied in, less than 12 MB, a licence for every part that is compiled in. torch-abi-audit must find
-LibTorch's stable ABI of 2.10 in every library, cuobjdump the architectures of CMakeLists.txt in the CUDA library.
+LibTorch's stable ABI of 2.10 in every library, cuobjdump in the CUDA library the architectures of CMakeLists.txt, or
+those that VFRNN_CUDA_ARCHS named for the build.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -22,7 +24,16 @@ CPU_LIBRARY, CUDA_LIBRARY = "vfrnn_kernels/libvfrnn_cpu.so", "vfrnn_kernels/libv
 #: Ours, and those of the headers and libraries compiled in.
 LICENCES = {"LICENSE", "licenses/pybind11.txt", "licenses/pytorch.txt"}
 CUDA_LICENCE = "licenses/cuda-runtime.txt"
-ARCHITECTURES = {"ELF": {"sm_80", "sm_90a", "sm_100", "sm_120"}, "PTX": {"sm_100"}}
+RELEASED_ARCHITECTURES = "80;90a;100+PTX;120"
+
+
+def architectures(named: str) -> dict[str, set[str]]:
+    """By the kind of code, what nvcc's names in VFRNN_CUDA_ARCHS mean: machine code for all, PTX where it says so."""
+    entries = [f"sm_{entry}" for entry in named.split(";")]
+    return {
+        "ELF": {entry.removesuffix("+PTX") for entry in entries},
+        "PTX": {entry.removesuffix("+PTX") for entry in entries if entry.endswith("+PTX")},
+    }
 
 
 def content_faults(name: str, size: int, files: list[str]) -> list[str]:
@@ -60,12 +71,12 @@ def abi_faults(library: Path) -> list[str]:
 
 
 def architecture_faults(library: Path) -> list[str]:
-    """What of ARCHITECTURES the CUDA library lacks or has too much."""
+    """The architectures that the CUDA library lacks or has too much."""
     import triton  # its wheel brings cuobjdump
 
     cuobjdump = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     wrong = []
-    for kind, expected in ARCHITECTURES.items():
+    for kind, expected in architectures(os.environ.get("VFRNN_CUDA_ARCHS") or RELEASED_ARCHITECTURES).items():
         listed = subprocess.run(
             [cuobjdump, f"--list-{kind.lower()}", library], capture_output=True, text=True, check=True
         ).stdout

@@ -1,7 +1,8 @@
 """Installs wheels alone, outside of this tree, and runs the op tests from each: `python -m tools.wheel_install WHEELS`.
 
-A new environment in a new, empty folder; torch of the release asked for; then, wheel by wheel: `vfrnn doctor`, and the
-tests of the ops (copied beside the environment: the sources are out of reach).
+A new environment in a new, empty folder; torch of the release asked for; then, wheel by wheel: `vfrnn doctor`, which
+runs every op, and the tests of the ops (copied beside the environment: the sources are out of reach). Of wheels that
+hold the same CPU library, to the byte, the first one runs the tests.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -59,8 +61,14 @@ def copy_op_tests(folder: Path) -> None:
         shutil.copy(ROOT / "tests" / name, folder / "tests")
 
 
-def try_wheel(folder: Path, python: Path, wheel: Path) -> None:
-    """Install the wheel for that Python, run its doctor and the op tests.
+def cpu_library(wheel: Path) -> bytes:
+    """The CPU library in the wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.read("vfrnn_kernels/libvfrnn_cpu.so")
+
+
+def try_wheel(folder: Path, python: Path, wheel: Path, *, tests: bool) -> None:
+    """Install the wheel for that Python, run its doctor and, where asked for, the op tests.
 
     Raises:
         subprocess.CalledProcessError: one of them failed.
@@ -76,6 +84,9 @@ def try_wheel(folder: Path, python: Path, wheel: Path) -> None:
     run(empty, python.parent / "vfrnn", "doctor")
     if "+cpu" not in wheel.name:
         run(empty, python, "-c", CUDA_LOADED)
+    if not tests:
+        print(f"{wheel.name}: its CPU library has been tested", flush=True)
+        return
     copy_op_tests(empty)
     options = ("-q", "-n", str(min(8, os.cpu_count() or 1)), "-p", "no:cacheprovider", "-m", "not slow", "-k", NATIVE)
     run(empty, python, "-m", "pytest", *options, "tests", OMP_NUM_THREADS="1")
@@ -92,8 +103,11 @@ def main() -> int:
         folder = Path(name)
         python = arguments.python.absolute() if arguments.python else environment(folder, arguments.torch, *TOOLS)
         try:
+            tested: set[bytes] = set()
             for wheel in arguments.wheels:
-                try_wheel(folder, python, wheel)
+                library = cpu_library(wheel)
+                try_wheel(folder, python, wheel, tests=library not in tested)
+                tested.add(library)
         except subprocess.CalledProcessError as error:
             print(f"wheel_install: {' '.join(error.cmd)} failed", file=sys.stderr)
             return 1

@@ -1,7 +1,8 @@
 """The sdist and the wheels that this machine can build, in dist/: `python -m tools.wheels` in the repository's root.
 
-Wheels are built from the sdist, for this Python, and repaired by auditwheel; torch's own libraries stay outside. Their
-versions: 0.1.0 holds CPU and CUDA kernels, 0.1.0+cpu the CPU kernels alone (a local version, as torch's variants have).
+Wheels are built from the sdist, for this Python, and repaired by auditwheel; torch's own libraries stay outside. The
+plain version holds CPU and CUDA kernels, the one with +cpu the CPU kernels alone (a local version, as torch's variants
+have).
 
 Environment: VFRNN_CUDA_ARCHS, as in CMakeLists.txt.
 """

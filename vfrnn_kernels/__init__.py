@@ -10,6 +10,7 @@ from vfrnn_kernels.field_flow import field_flow
 from vfrnn_kernels.field_generator import field_generator
 from vfrnn_kernels.flow_recurrence import flow_recurrence
 from vfrnn_kernels.fork import watch_forks
+from vfrnn_kernels.onnx import translate_when_asked
 from vfrnn_kernels.recurrence import recurrence
 from vfrnn_kernels.skew_expm import skew_expm
 from vfrnn_kernels.spectral_recurrence import spectral_recurrence
@@ -17,6 +18,7 @@ from vfrnn_kernels.strang_step import strang_step
 from vfrnn_kernels.thin_skew_expm import thin_skew_expm
 
 watch_forks()
+translate_when_asked()
 
 try:
     __version__ = version("vfrnn-kernels")

@@ -22,8 +22,9 @@ from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import Function, forward_ad
 
 from vfrnn_kernels.autocast import autocasts
-from vfrnn_kernels.batching import map_op
+from vfrnn_kernels.batching import map_op, map_per_sample
 from vfrnn_kernels.declaration import Gradients, Op, T, Tensors
+from vfrnn_kernels.flops import count
 from vfrnn_kernels.library import define_ops, implement_ops, library, register_fakes, triton_kernels
 from vfrnn_kernels.loader import CUDA_LIBRARY_MISSING, CUDA_SIMULATED, HAS_SCHEMAS
 
@@ -66,6 +67,8 @@ def differentiable(op: Op) -> dict[str, Callable[..., Tensors]]:
     if op.composed_on_cuda is not None and CUDA_LIBRARY_MISSING is None:
         implement_ops(op, op.saved, lambda: op.composed_on_cuda, "CPU" if CUDA_SIMULATED else "CUDA")
     define_ops(op, f"{name}_triton", op.saved_on("triton"), lambda: op.triton or triton_kernels(name))
+    for library_name, backend in ((name, "cpu"), (f"{name}_triton", "triton")):
+        count(op, library_name, op.saved_on(backend))
 
     def plain_backward(*args: Any) -> Gradients:
         return op.reference_backward(*args[:-1])
@@ -125,9 +128,9 @@ def _apply(key: str, *args: Any) -> Tensors:
     if autocasts(device):
         with torch.autocast(device, enabled=False):
             return _apply(key, *args)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return _KERNELS[key].traced(*args)
-    if not (torch.is_grad_enabled() or torch.jit.is_tracing() or _transformed() or forward_ad._current_level >= 0):
+    if not (torch.is_grad_enabled() or _transformed() or forward_ad._current_level >= 0):
         return _KERNELS[key].forward(*unwrap_dead_wrappers(args))  # what nobody differentiates is not prepared for it
     return KernelFunction.apply(key, *args)
 
@@ -230,7 +233,8 @@ class KernelBackward(DirectFunction):
         run, op = functools.partial(KernelBackward.apply, args[0]), kernels.op
         given = (*op.outputs, *op.inputs, *kernels.results)
         wanted = [op.inputs[k] for k in op.places(args[-1])]
-        return map_op(run, given, wanted, op.samples, info.batch_size, in_dims[1:], args[1:])
+        found = map_per_sample(op, run, given, wanted, info.batch_size, in_dims[1:], args[1:])
+        return found or map_op(run, given, wanted, op.samples, info.batch_size, in_dims[1:], args[1:])
 
 
 def _reference(ctx: Any) -> Callable[..., Tensors]:

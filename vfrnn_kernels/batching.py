@@ -1,8 +1,9 @@
 """torch.vmap of an op: one call for all that is mapped, where the op computes samples that know nothing of each other.
 
 The dimension that is mapped joins the one that counts samples (`Op.samples`), so that a result is that of the loop, to
-the bit. Where a tensor without samples is mapped, as the matrix of a recurrence, or where the gradient of one is asked
-for, which the op would add up over everything that is mapped, it runs once for each.
+the bit. The gradient of a tensor without samples, as the matrix of a recurrence, which the op would add up over all
+that is mapped, follows for each from those of tensors with samples (`Op.per_sample`). Where there is no way to that, or
+where a tensor without samples is mapped itself, the op runs once for each.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vfrnn_kernels.declaration import T, Tensors
+from vfrnn_kernels.declaration import Op, T, Tensors
 
 InDims = tuple[int | None, ...]
 
@@ -48,6 +49,31 @@ def map_op(
     values = run(*joined, *args[len(joined) :])
     split = zip(values, found, strict=True)
     return tuple(_split(value, place or 0, batch_size) for value, place in split), tuple(place or 0 for place in found)
+
+
+def map_per_sample(
+    op: Op,
+    run: Callable[..., Tensors],
+    declared: Sequence[T],
+    wanted: Sequence[T],
+    batch_size: int,
+    in_dims: InDims,
+    args: tuple[Any, ...],
+) -> tuple[Tensors, tuple[int, ...]] | None:
+    """`map_op` of a backward, with gradients of tensors without samples; None where that is not what is asked for, or
+    the op has no way to it."""
+    places = [_place(t, op.samples) for t in declared]
+    found = [_place(t, op.samples) for t in wanted]
+    mapped = [place for place, dim in zip(places, in_dims, strict=False) if dim is not None]
+    if op.per_sample is None or None in mapped or None not in found:
+        return None
+    tensors = zip(args, in_dims, places, strict=False)
+    joined = [_joined(tensor, dim, place, batch_size) for tensor, dim, place in tensors]
+    names = [t.name for t in wanted]
+    gradients = op.per_sample(run, batch_size, frozenset(names), *joined, *args[len(joined) : -1])
+    values = zip(names, found, strict=True)
+    split = [gradients[name] if place is None else _split(gradients[name], place, batch_size) for name, place in values]
+    return tuple(split), tuple(place or 0 for place in found)
 
 
 def _place(t: T, letters: Sequence[str]) -> int | None:

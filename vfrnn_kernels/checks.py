@@ -20,14 +20,29 @@ def check_tensor(name: str, value: object, like: Tensor | None = None, like_name
     """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
-    if value.layout != torch.strided:
-        raise TypeError(f"{name} must be a dense tensor, got layout {value.layout}")
+    check_dense(name, value)
     if value.dtype not in DTYPES:
         raise TypeError(f"{name} must be float32, float64, float16 or bfloat16, got {value.dtype}")
     if like is not None and value.dtype != like.dtype:
         raise TypeError(f"{name} must have the dtype of {like_name}, {like.dtype}, got {value.dtype}")
     if like is not None and value.device != like.device:
         raise ValueError(f"{name} must be on the device of {like_name}, {like.device}, got {value.device}")
+
+
+def check_dense(name: str, value: Tensor) -> None:
+    """`value` is no sparse and no nested tensor.
+
+    Raises:
+        TypeError: it is one.
+    """
+    if value.is_nested:
+        raise TypeError(
+            f"{name} must be a dense tensor, got a nested one: pack its sequences, "
+            "torch.nn.utils.rnn.pack_sequence(list(nested.unbind()), enforce_sorted=False), or pad them, "
+            "torch.nested.to_padded_tensor(nested, 0.0)"
+        )
+    if value.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got layout {value.layout}")
 
 
 def check_shape(name: str, tensor: Tensor, shape: str, expected: Sequence[int], **sizes: int) -> None:

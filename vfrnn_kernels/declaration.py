@@ -140,6 +140,19 @@ class Saved:
     sizes: Callable[[Sizes, Sequence[Any]], Sizes] = lambda sizes, arguments: {}
 
 
+@dataclass(frozen=True)
+class Flops:
+    """Additions and multiplications of an op's products of matrices.
+
+    Attributes:
+        forward: from the sizes of the letters, and what the library op gets and returns, by name.
+        backward: the same, and the names of the inputs whose gradients are asked for: at least one.
+    """
+
+    forward: Callable[[Sizes, Mapping[str, Any]], int]
+    backward: Callable[[Sizes, Mapping[str, Any], frozenset[str]], int]
+
+
 @dataclass(frozen=True, eq=False)
 class Op:
     """A differentiable op.
@@ -150,6 +163,7 @@ class Op:
         reference: the op in plain differentiable PyTorch, `(*inputs, *constants) -> outputs`.
         reference_backward: `(*grad_outputs, *inputs, *outputs, *constants) -> one gradient per input`.
         saved: what the library op keeps for its backward; `saved_by_triton`, where the Triton kernels save others.
+        flops: what torch.utils.flop_counter counts (flops.py).
         serves: what each compiled backend computes in.
         largest_n: of each backend that has one.
         sample: `(n, **variation) -> Sample`: small arguments of the op's Python function.
@@ -162,6 +176,9 @@ class Op:
         samples: the letters that count samples which the op computes each by itself, in the shapes of
             inputs, results and saved tensors: what torch.vmap maps joins them (batching.py). None, where every sample
             is called by itself.
+        per_sample: `(run, count, wanted, *arguments of the backward but needs) -> gradients by name`: of the tensors
+            without such a letter for each of `count` groups of samples, by calls of the backward, `run(*arguments,
+            needs)`, for others; they come with the group in front, those of tensors with samples as they are.
         timed: of a recurrent op, the inputs that begin with the time, x first; `state` is its first state, `into` the
             library op that computes the states into its first argument, and `reverse` finds a chunk of steps from its
             last state (final_state.py).
@@ -174,6 +191,7 @@ class Op:
     outputs: tuple[T, ...]
     reference: Callable[..., Tensors]
     reference_backward: Callable[..., Gradients]
+    flops: Flops
     serves: Mapping[str, tuple[torch.dtype, ...]]
     sample: Callable[..., Sample]
     variations: Callable[[int, Sequence[torch.dtype]], Iterator[dict[str, Any]]] = lambda n, dtypes: iter([{}])
@@ -185,6 +203,7 @@ class Op:
     composed_on_cuda: Any = None
     triton: Any = None
     samples: tuple[str, ...] = ()
+    per_sample: Callable[..., dict[str, Tensor]] | None = None
     timed: tuple[str, ...] = ()
     state: str | None = None
     into: str | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vfrnn_kernels.autograd import differentiable, kernels_of
-from vfrnn_kernels.declaration import Constant, Gradients, Op, Saved, Sizes, T, Tensors
+from vfrnn_kernels.declaration import Constant, Flops, Gradients, Op, Saved, Sizes, T, Tensors
 
 #: Numbers of a chunk's states below which a call would take longer to make than to run.
 LEAST_NUMBERS = 1 << 20
@@ -82,11 +82,22 @@ def final_state(op: Op) -> dict[str, Callable[..., Tensors]]:
         saved_by_triton=None,
         reference=whole,
         reference_backward=whole_backward,
+        flops=_flops_of_chunks(op),
         composed=on("cpu"),
         composed_on_cuda=None,
         triton=on("triton"),
     )
     return differentiable(final)
+
+
+def _flops_of_chunks(op: Op) -> Flops:
+    """The states are computed once, and again for a backward that needs all of those of the first state as well; where
+    the steps are turned back, by as much."""
+
+    def backward(sizes: Sizes, named: Mapping[str, Any], wanted: frozenset[str]) -> int:
+        return op.flops.forward(sizes, named) + op.flops.backward(sizes, named, wanted)
+
+    return Flops(op.flops.forward, backward)
 
 
 class _Chunks:

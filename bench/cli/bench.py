@@ -41,7 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-        from vfrnn_bench import report, suite, tables
+        from vfrnn_bench import report, sentences, suite, tables
+        from vfrnn_bench.runs import worst
         from vfrnn_bench.tasks.results import load_tasks
     except ImportError as error:
         raise RuntimeError(f"{error}: {MISSING}") from error
@@ -70,6 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
     console.print(tables.ratios(result))
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "results.json").write_text(json.dumps(result, indent=1) + "\n")
-    report.write(result, tasks, arguments.out / "report.html")
-    console.print(f"{arguments.out / 'results.json'}, {arguments.out / 'report.html'}")
+    report.write([result], tasks, arguments.out / "report.html")
+    told = worst([result])
+    for line in (*(sentence for _, sentence in sentences.first(told)), sentences.targets(told), sentences.slower(told)):
+        if line:
+            console.print(line, highlight=False, markup=False)
+    console.print(f"Wrote {arguments.out / 'results.json'} and {arguments.out / 'report.html'}.")
     return 0

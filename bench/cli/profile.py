@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         from rich.console import Console
         from rich.table import Table
-        from vfrnn_bench import figures, profile
+        from vfrnn_bench import drawing, figures, profile
     except ImportError as error:
         raise RuntimeError(f"{error}: {MISSING}") from error
 
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     Console().print(table)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "stages.json").write_text(json.dumps({"workload": workload.name, "stages": rows}, indent=1) + "\n")
-    figures.styled(lambda: figures.stages(rows)).savefig(arguments.out / "stages.png", dpi=150)
+    drawing.styled(lambda: figures.stages(rows)).savefig(arguments.out / "stages.png", dpi=150)
     profile.trace(workload, device, arguments.out / "trace.json")
-    print(", ".join(str(arguments.out / name) for name in ("stages.json", "stages.png", "trace.json")))
+    print(f"Wrote stages.json, stages.png and trace.json to {arguments.out}.")
     return 0

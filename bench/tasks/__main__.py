@@ -44,7 +44,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, metavar="DIR", help="mnist: folder of the four IDX files of the full set")
     arguments = parser.parse_args()
     try:
-        from vfrnn_bench import figures, report
+        from vfrnn_bench import drawing, figures
     except ImportError as error:
         raise RuntimeError(f"{error}: pip install 'vfrnn-kernels[bench]'") from error
 
@@ -58,8 +58,8 @@ def main() -> int:
             print(f"{name}: {error}", file=sys.stderr)
             return 1
         (arguments.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-        figure = figures.styled(lambda found=found: figures.learning_over_time(found))
-        (arguments.out / f"{name}.svg").write_text(report.svg(figure))
+        figure = drawing.styled(lambda found=found: figures.learning_over_time(found))
+        (arguments.out / f"{name}.svg").write_text(drawing.svg_file(figure, name))
         print(table(found))
     return 0
 

@@ -58,7 +58,7 @@ _ANTISYMMETRIC = "Chang, Chen, Haber and Chi 2019 (arXiv 1902.09689)"
 _CORNN = "Rusch and Mishra 2021 (arXiv 2010.00951)"
 _LIPSCHITZ = "Erichson, Azencot, Queiruga, Hodgkinson and Mahoney 2021 (arXiv 2006.12070)"
 _LEM = "Rusch, Mishra, Erichson and Mahoney 2022 (arXiv 2110.04744)"
-_AEON = "aeon 1.6, testing/example_results_files/classification/accuracy, resample 0: the archive's split"
+_AEON = "aeon 1.6, testing/example_results_files/classification/accuracy, on the archive's split"
 _COPYING = (
     Published("expRNN", "190 units", "cross entropy 0 at delays 1000 and 2000 (batch 128, RMSprop)", _EXPRNN),
     Published("LSTM", "", "the score of a model without memory", _EXPRNN),

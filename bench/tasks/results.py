@@ -156,16 +156,18 @@ def table(summary: Json) -> str:
     for name, *numbers in rows:
         right = [f"{number:>{width}}" for number, width in zip(numbers, widths[1:], strict=True)]
         lines.append("  ".join([f"{name:<{widths[0]}}", *right]))
-    lines.append(f"without memory: {shown(summary['baseline'], summary['metric'])}")
-    lines.append(f"rates: ordinary / generators', chosen by validation; {len(summary['seeds'])} seeds")
+    lines.append(f"A model without memory would reach {shown(summary['baseline'], summary['metric'])}.")
+    lines.append(
+        f"The rates are the ordinary one / the generators', chosen by validation; seeds: {len(summary['seeds'])}."
+    )
     seconds = summary["equal_time_seconds"]
-    lines.append(f"at equal time: after {seconds:.3g} s, the fastest model's whole training (epochs of all)")
-    lines += [f"{model} is absent: {reason}" for model, reason in summary["absent"].items()]
-    lines += [f"published: {published_line(row)}" for row in summary["published"]]
+    lines.append(f"The equal time is {seconds:.3g} s, the fastest model's whole training; (epochs of all) in brackets.")
+    lines += [f"{model} is absent: {reason}." for model, reason in summary["absent"].items()]
+    lines += [published_line(row) for row in summary["published"]]
     return "\n".join(lines)
 
 
 def published_line(row: Json) -> str:
-    """A published figure in words."""
+    """A published figure in a sentence."""
     size = f" ({row['size']})" if row["size"] else ""
-    return f"{row['model']}{size}: {row['result']}. {row['source']}"
+    return f"The published result of {row['model']}{size} is {row['result']}: {row['source']}."

@@ -1,6 +1,6 @@
 """Recurrent networks whose hidden state flows along a learned vector field, and a drop-in for `torch.nn.RNN`."""
 
-from vfrnn import parametrizations
+from vfrnn import parametrizations, privacy
 from vfrnn.cells import OrthogonalRNNCell, RNNCell, VFRNNCell
 from vfrnn.convert import convert
 from vfrnn.functional import (
@@ -23,6 +23,7 @@ from vfrnn.mesh import LatentMesh
 from vfrnn.optim import param_groups
 from vfrnn.rnn import RNN, VFRNN, OrthogonalRNN
 from vfrnn_kernels import __version__
+from vfrnn_kernels.recurrence.plan import recurrence_plan as plan
 
 __all__ = [
     "RNN",
@@ -46,6 +47,8 @@ __all__ = [
     "inspect",
     "param_groups",
     "parametrizations",
+    "plan",
+    "privacy",
     "recurrence",
     "skew_expm",
     "spectral_recurrence",

@@ -8,8 +8,9 @@ from torch import Tensor
 from vfrnn.init import Init
 from vfrnn.layers import Recurrent, rule_argument
 from vfrnn.mesh import LatentMesh
-from vfrnn.steps import FieldStep, PlainStep, StepRule
+from vfrnn.steps import FieldStep, PlainStep, StepRule, Steps
 from vfrnn_kernels.activations import Activation
+from vfrnn_kernels.checks import check_dense, check_shape, check_tensor
 
 
 class Cell(Recurrent):
@@ -25,21 +26,36 @@ class Cell(Recurrent):
         nonlinearity: Activation,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
+        recurrent_dropout: float,
+        zoneout: float,
         backend: str | None,
         mesh: LatentMesh | None = None,
     ) -> None:
         super().__init__(
-            rule, input_size, hidden_size, nonlinearity=nonlinearity, bias=bias, backend=backend, mesh=mesh
-        )
+            rule, input_size, hidden_size, nonlinearity=nonlinearity, bias=bias, backend=backend, mesh=mesh,
+            recurrent_dropout=recurrent_dropout, zoneout=zoneout,
+        )  # fmt: skip
         self._add_layer(input_size, "", device, dtype)
         self.reset_parameters()
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+    def dropout_mask(self, batch_size: int | None = None) -> Tensor | None:
+        """The mask of recurrent dropout (B, hidden_size), or (hidden_size,) for unbatched states, drawn as
+        `torch.nn.functional.dropout` draws; None where no such dropout acts. A loop over time draws it once and passes
+        it to every step.
+        """
+        if not self._noise().drops:
+            return None
+        shape = (self.hidden_size,) if batch_size is None else (batch_size, self.hidden_size)
+        return self._noise().mask(self._weight().new_empty(shape))
+
+    def forward(self, input: Tensor, hx: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
         """The next state.
 
         Args:
             input: (B, input_size) or (input_size,).
             hx: the state, (B, hidden_size) or (hidden_size,); zero if not given.
+            mask: shaped as hx, the result of `dropout_mask`: what the step reads of the state is multiplied by it. In
+                training with `recurrent_dropout` it must be given: a cell does not know where a sequence begins.
 
         Returns:
             h' (B, hidden_size) or (hidden_size,).
@@ -48,7 +64,7 @@ class Cell(Recurrent):
             TypeError, ValueError, RuntimeError: an argument has the wrong type, dtype or shape.
         """
         x, h = self._checked(input, hx)
-        return self._next(self.rule.states(self._layer(""), x, h), input)
+        return self._next(self.rule.steps(self._layer("")), x, h, mask, input)
 
     def _checked(self, input: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor]:
         """The arguments of `forward` as a sequence of one step, x (1, B, i), and a state (B, n)."""
@@ -56,6 +72,8 @@ class Cell(Recurrent):
         for argument, value in (("input", input), ("hidden", hx)):
             if not isinstance(value, Tensor) and not (argument == "hidden" and value is None):
                 raise TypeError(f"{name}: {argument} must be a tensor, got {type(value).__name__}")
+            if value is not None:
+                check_dense(f"{name}: {argument}", value)
             if value is not None and value.dim() not in (1, 2):
                 raise ValueError(f"{name}: Expected {argument} to be 1D or 2D, got {value.dim()}D instead")
         batched = input.dim() == 2
@@ -72,15 +90,29 @@ class Cell(Recurrent):
         dtype = self._dtype()  # only autocast lets theirs differ; the ops convert further
         return x.to(dtype).unsqueeze(0), h.to(dtype)
 
-    def _next(self, hs: Tensor, input: Tensor) -> Tensor:
-        """The state after the one step of hs (1, B, n), batched like the input."""
-        return hs[0] if input.dim() == 2 else hs[0].squeeze(0)
+    def _next(self, steps: Steps, x: Tensor, h: Tensor, mask: Tensor | None, input: Tensor) -> Tensor:
+        """The state after the one step on x (1, B, i) from h (B, n), batched like the input.
+
+        Raises:
+            TypeError, ValueError: the mask does not fit the state, or is missing.
+        """
+        noise, read = self._noise(), h
+        if mask is not None:
+            check_tensor("mask", mask, h, "the state")
+            expected = h.shape if input.dim() == 2 else h.shape[1:]
+            check_shape("mask", mask, "(B, n)" if input.dim() == 2 else "(n,)", expected, n=self.hidden_size)
+            read = h * mask
+        elif noise.drops:
+            raise ValueError(
+                "mask must be given where recurrent_dropout acts: mask = cell.dropout_mask(B), once for a sequence"
+            )
+        after = noise.left(h, steps(x, read)[0], noise.kept(h))
+        return after if input.dim() == 2 else after.squeeze(0)
 
     def extra_repr(self) -> str:
         words = [f"{self.input_size}, {self.hidden_size}"]
         words += [] if self.has_bias else ["bias=False"]
-        words += [] if self.backend is None else [f"backend={self.backend}"]
-        return ", ".join(words + self.rule.words(self.nonlinearity))
+        return ", ".join(words + self._words())
 
 
 class RNNCell(Cell):
@@ -88,7 +120,8 @@ class RNNCell(Cell):
 
     .. math:: h' = \mathrm{act}(W_{hh} h + b_{hh} + W_{ih} x + b_{ih})
 
-    Arguments are those of torch.nn.RNNCell, parameters too; `nonlinearity` and `backend` are as in `vfrnn.RNN`.
+    Arguments are those of torch.nn.RNNCell, parameters too; `nonlinearity`, `recurrent_dropout` (with `dropout_mask`),
+    `zoneout` and `backend` are as in `vfrnn.RNN`.
 
     Raises:
         TypeError, ValueError: an argument is wrong.
@@ -107,6 +140,8 @@ class RNNCell(Cell):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
         backend: str | None = None,
     ) -> None:
         super().__init__(
@@ -117,12 +152,11 @@ class RNNCell(Cell):
             nonlinearity=nonlinearity,
             device=device,
             dtype=dtype,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
             backend=backend,
         )
         self.bias = bias
-
-    def extra_repr(self) -> str:
-        return super().extra_repr() + ("" if self.nonlinearity == "tanh" else f", nonlinearity={self.nonlinearity}")
 
 
 class FieldCell(Cell):
@@ -140,6 +174,7 @@ class FieldCell(Cell):
         *,
         dt: float | Tensor | None = None,
         M: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """The next state.
 
@@ -148,6 +183,7 @@ class FieldCell(Cell):
             hx: (B, hidden_size) or (hidden_size,); zero if not given.
             dt: duration of the step; replaces the constructor's.
             M: (n, n), the result of `step_matrix()`: a loop over time computes it once and passes it to every step.
+            mask: as in `RNNCell.forward`.
 
         Returns:
             h' (B, hidden_size) or (hidden_size,).
@@ -159,7 +195,8 @@ class FieldCell(Cell):
             raise ValueError("dt must be None when M is given: M is the step of a certain dt")
         x, h = self._checked(input, hx)
         layer = self._layer("")
-        return self._next(self.rule.apply(layer, self.rule.matrix(layer, dt) if M is None else M, x, h), input)
+        steps = self.rule.with_matrix(layer, self.rule.matrix(layer, dt) if M is None else M)
+        return self._next(steps, x, h, mask, input)
 
     def step_matrix(self, *, dt: float | Tensor | None = None) -> Tensor:
         """M (n, n), differentiable; `dt` replaces the constructor's."""
@@ -201,6 +238,8 @@ class VFRNNCell(FieldCell):
         init: Init = "henaff",
         volume_preserving: bool = False,
         exp_dtype: torch.dtype | None = None,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
         backend: str | None = None,
     ) -> None:
         rule = FieldStep(
@@ -219,6 +258,8 @@ class VFRNNCell(FieldCell):
             nonlinearity=nonlinearity,
             device=device,
             dtype=dtype,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
             backend=backend,
             mesh=mesh,
         )
@@ -251,6 +292,8 @@ class OrthogonalRNNCell(FieldCell):
         dt: float = 1.0,
         init: Init = "henaff",
         exp_dtype: torch.dtype | None = None,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
         backend: str | None = None,
     ) -> None:
         rule = FieldStep(dt=dt, init=init, exp_dtype=exp_dtype, shares_mesh=mesh is not None, divergence=False)
@@ -262,6 +305,8 @@ class OrthogonalRNNCell(FieldCell):
             nonlinearity=nonlinearity,
             device=device,
             dtype=dtype,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
             backend=backend,
             mesh=mesh,
         )

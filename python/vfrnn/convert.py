@@ -1,32 +1,34 @@
-"""convert: the torch.nn.RNN layers of a model replaced by this package's, and a report of it."""
+"""convert: the torch.nn.RNN layers of a model replaced by this package's, or the other way, and a report of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from vfrnn.folding import as_torch, is_ours, why_not_as_torch
 from vfrnn.mesh import LatentMesh
-from vfrnn.parametrizations import PASS_HOOKS
+from vfrnn.passes import PASS_HOOKS, forget_passes
 from vfrnn.rnn import RNN, VFRNN, Network, OrthogonalRNN
 from vfrnn_kernels.checks import check_choice
 
-Target = Literal["rnn", "orthogonal", "vfrnn"]
+Target = Literal["rnn", "orthogonal", "vfrnn", "torch"]
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 TARGETS: dict[str, Any] = {"rnn": RNN, "orthogonal": OrthogonalRNN, "vfrnn": VFRNN}
 
 
 @dataclass(frozen=True)
 class Replacement:
-    """A torch.nn.RNN that was replaced.
+    """A layer that was replaced.
 
     Attributes:
         names: where it was in the model; "" is the model itself.
         before, after: the two layers in words.
         distances: for every layer and direction ("l0", "l0_reverse", ...) the Frobenius norm `||W - Q||` of the
-            recurrent weight W and the step matrix Q it starts from; 0 where nothing changed (`to="rnn"`).
+            recurrent weight W and the step matrix Q it starts from; 0 where nothing changed (`to="rnn"`); none to
+            "torch".
         reflections: those layers and directions whose nearest orthogonal matrix is a reflection (determinant -1). No
             field reaches it; Q is the nearest rotation.
     """
@@ -43,7 +45,7 @@ class Conversion:
     """What `convert` did; printed, a line for every layer.
 
     Attributes:
-        model: the model: the same object, or the new layer where the model was a torch.nn.RNN itself.
+        model: the model: the same object, or the new layer where the model was a layer itself.
         replaced: the layers that were replaced.
         kept: the recurrent layers that were not, by name, and why.
     """
@@ -65,28 +67,36 @@ def convert(
     exp_dtype: torch.dtype | None = None,
     backend: str | None = None,
 ) -> Conversion:
-    """Replaces every torch.nn.RNN in a model, in place.
+    """Replaces every torch.nn.RNN in a model, in place, or with `to="torch"` every layer of this package.
 
     "rnn" gives the same outputs from the same parameters. "orthogonal" and "vfrnn" start from the orthogonal matrix
     nearest to the recurrent weight in the Frobenius norm, its polar factor Q: the field is the principal logarithm of
     Q, computed in float64. They keep `nonlinearity`; their bias is the sum of the two biases.
 
+    "torch" gives a torch.nn.RNN for every `RNN`, `OrthogonalRNN` and `VFRNN`, a torch.nn.RNNCell for their cells, with
+    equal outputs: step matrices, and the weights that `vfrnn.parametrizations.orthogonal` makes in any module, are
+    computed once and become plain parameters, rounded where these have 16 bits. What torch has no layer for is
+    kept: other nonlinearities than tanh and relu, and fields that read the input. `dt=`, `M=` and the other arguments
+    of our `forward` are gone.
+
     Sizes, options, device, dtype, training mode and `requires_grad` are kept. Parameters that mean the same (all of
-    "rnn", otherwise the input weights) stay the same objects; an optimizer made before does not know the others.
+    "rnn", otherwise the input weights, and to "torch" the biases) stay the same objects; an optimizer made before does
+    not know the others.
 
     Args:
         model: any module. A layer that occurs twice in it is replaced by one layer in both places. What is not
             registered as a submodule is not seen.
-        to: "rnn" for `vfrnn.RNN`, "orthogonal" for `OrthogonalRNN`, "vfrnn" for `VFRNN`.
+        to: "rnn" for `vfrnn.RNN`, "orthogonal" for `OrthogonalRNN`, "vfrnn" for `VFRNN`, "torch" for torch's layers.
         exp_dtype: of "orthogonal" and "vfrnn", as there.
-        backend: of the new layers.
+        backend: of the new layers; not to "torch".
 
     Returns:
         A `Conversion`: the model, what was replaced by what, and the recurrent layers that were kept and why: LSTM,
         GRU, cells, subclasses, and layers with parametrizations or hooks.
 
     Raises:
-        ValueError: `to` is unknown, or a recurrent weight is not finite.
+        ValueError: `to` is unknown, or a recurrent weight is not finite, or `exp_dtype` or `backend` is given to
+            "torch".
 
     Example:
         >>> model = torch.nn.ModuleDict({"rnn": torch.nn.RNN(3, 4), "lstm": torch.nn.LSTM(3, 4)})
@@ -94,25 +104,34 @@ def convert(
         rnn: RNN(3, 4) -> RNN(3, 4)
         lstm: kept, LSTM has gates
     """
-    check_choice("to", to, list(TARGETS))
+    check_choice("to", to, [*TARGETS, "torch"])
+    out = to == "torch"
+    for argument, value in (("exp_dtype", exp_dtype), ("backend", backend)):
+        if out and value is not None:
+            raise ValueError(f'{argument} must be None for to="torch", whose layers have none, got {value}')
     names: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        if is_ours(module) if out else isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
             names.setdefault(module, []).append(name)
     replaced, kept = [], {}
     for old, places in names.items():
-        reason = _why_not(old)
+        reason = why_not_as_torch(old) if out else _why_not(old)
         if reason is not None:
             kept.update(dict.fromkeys(places, reason))
             continue
-        new, distances, reflections = _replacement(old, to, exp_dtype, backend)
+        before = _words(old)
+        found = (as_torch(old), {}, ()) if out else _replacement(old, to, exp_dtype, backend)
+        new, distances, reflections = cast("tuple[nn.Module, dict[str, float], tuple[str, ...]]", found)
         for name in places:
             if name == "":
                 model = new
             else:
                 parent, _, child = name.rpartition(".")
                 setattr(model.get_submodule(parent), child, new)
-        replaced.append(Replacement(tuple(places), _words(old), _words(new), distances, reflections))
+        replaced.append(Replacement(tuple(places), before, _words(new), distances, reflections))
+    if out:
+        for module in model.modules():
+            forget_passes(module)
     return Conversion(model, tuple(replaced), kept)
 
 

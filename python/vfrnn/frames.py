@@ -44,7 +44,7 @@ def rotate(F: Tensor, U: Tensor, Y: Tensor) -> Tensor:
     T Y = F (Y1 + Z) + (U Z; Y2) with Z = -(I + F1^T U)^-1 F2^T Y2.
     """
     (F1, F2), (Y1, Y2) = split(F), split(Y)
-    Z = -torch.linalg.solve(_middle(F1, U), product(F2.mT, Y2))
+    Z = -_solved(_middle(F1, U), product(F2.mT, Y2))
     turned = Y1 + Z
     return torch.cat([product(F1, turned) + product(U, Z), Y2 + product(F2, turned)], -2)
 
@@ -59,6 +59,18 @@ def orthonormalized(F: Tensor) -> Tensor:
     """F after a Newton step to its polar factor, which squares the rounding in F^T F - I away."""
     eye = torch.eye(F.shape[-1], dtype=F.dtype, device=F.device)
     return product(F, 1.5 * eye - 0.5 * product(F.mT, F))
+
+
+def _solved(A: Tensor, B: Tensor) -> Tensor:
+    """A^-1 B of a symmetric A with eigenvalues from 1 to 2."""
+    if not torch.onnx.is_in_onnx_export():
+        return torch.linalg.solve(A, B)
+    # ONNX has no such operator: Newton's iteration, whose error is squared each time and is 1/3 at first
+    eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    X = 2 / 3 * eye
+    for _ in range(6):
+        X = product(X, 2 * eye - product(A, X))
+    return product(X, B)
 
 
 def _middle(F1: Tensor, U: Tensor) -> Tensor:

@@ -1,8 +1,11 @@
-"""The latent calculus and the field ops on a `LatentMesh`; the ops that need no mesh as they are."""
+"""The latent calculus and the field ops on a `LatentMesh`; the ops that need no mesh as they are.
+
+Arguments have the order that they have in `vfrnn_kernels`: `mesh` stands where the tensors b, w, N, G stand there.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -10,6 +13,7 @@ import vfrnn_kernels
 from vfrnn.mesh import LatentMesh
 from vfrnn_kernels import recurrence, skew_expm, spectral_recurrence, strang_step, thin_skew_expm
 from vfrnn_kernels.activations import Activation
+from vfrnn_kernels.checks import check_dense
 
 __all__ = [
     "directional_derivative",
@@ -38,7 +42,12 @@ def gradient(mesh: LatentMesh, f: Tensor) -> Tensor:
         >>> gradient(LatentMesh.complete(3), torch.tensor([1.0, 4.0, 9.0])).tolist()
         [[3.0], [8.0], [5.0]]
     """
-    _check_last_size("f", f, mesh.n)
+    _check_mesh(mesh)
+    if isinstance(f, Tensor):
+        check_dense("f", f)
+    # The complete mesh has no G whose size could refuse f.
+    if isinstance(f, Tensor) and f.dim() and f.shape[-1] != mesh.n:
+        raise ValueError(f"f must have shape (..., n) with n = {mesh.n}, got {tuple(f.shape)}")
     return vfrnn_kernels.gradient(mesh.G, f)
 
 
@@ -53,6 +62,7 @@ def divergence(mesh: LatentMesh, v: Tensor) -> Tensor:
         >>> divergence(LatentMesh.complete(2), torch.tensor([[1.5]])).tolist()
         [3.0, -3.0]
     """
+    _check_mesh(mesh)
     return vfrnn_kernels.divergence(mesh.b, mesh.w, mesh.G, v)
 
 
@@ -67,11 +77,12 @@ def directional_derivative(mesh: LatentMesh, v: Tensor, f: Tensor) -> Tensor:
         >>> directional_derivative(LatentMesh.complete(2), torch.tensor([[1.0]]), torch.tensor([0.0, 3.0])).tolist()
         [3.0, 3.0]
     """
+    _check_mesh(mesh)
     return vfrnn_kernels.directional_derivative(*mesh.tensors(), v, f)
 
 
 def inner_product(
-    mesh: LatentMesh, a: Tensor, b: Tensor, *, of: Literal["functions", "fields"] = "functions"
+    mesh: LatentMesh, x: Tensor, y: Tensor, *, of: Literal["functions", "fields"] = "functions"
 ) -> Tensor:
     """`sum_i b_i f_i g_i` of functions (..., n), or `sum_c w_c u_c . v_c` of fields (..., m, d).
 
@@ -83,7 +94,8 @@ def inner_product(
         >>> inner_product(LatentMesh.complete(2), torch.tensor([[3.0]]), torch.tensor([[1.0]]), of="fields").item()
         6.0
     """
-    return vfrnn_kernels.inner_product(mesh.w if of == "fields" else mesh.b, a, b, of=of)
+    _check_mesh(mesh)
+    return vfrnn_kernels.inner_product(mesh.w if of == "fields" else mesh.b, x, y, of=of)
 
 
 def field_generator(mesh: LatentMesh, v: Tensor, *, backend: str | None = None) -> tuple[Tensor, Tensor]:
@@ -98,13 +110,14 @@ def field_generator(mesh: LatentMesh, v: Tensor, *, backend: str | None = None) 
         >>> field_generator(LatentMesh.complete(2), torch.tensor([[1.5]]))[0].tolist()
         [[0.0, 1.5], [-1.5, 0.0]]
     """
+    _check_mesh(mesh)
     return vfrnn_kernels.field_generator(*mesh.tensors(), v, backend=backend)
 
 
 def field_flow(
-    mesh: LatentMesh,
     h: Tensor,
     v: Tensor,
+    mesh: LatentMesh,
     dt: float | Tensor = 1.0,
     divergence_scale: float | Tensor = 1.0,
     *,
@@ -120,9 +133,10 @@ def field_flow(
 
     Example:
         >>> import torch
-        >>> field_flow(LatentMesh.complete(2), torch.ones(1, 2), torch.zeros(1, 1)).tolist()
+        >>> field_flow(torch.ones(1, 2), torch.zeros(1, 1), LatentMesh.complete(2)).tolist()
         [[1.0, 1.0]]
     """
+    _check_mesh(mesh)
     return vfrnn_kernels.field_flow(
         h,
         v,
@@ -137,35 +151,56 @@ def field_flow(
 
 
 def flow_recurrence(
-    mesh: LatentMesh,
     x: Tensor,
     U: Tensor,
     c: Tensor | None,
     v: Tensor,
     V: Tensor,
+    mesh: LatentMesh,
     h0: Tensor | None = None,
     activation: Activation = "tanh",
     beta: Tensor | None = None,
     dt: float | Tensor = 1.0,
     divergence_scale: float | Tensor = 1.0,
-    **options: Any,
+    *,
+    volume_preserving: bool = False,
+    order: int | None = None,
+    substeps: int | None = None,
+    return_sequence: bool = True,
+    backend: str | None = None,
 ) -> Tensor:
     """All states (T, B, n) of a layer whose field reads the input, `v + V x_t`, or the last.
 
-    The other arguments and options, the result and the errors are those of `vfrnn_kernels.flow_recurrence`; of the
-    complete mesh the dense N and G are formed for the call.
+    The other arguments, the result and the errors are those of `vfrnn_kernels.flow_recurrence`. On the complete mesh
+    the dense N and G are formed for the call.
 
     Example:
         >>> import torch
         >>> x, U, v, V = torch.zeros(5, 1, 3), torch.zeros(2, 3), torch.zeros(1, 1), torch.zeros(1, 1, 3)
-        >>> tuple(flow_recurrence(LatentMesh.complete(2), x, U, None, v, V).shape)
+        >>> tuple(flow_recurrence(x, U, None, v, V, LatentMesh.complete(2)).shape)
         (5, 1, 2)
     """
-    tensors = (x, U, c, v, V, *mesh.dense_tensors(), h0)
-    return vfrnn_kernels.flow_recurrence(*tensors, activation, beta, dt, divergence_scale, **options)
+    _check_mesh(mesh)
+    return vfrnn_kernels.flow_recurrence(
+        x,
+        U,
+        c,
+        v,
+        V,
+        *mesh.dense_tensors(),
+        h0,
+        activation,
+        beta,
+        dt,
+        divergence_scale,
+        volume_preserving=volume_preserving,
+        order=order,
+        substeps=substeps,
+        return_sequence=return_sequence,
+        backend=backend,
+    )
 
 
-def _check_last_size(name: str, value: Tensor, n: int) -> None:
-    # The complete mesh has no G whose size could refuse f.
-    if isinstance(value, Tensor) and value.dim() and value.shape[-1] != n:
-        raise ValueError(f"{name} must have shape (..., n) with n = {n}, got {tuple(value.shape)}")
+def _check_mesh(mesh: LatentMesh) -> None:
+    if not isinstance(mesh, LatentMesh):
+        raise TypeError(f"mesh must be a LatentMesh, got {type(mesh).__name__}")

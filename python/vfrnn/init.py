@@ -28,6 +28,11 @@ def rotation_angles_(angles: Tensor, init: Init) -> Tensor:
 
     Raises:
         ValueError: the name is unknown.
+
+    Example:
+        >>> angles = rotation_angles_(torch.empty(1000), "cayley")
+        >>> -torch.pi / 2 <= angles.min() and angles.max() <= 0
+        tensor(True)
     """
     check_choice("init", init, INITS)
     with torch.no_grad():
@@ -39,7 +44,12 @@ def rotation_angles_(angles: Tensor, init: Init) -> Tensor:
 
 
 def block_diagonal_generator(angles: Tensor, n: int) -> Tensor:
-    """The skew-symmetric S (n, n) that turns the planes (0, 1), (2, 3), ... by `angles` (n // 2,)."""
+    """The skew-symmetric S (n, n) that turns the planes (0, 1), (2, 3), ... by `angles` (n // 2,).
+
+    Example:
+        >>> block_diagonal_generator(torch.tensor([0.5]), 2).tolist()
+        [[0.0, 0.5], [-0.5, 0.0]]
+    """
     above = angles.new_zeros(max(n - 1, 0))
     above[::2] = angles
     S = torch.diag(above, 1)
@@ -53,6 +63,11 @@ def init_field_(v: Tensor, mesh: LatentMesh, init: Init) -> Tensor:
 
     Raises:
         ValueError: the name is unknown.
+
+    Example:
+        >>> mesh = LatentMesh.complete(4)
+        >>> init_field_(torch.empty(mesh.m, mesh.d), mesh, "zero").abs().max().item()
+        0.0
     """
     angles = rotation_angles_(v.new_empty(mesh.n // 2), init)
     if v.is_meta:

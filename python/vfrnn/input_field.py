@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ class InputFieldRNN(Network):
 
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype,
-            backend: as in `RNN`.
+            recurrent_dropout, zoneout, learn_h0, backend: as in `RNN`.
         nonlinearity: one of `vfrnn_kernels.activations.ACTIVATIONS`.
         mesh: a `LatentMesh` with hidden_size nodes and its N and G (of a complete mesh: its `dense()`), shared by all
             layers and directions.
@@ -85,6 +86,9 @@ class InputFieldRNN(Network):
         substeps: int | None = None,
         init: Init = "henaff",
         volume_preserving: bool = False,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        learn_h0: bool = False,
         proj_size: int | None = None,
         backend: str | None = None,
     ) -> None:
@@ -98,6 +102,9 @@ class InputFieldRNN(Network):
             batch_first=batch_first,
             dropout=dropout,
             bidirectional=bidirectional,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
+            learn_h0=learn_h0,
             device=device,
             dtype=dtype,
             proj_size=proj_size,
@@ -111,13 +118,17 @@ class InputFieldRNN(Network):
         hx: Tensor | None = None,
         *,
         dt: float | Tensor | None = None,
+        reset: Tensor | PackedSequence | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         return_sequence: bool = True,
+        return_all_layers: bool = False,
     ) -> tuple[Any, Tensor]:
         """Runs the layers over the sequences. What is not told here is as in `RNN.forward`.
 
         Args:
-            input, hx, return_sequence: as there. Substeps that are planned are planned for whole sequences; without
-                return_sequence, for every chunk of them.
+            input, hx, reset, lengths, return_sequence, return_all_layers: as there. Substeps that are planned are
+                planned for whole sequences; without return_sequence, for every chunk of them; with reset, for every
+                batch of segments; where noise acts on the state, for every step.
             dt: duration of all steps, in place of the constructor's: a number or a zero-dimensional tensor, of any
                 sign.
 
@@ -129,7 +140,7 @@ class InputFieldRNN(Network):
                 step; on the CPU also: the field is not finite, or substeps is too small.
         """
         check_one_time(dt)
-        return self._run(input, hx, dt, return_sequence)
+        return self._run(input, hx, dt, reset, lengths, return_sequence, return_all_layers)
 
     def step(
         self, input: Tensor, state: Tensor | None = None, *, dt: float | Tensor | None = None
@@ -140,7 +151,7 @@ class InputFieldRNN(Network):
 
         Args:
             input: (B, input_size), or unbatched (input_size,).
-            state: (num_layers, B, hidden_size), unbatched without B; zero if not given.
+            state: (num_layers, B, hidden_size), unbatched without B; if not given, as in `forward`.
             dt: duration of the step, in place of the constructor's: a number or a zero-dimensional tensor.
 
         Returns:
@@ -191,6 +202,8 @@ class InputFieldRNNCell(Cell):
         substeps: int | None = None,
         init: Init = "henaff",
         volume_preserving: bool = False,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
         backend: str | None = None,
     ) -> None:
         super().__init__(
@@ -201,17 +214,27 @@ class InputFieldRNNCell(Cell):
             nonlinearity=nonlinearity,
             device=device,
             dtype=dtype,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
             backend=backend,
             mesh=_given(mesh),
         )
 
-    def forward(self, input: Tensor, hx: Tensor | None = None, *, dt: float | Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        input: Tensor,
+        hx: Tensor | None = None,
+        *,
+        dt: float | Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """The next state.
 
         Args:
             input: (B, input_size) or (input_size,).
             hx: the state, (B, hidden_size) or (hidden_size,); zero if not given.
             dt: duration of the step, in place of the constructor's: a number or a zero-dimensional tensor.
+            mask: as in `vfrnn.RNNCell.forward`.
 
         Returns:
             h' (B, hidden_size) or (hidden_size,).
@@ -222,7 +245,7 @@ class InputFieldRNNCell(Cell):
         """
         check_one_time(dt)
         x, h = self._checked(input, hx)
-        return self._next(self.rule.states(self._layer(""), x, h, dt), input)
+        return self._next(self.rule.steps(self._layer(""), dt), x, h, mask, input)
 
 
 def _given(mesh: LatentMesh | None) -> LatentMesh:

@@ -6,13 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vfrnn.mesh import LatentMesh, check_state_version
+from vfrnn.passes import Remembering
+from vfrnn.regularization import StateNoise, check_probability
 from vfrnn.steps import Layer, StepRule
 from vfrnn_kernels.activations import ACTIVATIONS, Activation
 from vfrnn_kernels.autocast import autocasts
 from vfrnn_kernels.dispatch import get_backend
+
+#: Names in the checkpoints of expRNN's code, of its first version and of later ones.
+_EXPRNN = ("log_recurrent_kernel", "recurrent_kernel.A")
 
 
 def rule_argument(name: str) -> Any:
@@ -27,17 +32,20 @@ def rule_argument(name: str) -> Any:
     return property(get, set)
 
 
-class Recurrent(nn.Module):
+class Recurrent(Remembering):
     """Recurrent layers that step by one rule.
 
     Attributes:
         rule: the `StepRule`. It is replaced and never changed: a copy of the module may share it.
         suffixes: of the layers' parameters, in order.
         weight_names: for every suffix, the names of the parameters.
+        recurrent_dropout, zoneout: probabilities of `StateNoise`; they can be set.
     """
 
     _version = 1
     rule: StepRule
+    recurrent_dropout: float = 0.0  # of a module that was pickled before there was any
+    zoneout: float = 0.0
 
     def __init__(
         self,
@@ -49,6 +57,8 @@ class Recurrent(nn.Module):
         bias: bool,
         backend: str | None,
         mesh: LatentMesh | None = None,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
     ) -> None:
         super().__init__()
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
@@ -63,6 +73,8 @@ class Recurrent(nn.Module):
         self.rule = rule
         self.input_size, self.hidden_size = input_size, hidden_size
         self.nonlinearity, self.has_bias, self.backend = nonlinearity, bool(bias), backend
+        self.recurrent_dropout = check_probability("recurrent_dropout", recurrent_dropout)
+        self.zoneout = check_probability("zoneout", zoneout)
         self.suffixes: list[str] = []
         self.weight_names: list[list[str]] = []
         if mesh is not None:
@@ -77,6 +89,25 @@ class Recurrent(nn.Module):
 
     def _layer(self, suffix: str) -> Layer:
         return Layer(self, suffix, self.hidden_size, self.has_bias, self.nonlinearity, self.backend)
+
+    def _noise(self) -> StateNoise:
+        return StateNoise(self.recurrent_dropout, self.zoneout, self.training)
+
+    def __repr__(self) -> str:
+        """The call that makes such a module, to be pasted: arguments that are not the default, but for device and
+        dtype. Where a mesh was given that no call of `LatentMesh` makes, its sizes stand in its place."""
+        if all(isinstance(child, LatentMesh) for child in self.children()):
+            return f"{self._get_name()}({self.extra_repr()})"
+        return super().__repr__()  # parametrized: what computes the weights is shown
+
+    def _words(self) -> list[str]:
+        """Of the repr, what all modules share."""
+        named = (("recurrent_dropout", self.recurrent_dropout), ("zoneout", self.zoneout))
+        words = [f"{name}={value}" for name, value in named if value]
+        words += [] if self.backend is None else [f"backend={self.backend!r}"]
+        mesh = self._modules.get("mesh")
+        words += [f"mesh={mesh!r}"] if mesh is not None and getattr(self.rule, "shares_mesh", False) else []
+        return self.rule.words(self.nonlinearity) + words
 
     def reset_parameters(self) -> None:
         """Gives the parameters initial values again, drawn or 0 as the class says of each.
@@ -112,6 +143,11 @@ class Recurrent(nn.Module):
 
     def _load_from_state_dict(self, state_dict: object, prefix: str, local_metadata: dict, *args: object) -> None:
         check_state_version(self, local_metadata)
+        if isinstance(state_dict, dict) and any(f"{prefix}{name}" in state_dict for name in _EXPRNN):
+            raise RuntimeError(
+                f"state_dict of {type(self).__name__} has the parameters of expRNN's code, whose matrix acts from the "
+                'right: "From expRNN" in docs/migration.md reads them'
+            )
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
 

@@ -45,11 +45,12 @@ class LatentMesh(nn.Module):
 
     Example:
         >>> LatentMesh.complete(190)
-        LatentMesh(n=190, m=17955, d=1, complete)
+        LatentMesh.complete(190)
     """
 
     _version = 1
     standard = False  # made by `complete`: its values are known
+    made: str | None = None  # the call that made it, without `learn`
 
     def __init__(
         self, b: Tensor, w: Tensor, N: Tensor | None = None, G: Tensor | None = None, *, learn: Sequence[str] = ()
@@ -77,11 +78,17 @@ class LatentMesh(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> LatentMesh:
-        """One cell for every pair of n nodes, b = 1 and w = 2: v is the strict upper triangle of S."""
+        """One cell for every pair of n nodes, b = 1 and w = 2: v is the strict upper triangle of S.
+
+        Example:
+            >>> LatentMesh.complete(3, learn=("b",))
+            LatentMesh.complete(3, learn=('b',))
+        """
         check_positive_int("n", n)
         kwargs: dict[str, Any] = {"device": device, "dtype": dtype}
         mesh = cls(torch.ones(n, **kwargs), torch.full((n * (n - 1) // 2,), 2.0, **kwargs), learn=learn)
         mesh.standard = True
+        mesh.made = f"complete({n}"
         return mesh
 
     @classmethod
@@ -100,6 +107,10 @@ class LatentMesh(nn.Module):
 
         Rows of N are uniform on the simplex, entries of G Gaussian. `cells * dim >= n (n - 1) / 2` with enough cells
         reaches every skew-symmetric matrix; fewer give a cheaper, structured family.
+
+        Example:
+            >>> LatentMesh.random(64, cells=32, dim=2)
+            LatentMesh.random(64, cells=32, dim=2)
         """
         for name, value in (("n", n), ("cells", cells), ("dim", dim)):
             check_positive_int(name, value)
@@ -108,7 +119,9 @@ class LatentMesh(nn.Module):
         G = torch.randn(cells, dim, n, **kwargs)
         # S_ij sums cells * dim terms N_ci G_cj v / 2 twice, of standard deviation about 1 / (sqrt(2) n) each.
         G = (G - G.mean(-1, keepdim=True)) * (n * (2 / (cells * dim)) ** 0.5)
-        return cls(N.new_ones(n), N.new_ones(cells), N / N.sum(-1, keepdim=True), G, learn=learn)
+        mesh = cls(N.new_ones(n), N.new_ones(cells), N / N.sum(-1, keepdim=True), G, learn=learn)
+        mesh.made = f"random({n}, cells={cells}, dim={dim}"
+        return mesh
 
     @classmethod
     def from_edges(
@@ -127,6 +140,11 @@ class LatentMesh(nn.Module):
             n: number of nodes.
             edges: m pairs of different nodes, or an integer tensor (m, 2).
             w: (m,), positive; 2 if not given, as on the complete mesh: then v is the entry (i, j) of S.
+
+        Example:
+            >>> ring = LatentMesh.from_edges(4, [(0, 1), (1, 2), (2, 3), (3, 0)])
+            >>> vfrnn.gradient(ring, torch.tensor([1.0, 2.0, 4.0, 8.0])).flatten().tolist()
+            [1.0, 2.0, 4.0, -7.0]
         """
         check_positive_int("n", n)
         pairs = _check_edges(n, edges)
@@ -154,6 +172,10 @@ class LatentMesh(nn.Module):
 
         N averages a cell's 2^d vertices, G the 2^(d-1) differences along each axis; w = 1, and b = N^T w is the share
         of the cells that belongs to a node. Nodes and cells are numbered in row-major order.
+
+        Example:
+            >>> LatentMesh.grid(16, 16)
+            LatentMesh.grid(16, 16)
         """
         if not shape:
             raise ValueError("shape must name at least one axis, got none")
@@ -171,21 +193,38 @@ class LatentMesh(nn.Module):
             N[cell, vertex] = 0.5**d
             for axis, k in enumerate(corner):
                 G[cell, axis, vertex] = (2 * k - 1) * 0.5 ** (d - 1)
-        return cls(N.sum(0).to(device), N.new_ones(m).to(device), N.to(device), G.to(device), learn=learn)
+        mesh = cls(N.sum(0).to(device), N.new_ones(m).to(device), N.to(device), G.to(device), learn=learn)
+        mesh.made = f"grid({', '.join(map(str, shape))}"
+        return mesh
 
     def dense(self, *, learn: Sequence[str] = ()) -> LatentMesh:
-        """The same mesh with N and G as tensors, also where they are implicit; its N and G can be learned."""
+        """The same mesh with N and G as tensors, also where they are implicit; its N and G can be learned.
+
+        Example:
+            >>> LatentMesh.complete(3).dense(learn=("G",))
+            LatentMesh(n=3, m=3, d=1, learn=('G',))
+        """
         return LatentMesh(*(tensor.detach() for tensor in self.dense_tensors()), learn=learn)
 
     def tensors(self, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """b, w, N, G as the ops of `vfrnn_kernels` take them: N and G are None on the complete mesh.
 
         With `dtype` they are computed in it, from parameters and buffers in another.
+
+        Example:
+            >>> b, w, N, G = LatentMesh.complete(3).tensors()
+            >>> tuple(b.shape), tuple(w.shape), N, G
+            ((3,), (3,), None, None)
         """
         return self._tensor("b", dtype), self._tensor("w", dtype), self._tensor("N", dtype), self._tensor("G", dtype)
 
     def dense_tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """b, w, N, G, formed also on the complete mesh."""
+        """b, w, N, G, formed also on the complete mesh.
+
+        Example:
+            >>> [tuple(tensor.shape) for tensor in LatentMesh.complete(3).dense_tensors()]
+            [(3,), (3,), (3, 3), (3, 1, 3)]
+        """
         b, w, N, G = self.tensors()
         if N is None or G is None:
             i, j = torch.triu_indices(self.n, self.n, 1, device=b.device)
@@ -231,10 +270,12 @@ class LatentMesh(nn.Module):
                 for name, value in (("b", 1.0), ("w", 2.0)):
                     self._stored(name).fill_(math.log(value) if name in self.learn else value)
 
-    def extra_repr(self) -> str:
-        complete = ", complete" if self.N is None else ""
+    def __repr__(self) -> str:
+        """The call that makes such a mesh, to be pasted (a random one draws anew); the sizes of one made of tensors."""
         learn = f", learn={self.learn}" if self.learn else ""
-        return f"n={self.n}, m={self.m}, d={self.d}{complete}{learn}"
+        if self.made is None:
+            return f"{self._get_name()}(n={self.n}, m={self.m}, d={self.d}{learn})"
+        return f"{self._get_name()}.{self.made}{learn})"
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: Any, *args: Any) -> None:
         check_state_version(self, local_metadata)

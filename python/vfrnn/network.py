@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,23 +12,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-from vfrnn.layers import Recurrent, check_size
+from vfrnn.layers import check_size
 from vfrnn.mesh import LatentMesh
 from vfrnn.packed import Equal, Packed
+from vfrnn.padded import Padded, lengths_of
+from vfrnn.per_step import check_mask, check_times, packed, padded
+from vfrnn.regularization import check_noise
+from vfrnn.rnn_base import RNNBase
+from vfrnn.segments import Segments
 from vfrnn.steps import StepRule, is_per_step
 from vfrnn_kernels.activations import Activation
-from vfrnn_kernels.checks import check_bool, check_shape, check_tensor
+from vfrnn_kernels.checks import check_bool, check_dense, check_shape, check_tensor
 
 
-class Network(Recurrent):
+class Network(RNNBase):
     """Recurrent layers over sequences: shapes, directions, dropout, methods and messages are torch.nn.RNN's."""
-
-    num_layers: int
-    bias: bool
-    batch_first: bool
-    dropout: float
-    bidirectional: bool
-    proj_size = 0  # torch.nn.RNN has the attribute, and refuses the argument
 
     def __init__(
         self,
@@ -46,6 +45,9 @@ class Network(Recurrent):
         proj_size: int | None,
         backend: str | None,
         mesh: LatentMesh | None = None,
+        recurrent_dropout: float,
+        zoneout: float,
+        learn_h0: bool,
     ) -> None:
         if proj_size is not None:
             raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
@@ -56,10 +58,12 @@ class Network(Recurrent):
         for name, value in (("bias", bias), ("batch_first", batch_first), ("bidirectional", bidirectional)):
             if not isinstance(value, bool):
                 raise TypeError(f"{name} should be of type bool, got: {type(value).__name__}")
+        check_bool("learn_h0", learn_h0)
         check_size("num_layers", num_layers)
         super().__init__(
-            rule, input_size, hidden_size, nonlinearity=nonlinearity, bias=bias, backend=backend, mesh=mesh
-        )
+            rule, input_size, hidden_size, nonlinearity=nonlinearity, bias=bias, backend=backend, mesh=mesh,
+            recurrent_dropout=recurrent_dropout, zoneout=zoneout,
+        )  # fmt: skip
         if dropout > 0 and num_layers == 1:
             warnings.warn(
                 "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects "
@@ -67,15 +71,34 @@ class Network(Recurrent):
                 stacklevel=3,
             )
         self.num_layers, self.bias, self.batch_first = num_layers, bias, batch_first
-        self.dropout, self.bidirectional = float(dropout), bidirectional
+        self.dropout, self.bidirectional, self.learn_h0 = float(dropout), bidirectional, learn_h0
         for layer in range(num_layers):
             for reverse in (False, True)[: 1 + bidirectional]:
                 features = input_size if layer == 0 else hidden_size * (1 + bidirectional)
                 self._add_layer(features, suffix_of(layer, reverse), device, dtype)
+                if learn_h0:
+                    self._add_h0(suffix_of(layer, reverse), device, dtype)
         self.reset_parameters()
 
+    def _add_h0(self, suffix: str, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        h0 = nn.Parameter(torch.empty(self.hidden_size, device=device, dtype=dtype))
+        self.register_parameter("h0" + suffix, h0)
+        self.weight_names[-1].append("h0" + suffix)
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        for suffix in self.suffixes if self.learn_h0 else ():
+            nn.init.zeros_(getattr(self, "h0" + suffix))
+
     def forward(
-        self, input: Tensor | PackedSequence, hx: Tensor | None = None, *, return_sequence: bool = True
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | None = None,
+        *,
+        reset: Tensor | PackedSequence | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        return_sequence: bool = True,
+        return_all_layers: bool = False,
     ) -> tuple[Any, Tensor]:
         """Runs the layers over the sequences.
 
@@ -83,12 +106,22 @@ class Network(Recurrent):
             input: (T, B, input_size), (B, T, input_size) with `batch_first`, unbatched (T, input_size), or a
                 PackedSequence. A packed one is padded for the run: memory and time are those of its longest sequence
                 for all of them (`vfrnn.packed`).
-            hx: (num_layers * directions, B, hidden_size), unbatched without B: the states before the first step; zero
-                if not given.
+            hx: (num_layers * directions, B, hidden_size), unbatched without B: the states before the first step; if not
+                given, zero or with `learn_h0` the learned ones.
+            reset: boolean, (T, B), (B, T) with `batch_first`, unbatched (T,), or packed like the input. Before a step
+                that is marked the state is zero, or with `learn_h0` the learned one; neither values nor gradients cross
+                that boundary, in the second direction either, which comes from the other side (there a mark on the
+                first step has nothing to cut). The segments run side by side (`vfrnn.segments`), on a CPU in about
+                2.5 times the time of the call without it. It reads the mask on the CPU, is refused in torch.export, and
+                runs outside of a compiled graph.
+            lengths: (B,), integers from 1 to T (checked on the CPU): of each sequence of a padded batch. Behind the end
+                inputs are not read and outputs are 0; both directions and h_n are those of `pack_padded_sequence`.
             return_sequence: False returns the last layer's last states alone. It keeps about sqrt(T) states of that
                 layer for the backward, which computes the others again; none at all where steps are orthogonal and
                 linear (`OrthogonalRNN` with the identity), which the backward turns back. Layers below keep their
-                sequence. It must be True for a PackedSequence.
+                sequence, and the last one does with `reset` or `lengths`. It must be True for a PackedSequence.
+            return_all_layers: True returns a tuple of every layer's output, first to last, in the place of the last
+                one's; it needs return_sequence.
 
         Returns:
             output, shaped or packed as the input with directions * hidden_size features: the last layer's states;
@@ -99,21 +132,22 @@ class Network(Recurrent):
         Raises:
             TypeError, ValueError, RuntimeError: a wrong type, dtype or shape, in torch.nn.RNN's words.
         """
-        return self._run(input, hx, None, return_sequence)
+        return self._run(input, hx, None, reset, lengths, return_sequence, return_all_layers)
 
     def step(self, input: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One time step, for a stream: `forward` on a sequence of length 1, to rounding.
 
         Args:
             input: (B, input_size), or unbatched (input_size,).
-            state: (num_layers, B, hidden_size), unbatched without B; zero if not given.
+            state: (num_layers, B, hidden_size), unbatched without B; if not given, as in `forward`.
 
         Returns:
             output (B, hidden_size), unbatched without B: the last layer's state; and the next state, shaped as `state`.
 
         Raises:
             TypeError, ValueError, RuntimeError: a wrong type, dtype or shape; a bidirectional network, whose second
-                direction begins at the end of the stream.
+                direction begins at the end of the stream; training with `recurrent_dropout`, whose mask is one for a
+                whole sequence.
         """
         return self._stream(input, state, None)
 
@@ -122,57 +156,101 @@ class Network(Recurrent):
         input: Tensor | PackedSequence,
         hx: Tensor | None,
         dt: float | Tensor | PackedSequence | None,
+        reset: Tensor | PackedSequence | None,
+        lengths: Tensor | Sequence[int] | None,
         return_sequence: bool,
+        return_all_layers: bool,
     ) -> tuple[Any, Tensor]:
         """`forward` with steps of the time dt, as `vfrnn.VFRNN.forward` takes it."""
         check_bool("return_sequence", return_sequence)
+        check_bool("return_all_layers", return_all_layers)
+        if return_all_layers and not return_sequence:
+            raise ValueError("return_all_layers needs return_sequence=True: h_n has the last states of every layer")
         if hx is not None and not isinstance(hx, Tensor):
             raise TypeError(f"{type(self).__name__}: hx must be a tensor, got {type(hx).__name__}")
+        check_noise(self._noise(), dt)
         if isinstance(input, PackedSequence):
             if not return_sequence:
                 raise ValueError(
                     "return_sequence must be True for a PackedSequence, whose sequences end at other steps"
                 )
+            if lengths is not None:
+                raise ValueError("lengths must be None for a PackedSequence, which has its own")
             data, batch_sizes, order, inverse = input
             # The order knows the batch without reading a number from a tensor, which torch.compile cannot.
             B = int(batch_sizes[0]) if order is None else order.shape[0]
             expected = (self.num_layers * (1 + self.bidirectional), B, self.hidden_size)
-            hx = data.new_zeros(expected) if hx is None else self.permute_hidden(hx, order)
+            hx = self._first_states(data, expected) if hx is None else self.permute_hidden(hx, order)
             self.check_input(data, batch_sizes)
             self.check_hidden_size(hx, expected)
             self._check_dtype("hx", hx)
             sequences = Packed(batch_sizes, B, data)
-            times = self._packed_times(dt, input, sequences)
-            output, h_n = self._through_layers(data, hx, sequences, times, True)
-            return PackedSequence(output, batch_sizes, order, inverse), self.permute_hidden(h_n, inverse)
+            if isinstance(dt, PackedSequence) or is_per_step(dt):
+                check_times(dt, self._weight())
+                dt = packed("dt", dt, input, sequences, batch_first=self.batch_first)
+            if reset is not None:
+                check_mask(reset, data)
+                reset = packed("reset", reset, input, sequences, batch_first=self.batch_first)
+            outputs, h_n = self._through(data, hx, sequences, dt, reset=reset, whole=True)
+            found: tuple[Any, ...] = tuple(PackedSequence(hs, batch_sizes, order, inverse) for hs in outputs)
+            return found if return_all_layers else found[-1], self.permute_hidden(h_n, inverse)
         self._check_ranks(input, hx)
         batch_dim = 0 if self.batch_first else 1
         batched = input.dim() == 3
         if not batched:
+            if lengths is not None:
+                raise ValueError("lengths must be None for an unbatched input (T, i), which has no padding")
             input, hx = input.unsqueeze(batch_dim), None if hx is None else hx.unsqueeze(1)
+            if isinstance(reset, Tensor) and reset.dim() == 1:
+                reset = reset.unsqueeze(batch_dim)
         if hx is None:
-            hx = input.new_zeros(self.get_expected_hidden_size(input, None))
+            hx = self._first_states(input, self.get_expected_hidden_size(input, None))
         self.check_forward_args(input, hx, None)
         x = input.transpose(0, 1) if self.batch_first else input
-        if x.shape[0] == 0:
+        T, B = x.shape[:2]
+        if T == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-        if isinstance(dt, PackedSequence):
-            raise TypeError(f"{type(self).__name__}: dt must be a number or a tensor, got PackedSequence with a tensor")
-        output, h_n = self._through_layers(x, hx, Equal(), self._times(dt, x.shape[0], x.shape[1]), return_sequence)
+        for name, value, expect in (("dt", dt, "a number or a tensor"), ("reset", reset, "a tensor")):
+            if isinstance(value, PackedSequence):
+                raise TypeError(f"{type(self).__name__}: {name} must be {expect}, got PackedSequence with a tensor")
+        if is_per_step(dt):
+            check_times(dt, self._weight())
+            dt = padded("dt", dt, T, B, batch_first=self.batch_first)
+        if reset is not None:
+            reset = padded("reset", check_mask(reset, x), T, B, batch_first=self.batch_first)
+        walk = Equal() if lengths is None else Padded(lengths_of(lengths, T, B, x.device), T, x.device)
+        outputs, h_n = self._through(x, hx, walk, dt, reset=reset, whole=return_sequence)
+        h_n = h_n if batched else h_n.squeeze(1)
         if not return_sequence:
-            return (output, h_n) if batched else (output.squeeze(0), h_n.squeeze(1))
+            return outputs[-1] if batched else outputs[-1].squeeze(0), h_n
         if self.batch_first:
-            output = output.transpose(0, 1)
-        return (output, h_n) if batched else (output.squeeze(batch_dim), h_n.squeeze(1))
+            outputs = [output.transpose(0, 1) for output in outputs]
+        found = tuple(output if batched else output.squeeze(batch_dim) for output in outputs)
+        return found if return_all_layers else found[-1], h_n
+
+    def _first_states(self, input: Tensor, shape: tuple[int, int, int]) -> Tensor:
+        """hx where none is given."""
+        if not self.learn_h0:
+            return input.new_zeros(shape)
+        h0 = torch.stack([getattr(self, "h0" + suffix) for suffix in self.suffixes])
+        return h0.unsqueeze(1).expand(shape)
 
     def _stream(self, input: Tensor, state: Tensor | None, dt: float | Tensor | None) -> tuple[Tensor, Tensor]:
         """`step` with a step of the time dt, as `vfrnn.VFRNN.step` takes it."""
         name = type(self).__name__
         if self.bidirectional:
             raise RuntimeError(f"{name}.step needs bidirectional=False: the other direction begins at the stream's end")
+        noise = self._noise()
+        if noise.drops:
+            raise RuntimeError(
+                f"{name}.step needs eval() where recurrent_dropout is positive: its mask is one for a whole sequence"
+            )
+        check_noise(noise, dt)
         for argument, value in (("input", input), ("state", state)):
             if not isinstance(value, Tensor) and not (argument == "state" and value is None):
                 raise TypeError(f"{name}.step: {argument} must be a tensor, got {type(value).__name__}")
+            if value is not None:
+                check_dense(f"{name}.step: {argument}", value)
         if input.dim() not in (1, 2):
             raise ValueError(f"{name}.step: input must have shape (B, i) or (i,), got {tuple(input.shape)}")
         batched = input.dim() == 2
@@ -181,7 +259,8 @@ class Network(Recurrent):
             raise ValueError(f"{name}.step: state must have shape {shape}, got {tuple(state.shape)}")
         x = (input if batched else input.unsqueeze(0)).unsqueeze(0)
         expected = (self.num_layers, x.shape[1], self.hidden_size)
-        h0 = x.new_zeros(expected) if state is None else state if batched else state.unsqueeze(1)
+        h0 = state if batched or state is None else state.unsqueeze(1)
+        h0 = self._first_states(x, expected) if h0 is None else h0
         self.check_input(x, None)
         self.check_hidden_size(h0, expected)
         self._check_dtype("state", h0)
@@ -194,129 +273,65 @@ class Network(Recurrent):
             if layer > 0:
                 x = F.dropout(x, self.dropout, self.training)
             x = self.rule.stream(self._layer(suffix_of(layer, False)), x, h0[layer], dt)
+            x = noise.left(h0[layer], x[0], noise.kept(h0[layer])).unsqueeze(0)
             states.append(x[0])
         h = torch.stack(states)
         return (states[-1], h) if batched else (states[-1].squeeze(0), h.squeeze(1))
 
+    def _through(self, *arguments: Any, reset: Tensor | None, whole: bool) -> tuple[list[Tensor], Tensor]:
+        """`_through_layers`; with reset outside of a compiled graph."""
+        through: Any = self._through_layers
+        if reset is not None and torch.compiler.is_compiling():
+            why = "reset= cuts the sequences where its values say, which no graph can"
+            torch._dynamo.graph_break(msg=why)
+            through = torch.compiler.disable(through, reason=why)  # a decorator would load the compiler with vfrnn
+        return through(*arguments, reset, whole)
+
     def _through_layers(
-        self, x: Tensor, h0: Tensor, sequences: Equal | Packed, dt: float | Tensor | None, return_sequence: bool
-    ) -> tuple[Tensor, Tensor]:
-        """The last layer's states, laid out as x, or the last of them (B, directions n), and every layer's last states
-        (layers * directions, B, n). dt is what `_times` and `_packed_times` return."""
+        self,
+        x: Tensor,
+        h0: Tensor,
+        sequences: Equal | Padded | Packed,
+        dt: float | Tensor | None,
+        reset: Tensor | None,
+        return_sequence: bool,
+    ) -> tuple[list[Tensor], Tensor]:
+        """Every layer's states, laid out as x, the last one's perhaps the last of them (B, directions n), and every
+        layer's last states (layers * directions, B, n). dt and reset are laid out as x where they are tensors."""
         x, h0 = x.to(self._dtype()), h0.to(self._dtype())  # only autocast lets them differ; the ops convert further
+        cuts = [] if reset is None else [self._segments(reset, sequences, reverse) for reverse in self._directions()]
         last: list[Tensor] = []
+        outputs: list[Tensor] = []
+        noise, scattered = self._noise(), reset is not None or sequences.lengths is not None
         for layer in range(self.num_layers):
             if layer > 0:
                 x = F.dropout(x, self.dropout, self.training)
             directions, whole = [], return_sequence or layer < self.num_layers - 1
-            for reverse in (False, True)[: 1 + self.bidirectional]:
-                times = sequences.times(dt, reverse) if is_per_step(dt) else dt
-                of_layer = self._layer(suffix_of(layer, reverse))
-                hs = self.rule.states(of_layer, sequences.steps(x, reverse), h0[len(last)], times, whole)
-                last.append(sequences.last(hs) if whole else hs)
-                directions.append(sequences.in_place(hs, reverse) if whole else hs)
+            for reverse in self._directions():
+                of_layer, begin = self._layer(suffix_of(layer, reverse)), h0[len(last)]
+                steps, inputs = noise.around(self.rule.steps(of_layer, dt)), sequences.steps(x, reverse)
+                times = sequences.times(dt, reverse) if is_per_step(dt) else None
+                if cuts:
+                    start = of_layer.read("h0").to(begin) if self.learn_h0 else begin.new_zeros(self.hidden_size)
+                    hs = cuts[reverse].states(steps, inputs, begin, start, times)
+                else:
+                    hs = steps(inputs, begin, times, whole or scattered)
+                last.append(sequences.last(hs) if whole or scattered else hs)
+                directions.append(sequences.in_place(hs, reverse) if whole else last[-1])
             x = torch.cat(directions, -1) if self.bidirectional else directions[0]
-        return x, torch.stack(last)
+            outputs.append(x)
+        return outputs, torch.stack(last)
 
-    def _times(self, dt: float | Tensor | None, T: int, B: int) -> float | Tensor | None:
-        """dt as it is, or, with a time for every step, as (T,) or (T, B).
+    def _directions(self) -> tuple[bool, ...]:
+        return (False, True)[: 1 + self.bidirectional]
 
-        Raises:
-            TypeError, ValueError: it does not fit the parameters or the sequences.
-        """
-        if not is_per_step(dt):
-            return dt
-        check_tensor("dt", dt, self._weight(), "the parameters")
-        expected, shape = ((B, T), "(B, T)") if self.batch_first else ((T, B), "(T, B)")
-        check_shape("dt", dt, f"(T,) or {shape}", (T,) if dt.dim() == 1 else expected, T=T, B=B)
-        return dt.mT if self.batch_first and dt.dim() == 2 else dt
-
-    def _packed_times(
-        self, dt: float | Tensor | PackedSequence | None, input: PackedSequence, sequences: Packed
-    ) -> float | Tensor | None:
-        """dt as it is, or, with a time for every step, packed like the input: (rows,).
-
-        Raises:
-            TypeError, ValueError: it does not fit the parameters or the sequences.
-        """
-        if isinstance(dt, PackedSequence):
-            check_tensor("dt", dt.data, self._weight(), "the parameters")
-            check_shape("dt", dt.data, "(rows,) as packed data, like the input", input.data.shape[:1])
-            if not torch.equal(dt.batch_sizes, input.batch_sizes):
-                raise ValueError("dt must be packed like the input, got other batch_sizes")
-            return dt.data
-        times = self._times(dt, sequences.T, sequences.B)
-        if not is_per_step(times):
-            return times
-        if times.dim() == 2 and input.sorted_indices is not None:
-            times = times.index_select(1, input.sorted_indices)
-        return sequences.packed(times.expand(sequences.B, -1).mT if times.dim() == 1 else times)
-
-    def _check_ranks(self, input: Tensor, hx: Tensor | None) -> None:
-        name = type(self).__name__
-        if not isinstance(input, Tensor):
-            raise TypeError(f"{name}: input must be a tensor or a PackedSequence, got {type(input).__name__}")
-        if input.dim() not in (2, 3):
-            raise ValueError(f"{name}: Expected input to be 2D or 3D, got {input.dim()}D tensor instead")
-        if hx is not None and hx.dim() != input.dim():
-            kind, rank = ("batched", 3) if input.dim() == 3 else ("unbatched", 2)
-            raise RuntimeError(f"For {kind} {rank}-D input, hx should also be {rank}-D but got {hx.dim()}-D tensor")
-
-    # What follows are torch.nn.RNN's public methods: code written for it calls or overrides them.
-
-    def flatten_parameters(self) -> None:
-        """Does nothing: the kernels read the parameters where they are."""
-
-    @property
-    def all_weights(self) -> list[list[nn.Parameter]]:
-        """The parameters of every layer and direction."""
-        return [[getattr(self, name) for name in names] for names in self.weight_names]
-
-    def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
-        """The input (T, B, i), (B, T, i) or packed (rows, i) has the weights' dtype, its rank and its features."""
-        self._check_dtype("input", input)
-        rank = 3 if batch_sizes is None else 2
-        if input.dim() != rank:
-            raise RuntimeError(f"input must have {rank} dimensions, got {input.dim()}")
-        if input.shape[-1] != self.input_size:
-            raise RuntimeError(
-                f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {input.shape[-1]}"
-            )
-
-    def get_expected_hidden_size(self, input: Tensor, batch_sizes: Tensor | None) -> tuple[int, int, int]:
-        """The shape of hx for a batched or packed input."""
-        batch = input.shape[0 if self.batch_first else 1] if batch_sizes is None else int(batch_sizes[0])
-        return self.num_layers * (1 + self.bidirectional), batch, self.hidden_size
-
-    def check_hidden_size(
-        self,
-        hx: Tensor,
-        expected_hidden_size: tuple[int, int, int],
-        msg: str = "Expected hidden size {}, got {}",
-    ) -> None:
-        """hx has this shape."""
-        if tuple(hx.shape) != tuple(expected_hidden_size):
-            raise RuntimeError(msg.format(expected_hidden_size, list(hx.shape)))
-
-    def check_forward_args(self, input: Tensor, hidden: Tensor, batch_sizes: Tensor | None) -> None:
-        """A batched or packed input and its first states fit the layers and each other."""
-        self.check_input(input, batch_sizes)
-        self.check_hidden_size(hidden, self.get_expected_hidden_size(input, batch_sizes))
-        self._check_dtype("hx", hidden)
-
-    def permute_hidden(self, hx: Tensor, permutation: Tensor | None) -> Tensor:
-        """The states of the sequences in this order, or as they are."""
-        return hx if permutation is None else hx.index_select(1, permutation)
-
-    def extra_repr(self) -> str:
-        words = [f"{self.input_size}, {self.hidden_size}"]
-        words += [] if self.num_layers == 1 else [f"num_layers={self.num_layers}"]
-        words += [f"bias={self.bias}"] if not self.bias else []
-        words += ["batch_first=True"] if self.batch_first else []
-        words += [] if self.dropout == 0 else [f"dropout={self.dropout}"]
-        words += ["bidirectional=True"] if self.bidirectional else []
-        words += [f"backend={self.backend}"] if self.backend is not None else []
-        return ", ".join(words + self.rule.words(self.nonlinearity))
+    def _segments(self, reset: Tensor, sequences: Equal | Padded | Packed, reverse: bool) -> Segments:
+        """The segments in the order of a direction. A mark cuts between its step and the one before, which the second
+        direction meets after the marked step."""
+        cut = sequences.times(reset, reverse)
+        if reverse:
+            cut = torch.cat([torch.zeros_like(cut[:1]), cut[:-1]])
+        return Segments(cut, sequences.lengths)
 
 
 def suffix_of(layer: int, reverse: bool) -> str:

@@ -1,7 +1,7 @@
-"""How a network walks through sequences: all equally long, or those of a PackedSequence.
+"""How a network walks through sequences: all equally long, or those of a PackedSequence (padded: `vfrnn.padded`).
 
-Both classes bring what a layer reads into the order of its steps (`steps`, `times`), bring its states back (`in_place`)
-and find every sequence's last state (`last`).
+The classes bring what a layer reads into the order of its steps (`steps`, `times`), bring its states back (`in_place`)
+and find every sequence's last state (`last`). `lengths` (B,) is where the padding begins, None where there is none.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from torch import Tensor
 
 class Equal:
     """Sequences of one length, x (T, B, features)."""
+
+    lengths: Tensor | None = None
 
     def steps(self, x: Tensor, reverse: bool) -> Tensor:
         return x.flip(0) if reverse else x
@@ -46,7 +48,8 @@ class Packed:
         rows, self.T, self.B = x.shape[0], batch_sizes.shape[0], B
         t = torch.arange(self.T).repeat_interleave(batch_sizes, output_size=rows)
         b = torch.arange(rows) - (batch_sizes.cumsum(0) - batch_sizes)[t]
-        lengths = (torch.arange(self.B) < batch_sizes.unsqueeze(1)).sum(0)  # (B,)
+        self.lengths: Tensor | None
+        self.lengths = lengths = (torch.arange(self.B) < batch_sizes.unsqueeze(1)).sum(0)  # (B,)
         # rows of the padded batch, flattened to (T B, features)
         places = (t * self.B + b, (lengths[b] - 1 - t) * self.B + b, (lengths - 1) * self.B + torch.arange(self.B))
         self.forward, self.backward, self.ends = (place.to(x.device, non_blocking=True) for place in places)

@@ -25,10 +25,13 @@ def wider(dtype: torch.dtype) -> torch.dtype | None:
 
 
 def rounded_once(op: Callable[..., Tensor], x: Tensor, *arguments: Any, **options: Any) -> Tensor:
-    """The states `op(x, *arguments, **options)` in the dtype of x, by the rule for 16-bit parameters above."""
+    """The states `op(x, *arguments, **options)` in the dtype of x, by the rule for 16-bit parameters above.
+
+    x may be float32 beside 16-bit parameters, for a caller that rounds later.
+    """
     wide = wider(x.dtype)
     if wide is None:
-        return op(x, *arguments, **options)
+        return op(x, *(converted(x.dtype, *arguments) if x.dtype == torch.float32 else arguments), **options)
     dtype = wide if op is not recurrence or x.device.type in ("cpu", "meta") else x.dtype
     return op(*converted(dtype, x, *arguments), **options).to(x.dtype)
 
@@ -67,7 +70,8 @@ def _keep_lengths(M: Tensor, plain: Tensor) -> Tensor:
     best, best_error = torch.stack([first, second]), (pair - wide.gather(0, rows).square().sum(0)).abs()
     for k in range(-NUDGES, NUDGES + 1):
         one = first * (1 + k * eps)
-        other = (pair - one.to(M.dtype).square()).clamp_min(0).sqrt().to(plain.dtype).copysign(second)
+        other = (pair - one.to(M.dtype).square()).clamp_min(0).sqrt().to(plain.dtype)
+        other = torch.where(second < 0, -other, other)
         error = (pair - one.to(M.dtype).square() - other.to(M.dtype).square()).abs()
         # An angle may change by NUDGES roundings of pi / 2, no more: it is known to one rounding of the field.
         better = (error < best_error) & ((other - second).abs() <= NUDGES * eps)

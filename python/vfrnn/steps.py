@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
-from typing import ClassVar, TypeGuard
+from typing import ClassVar, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,24 @@ from torch.nn.utils.rnn import PackedSequence
 
 from vfrnn.init import INITS, Init, init_field_
 from vfrnn.mesh import LatentMesh
+from vfrnn.passes import Remembering, remembered
 from vfrnn.rounding import round_step, rounded_once, wider
-from vfrnn.streaming import kept_matrix
+from vfrnn.streaming import kept_matrix, tensors_of
 from vfrnn_kernels import field_generator, flow_recurrence, recurrence, skew_expm, spectral_recurrence, strang_step
 from vfrnn_kernels.activations import Activation, has_beta
 from vfrnn_kernels.checks import check_choice, check_positive_int, check_shape, check_tensor
 
 Shapes = dict[str, tuple[int, ...] | None]  # of a layer's parameters by name; None for one that is absent
+
+
+class Steps(Protocol):
+    """The steps of a layer, with what all sequences share computed once."""
+
+    def __call__(self, x: Tensor, h0: Tensor, dt: Tensor | None = None, sequence: bool = True) -> Tensor:
+        """All states (T, B, n) on x (T, B, i) from h0 (B, n), or the last (B, n), in the dtype of x.
+
+        dt, (T,) or (T, B), is given where the steps have times of their own.
+        """
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class Layer:
         hidden_size, has_bias, nonlinearity, backend: of the module.
     """
 
-    module: nn.Module
+    module: Remembering
     suffix: str
     hidden_size: int
     has_bias: bool
@@ -78,13 +89,15 @@ class StepRule(ABC):
         """Gives the layer's parameters their initial values."""
 
     @abstractmethod
+    def steps(self, layer: Layer, dt: float | Tensor | None = None) -> Steps:
+        """The layer's steps of the time dt, None for that of the rule; of a dt for every step, its values are read when
+        they are called."""
+
     def states(
         self, layer: Layer, x: Tensor, h0: Tensor, dt: float | Tensor | None = None, sequence: bool = True
     ) -> Tensor:
-        """All states (T, B, n) of the layer on x (T, B, i) from h0 (B, n), or the last (B, n), in the dtype of x.
-
-        dt is the time of a step, None for that of the rule.
-        """
+        """All states (T, B, n) of the layer on x (T, B, i) from h0 (B, n), or the last (B, n), in the dtype of x."""
+        return self.steps(layer, dt)(x, h0, dt if is_per_step(dt) else None, sequence)
 
     def stream(self, layer: Layer, x: Tensor, h0: Tensor, dt: float | Tensor | None) -> Tensor:
         """`states` on one step (1, B, i) of a stream."""
@@ -107,20 +120,22 @@ class StepRule(ABC):
         return [name + layer.suffix for name, shape in shapes.items() if shape]
 
     def words(self, nonlinearity: Activation) -> list[str]:
-        """The arguments beyond torch.nn.RNN's that are not the default, for the repr of a module."""
-        return []
+        """What is not the default among the nonlinearity and the rule's own arguments, for the repr of a module."""
+        return [] if nonlinearity == self.default_nonlinearity else [f"nonlinearity={nonlinearity!r}"]
 
 
-def matrix_states(
-    layer: Layer, M: Tensor, c: Tensor | None, x: Tensor, h0: Tensor, sequence: bool, *, orthogonal: bool = False
-) -> Tensor:
-    """`StepRule.states` of `h_t = act(M h_{t-1} + U x_t + c)`."""
-    reversible = orthogonal and layer.nonlinearity == "identity" and not sequence
+def matrix_steps(layer: Layer, M: Tensor, c: Tensor | None, *, orthogonal: bool = False) -> Steps:
+    """The steps `h_t = act(M h_{t-1} + U x_t + c)`."""
     U, beta = layer.read("weight_ih"), layer.find("beta")
-    return rounded_once(
-        recurrence, x, U, c, M, h0, layer.nonlinearity, beta,
-        return_sequence=sequence, reversible=reversible, backend=layer.backend,
-    )  # fmt: skip
+
+    def states(x: Tensor, h0: Tensor, dt: Tensor | None = None, sequence: bool = True) -> Tensor:
+        reversible = orthogonal and layer.nonlinearity == "identity" and not sequence
+        return rounded_once(
+            recurrence, x, U, c, M, h0, layer.nonlinearity, beta,
+            return_sequence=sequence, reversible=reversible, backend=layer.backend,
+        )  # fmt: skip
+
+    return states
 
 
 @dataclass(frozen=True)
@@ -143,10 +158,8 @@ class PlainStep(StepRule):
                 nn.init.uniform_(parameter, -bound, bound)
         _zero(layer, "beta")
 
-    def states(
-        self, layer: Layer, x: Tensor, h0: Tensor, dt: float | Tensor | None = None, sequence: bool = True
-    ) -> Tensor:
-        return matrix_states(layer, layer.read("weight_hh"), self._bias(layer), x, h0, sequence)
+    def steps(self, layer: Layer, dt: float | Tensor | None = None) -> Steps:
+        return matrix_steps(layer, layer.read("weight_hh"), self._bias(layer))
 
     def _bias(self, layer: Layer) -> Tensor | None:
         ih, hh = layer.find("bias_ih"), layer.find("bias_hh")
@@ -233,9 +246,9 @@ class FieldRule(StepRule):
         return self.dt if dt is None else dt
 
     def words(self, nonlinearity: Activation) -> list[str]:
-        words = [] if nonlinearity == self.default_nonlinearity else [f"nonlinearity={nonlinearity}"]
         values = ((argument, getattr(self, argument.name)) for argument in fields(self) if argument.repr)
-        return words + [f"{argument.name}={value}" for argument, value in values if value != argument.default]
+        chosen = [f"{argument.name}={value!r}" for argument, value in values if value != argument.default]
+        return super().words(nonlinearity) + chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,31 +274,41 @@ class FieldStep(FieldRule):
         shapes = super().shapes(layer, input_size)
         return {**shapes, "divergence_scale": (1,)} if self.divergence else shapes
 
-    def states(
-        self, layer: Layer, x: Tensor, h0: Tensor, dt: float | Tensor | None = None, sequence: bool = True
-    ) -> Tensor:
-        """`StepRule.states`; dt may also be one time for every step, (T,), or every step and sample, (T, B)."""
+    def steps(self, layer: Layer, dt: float | Tensor | None = None) -> Steps:
+        """`StepRule.steps`; dt may also be one time for every step, (T,), or every step and sample, (T, B)."""
         if not is_per_step(dt):
-            return self.apply(layer, self.matrix(layer, dt), x, h0, sequence)
+            return self.with_matrix(layer, self.matrix(layer, dt))
         S, delta = self._generator(layer, layer.read("field"), None)
         U, c, beta = layer.read("weight_ih"), layer.find("bias"), layer.find("beta")
-        return rounded_once(
-            spectral_recurrence, x, U, c, S, delta, dt, h0, layer.nonlinearity, beta,
-            substeps=self.substeps, return_sequence=sequence, backend=layer.backend,
-        )  # fmt: skip
+
+        def states(x: Tensor, h0: Tensor, dt: Tensor | None = None, sequence: bool = True) -> Tensor:
+            return rounded_once(
+                spectral_recurrence, x, U, c, S, delta, dt, h0, layer.nonlinearity, beta,
+                substeps=self.substeps, return_sequence=sequence, backend=layer.backend,
+            )  # fmt: skip
+
+        return states
 
     def stream(self, layer: Layer, x: Tensor, h0: Tensor, dt: float | Tensor | None) -> Tensor:
         if isinstance(dt, Tensor):
             return self.states(layer, x, h0, dt)
         key = (layer.suffix, self.dt if dt is None else dt, self, layer.backend)
-        return self.apply(layer, kept_matrix(layer.module, key, lambda: self.matrix(layer, dt)), x, h0)
+        M = kept_matrix(layer.module, key, lambda: self.matrix(layer, dt))
+        return self.with_matrix(layer, M)(x, h0)
 
-    def apply(self, layer: Layer, M: Tensor, x: Tensor, h0: Tensor, sequence: bool = True) -> Tensor:
-        """`states` with the step matrix M (n, n)."""
-        return matrix_states(layer, M, layer.find("bias"), x, h0, sequence, orthogonal=not self.divergence)
+    def with_matrix(self, layer: Layer, M: Tensor) -> Steps:
+        """`steps` with the step matrix M (n, n)."""
+        return matrix_steps(layer, M, layer.find("bias"), orthogonal=not self.divergence)
 
     def matrix(self, layer: Layer, dt: float | Tensor | None = None) -> Tensor:
         """M (n, n), the flow along the field for a time dt, None for that of the rule; float32 from 16 bits."""
+        if isinstance(dt, Tensor):
+            return self._matrix(layer, dt)
+        time = self.dt if dt is None else dt
+        key = (layer.suffix, time, self.substeps, self.volume_preserving, self.exp_dtype, layer.backend)
+        return remembered(layer.module, key, lambda: tensors_of(layer.module), lambda: self._matrix(layer, dt))
+
+    def _matrix(self, layer: Layer, dt: float | Tensor | None) -> Tensor:
         v = layer.read("field")
         time = self.time(dt, v)
         S, delta = self._generator(layer, v, self.exp_dtype)
@@ -328,17 +351,19 @@ class InputFieldStep(FieldRule):
         shapes = super().shapes(layer, input_size)
         return {**shapes, "field_input_weight": (mesh.m, mesh.d, input_size), "divergence_scale": (1,)}
 
-    def states(
-        self, layer: Layer, x: Tensor, h0: Tensor, dt: float | Tensor | None = None, sequence: bool = True
-    ) -> Tensor:
+    def steps(self, layer: Layer, dt: float | Tensor | None = None) -> Steps:
         U, c, v, V = layer.read("weight_ih"), layer.find("bias"), layer.read("field"), layer.read("field_input_weight")
         beta, scale, time = layer.find("beta"), layer.read("divergence_scale"), self.time(dt, v)
-        mesh = self.mesh(layer).tensors(wider(x.dtype))
-        return rounded_once(
-            flow_recurrence, x, U, c, v, V, *mesh, h0, layer.nonlinearity, beta, time, scale,
-            volume_preserving=self.volume_preserving, substeps=self.substeps, return_sequence=sequence,
-            backend=layer.backend,
-        )  # fmt: skip
+        mesh = self.mesh(layer).tensors(wider(v.dtype))
+
+        def states(x: Tensor, h0: Tensor, dt: Tensor | None = None, sequence: bool = True) -> Tensor:
+            return rounded_once(
+                flow_recurrence, x, U, c, v, V, *mesh, h0, layer.nonlinearity, beta, time, scale,
+                volume_preserving=self.volume_preserving, substeps=self.substeps, return_sequence=sequence,
+                backend=layer.backend,
+            )  # fmt: skip
+
+        return states
 
 
 def is_per_step(dt: object) -> TypeGuard[Tensor]:

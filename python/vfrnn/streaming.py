@@ -31,13 +31,20 @@ class _Kept:
 _kept: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
 
 
+def tensors_of(module: nn.Module) -> list[Tensor]:
+    """Parameters, buffers, and the tensors that stand in their place: in a replica of torch.nn.DataParallel, and in a
+    module whose weights are computed before each pass, as pruning does."""
+    plain = [value for inner in module.modules() for value in vars(inner).values() if isinstance(value, Tensor)]
+    return [*module.parameters(), *module.buffers(), *plain]
+
+
 def kept_matrix(module: nn.Module, key: Any, compute: Callable[[], Tensor]) -> Tensor:
     """`compute()`, or what it returned for this key while the module's tensors were what they are now.
 
     A tensor has changed when it is another one, lies elsewhere or has another version; writing through `.data` in
     place changes none of these. Where gradients are recorded nothing is kept: a graph serves one backward pass.
     """
-    tensors = [*module.parameters(), *module.buffers()]
+    tensors = tensors_of(module)
     if (
         torch.is_grad_enabled()
         or torch.compiler.is_compiling()

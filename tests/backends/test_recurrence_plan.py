@@ -4,6 +4,10 @@ import itertools
 import math
 
 import pytest
+import torch
+
+import vfrnn
+from vfrnn_kernels.cuda_device import CudaDevice
 
 host = pytest.importorskip("vfrnn_kernels._host", reason="the host module is not built")
 
@@ -92,3 +96,28 @@ def test_wrong_arguments_are_named():
         host.recurrence_plan(8, "int8", 1, False)
     with pytest.raises(ValueError, match="n and batch must be at least 1"):
         host.recurrence_plan(0, "float32", 1, False)
+
+
+def test_the_public_plan_is_that_of_the_host():
+    rtx = CudaDevice(86, 80, 84, 101376, 1)
+    for n, batch, dtype, backward in ((512, 64, torch.bfloat16, False), (100, 3, torch.float64, True)):
+        name = str(dtype).removeprefix("torch.")
+        assert vars(vfrnn.plan(n, batch, dtype, backward=backward)) == host.recurrence_plan(n, name, batch, backward)
+        found = vfrnn.plan(n, batch, dtype, backward=backward, device=rtx)
+        assert vars(found) == host.recurrence_plan(n, name, batch, backward, 86, 84, 101376, 1)
+    assert vfrnn.plan(64, 8) == vfrnn.plan(64, 8, torch.float32, backward=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "error", "message"),
+    [
+        ((0, 8), {}, ValueError, "n must be at least 1, got 0"),
+        ((8, 2.0), {}, TypeError, "batch must be an int, got float"),
+        ((8, 8, torch.int8), {}, ValueError, "dtype must be one of .*torch.float64, got torch.int8"),
+        ((8, 8), {"backward": 1}, TypeError, "backward must be .*bool, got int"),
+        ((8, 8), {"device": "cuda"}, TypeError, "device must be a vfrnn_kernels.cuda_device.CudaDevice, got str"),
+    ],
+)
+def test_wrong_arguments_of_the_public_plan_are_named(arguments, named, error, message):
+    with pytest.raises(error, match=message):
+        vfrnn.plan(*arguments, **named)

@@ -4,21 +4,16 @@ import pytest
 
 pytest.importorskip("matplotlib")
 from vfrnn_bench import figures
+from vfrnn_bench.drawing import styled
 
 from tests.bench.small import EMPTY, result, task_summary
 
 
 @pytest.mark.parametrize(("title", "draw"), [(title, draw) for title, _, draw in figures.FIGURES])
 def test_every_picture_of_a_run(title, draw):
-    figure = figures.styled(lambda: draw(result()))
+    figure = styled(lambda: draw(result()))
     assert all(axes.lines or axes.patches for axes in figure.axes)
-    assert figures.styled(lambda: draw(result() | EMPTY)) is None
-
-
-def test_the_target_of_a_ratio_is_a_tick():
-    (axes,) = figures.ratio_bars(result()).axes
-    assert [bar.get_width() for bar in axes.patches] == [0.5]
-    assert [0.4, 0.4] in [list(line.get_xdata()) for line in axes.lines]
+    assert styled(lambda: draw(result() | EMPTY)) is None
 
 
 def test_learning_curves():
@@ -44,8 +39,3 @@ def test_stages():
 
 def test_a_title_as_a_link():
     assert figures.anchor("Error against cost") == "error-against-cost"
-
-
-def test_colours_of_ours_and_of_the_unknown():
-    assert figures.colour("vfrnn.RNN") == figures.COLOURS["vfrnn.RNN"]
-    assert figures.colour("another") == "#666666"

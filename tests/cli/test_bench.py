@@ -17,7 +17,8 @@ def test_a_run_of_a_workload(tmp_path, capsys):
     assert [case["workload"] for case in result["cases"]] == ["E(32) norm 1", "E(32) norm 10"]
     assert "torch.matrix_exp" in printed
     assert "GFLOP/s" in printed
-    assert (out / "report.html").read_text().count("<svg") == 2
+    assert "vfrnn.skew_expm is " in printed.replace("\n", " ")
+    assert (out / "report.html").read_text().count("<svg") == 3
 
 
 def test_bad_options(capsys):

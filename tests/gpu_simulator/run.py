@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build/simulated"
-TESTS = [f"tests/backends/test_{name}.py" for name in ("gpu_ops", "gpu_field_flow", "cuda")]
+TESTS = [f"tests/backends/test_{name}.py" for name in ("gpu_ops", "gpu_field_flow", "gpu_sequences", "cuda")]
 
 
 def environment(build: Path = BUILD, **settings: str | int | None) -> dict[str, str]:

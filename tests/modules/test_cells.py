@@ -98,5 +98,5 @@ def test_bias_is_true_or_false_as_in_torchs_cell(bias):
 
 
 def test_repr():
-    assert repr(vfrnn.RNNCell(3, 4, nonlinearity="relu")) == "RNNCell(3, 4, nonlinearity=relu)"
-    assert "3, 4, dt=0.5, substeps=2" in repr(vfrnn.VFRNNCell(3, 4, dt=0.5, substeps=2))
+    assert repr(vfrnn.RNNCell(3, 4, nonlinearity="relu")) == "RNNCell(3, 4, nonlinearity='relu')"
+    assert repr(vfrnn.VFRNNCell(3, 4, dt=0.5, substeps=2)) == "VFRNNCell(3, 4, dt=0.5, substeps=2)"

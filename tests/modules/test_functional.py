@@ -1,5 +1,7 @@
 """The calculus and the ops on a `LatentMesh`, by its identities and against dense formulas."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -32,7 +34,7 @@ def test_generator_is_the_skew_part_of_the_directional_derivative(mesh):
 def test_field_flow_is_the_step(mesh):
     v, h = 0.1 * torch.randn(mesh.m, mesh.d, dtype=torch.float64), torch.randn(3, 6, dtype=torch.float64)
     S, delta = vfrnn.field_generator(mesh, v)
-    moved = vfrnn.field_flow(mesh, h, v, 0.1, substeps=8)
+    moved = vfrnn.field_flow(h, v, mesh, 0.1, substeps=8)
     torch.testing.assert_close(moved, h @ vfrnn.strang_step(S, delta, 0.1, 8).mT, rtol=1e-12, atol=1e-12)
 
 
@@ -54,11 +56,40 @@ def test_the_flow_recurrence_is_a_loop_over_its_flows(mesh):
     x, U, c = torch.randn(4, 2, 3, dtype=F64), torch.randn(6, 3, dtype=F64), torch.randn(6, dtype=F64)
     v, V = (0.1 * torch.randn(mesh.m, mesh.d, *size, dtype=F64) for size in ((), (3,)))
     h = torch.randn(2, 6, dtype=F64)
-    hs = vfrnn.flow_recurrence(mesh, x, U, c, v, V, h, "tanh", dt=0.5, divergence_scale=0.7, substeps=30)
+    hs = vfrnn.flow_recurrence(x, U, c, v, V, mesh, h, "tanh", dt=0.5, divergence_scale=0.7, substeps=30)
     for x_t, found in zip(x, hs, strict=True):
         moved = dense_flow(h, v + torch.einsum("cdi,ki->kcd", V, x_t), *mesh.dense_tensors(), 0.5, 0.7, substeps=30)
         h = torch.tanh(moved + x_t @ U.mT + c)
         torch.testing.assert_close(found, h)
+
+
+def test_arguments_have_one_order_in_both_packages():
+    for name in set(vfrnn_kernels.__all__) - {"__version__"}:
+        ours, theirs = (inspect.signature(getattr(package, name)) for package in (vfrnn, vfrnn_kernels))
+        tensors = {"gradient": "G", "divergence": "bwG", "inner_product": ("weights",)}.get(name, "bwNG")
+        names = [parameter for parameter in theirs.parameters if parameter not in tensors]
+        if "mesh" in ours.parameters:
+            names.insert(next(k for k, parameter in enumerate(theirs.parameters) if parameter in tensors), "mesh")
+        assert list(ours.parameters) == names, name
+        for parameter in names:
+            if parameter != "mesh":
+                assert ours.parameters[parameter] == theirs.parameters[parameter], (name, parameter)
+
+
+def test_what_is_no_mesh_is_refused():
+    h, v, x = torch.zeros(1, 2), torch.zeros(1, 1), torch.zeros(3, 1, 2)
+    calls = (
+        lambda: vfrnn.gradient(h, h),
+        lambda: vfrnn.divergence(h, v),
+        lambda: vfrnn.directional_derivative(h, v, h),
+        lambda: vfrnn.inner_product(h, h, h),
+        lambda: vfrnn.field_generator(h, v),
+        lambda: vfrnn.field_flow(h, v, h),
+        lambda: vfrnn.flow_recurrence(x, h.mT @ h, None, v, torch.zeros(1, 1, 2), h),
+    )
+    for call in calls:
+        with pytest.raises(TypeError, match="mesh must be a LatentMesh, got Tensor"):
+            call()
 
 
 def test_every_op_can_be_called_from_the_package():

@@ -49,10 +49,14 @@ def test_parameters():
 
 def test_repr():
     mesh = LatentMesh.random(6, cells=5)
-    assert repr(InputFieldRNN(3, 6, mesh=mesh)).startswith("InputFieldRNN(\n  3, 6\n")
+    given = "mesh=LatentMesh.random(6, cells=5, dim=1))"
+    assert repr(InputFieldRNN(3, 6, mesh=mesh)) == f"InputFieldRNN(3, 6, {given}"
     text = repr(InputFieldRNN(3, 6, 2, "tanh", mesh=mesh, dt=0.5, substeps=3, init="zero", volume_preserving=True))
-    assert "3, 6, num_layers=2, nonlinearity=tanh, dt=0.5, substeps=3, init=zero, volume_preserving=True\n" in text
-    assert "  3, 6, bias=False, substeps=1\n" in repr(InputFieldRNNCell(3, 6, False, mesh=mesh, substeps=1))
+    chosen = "nonlinearity='tanh', dt=0.5, substeps=3, init='zero', volume_preserving=True"
+    assert text == f"InputFieldRNN(3, 6, num_layers=2, {chosen}, {given}"
+    assert repr(InputFieldRNNCell(3, 6, False, mesh=mesh, substeps=1)) == (
+        f"InputFieldRNNCell(3, 6, bias=False, substeps=1, {given}"
+    )
 
 
 @pytest.mark.parametrize("static", [VFRNN, OrthogonalRNN])

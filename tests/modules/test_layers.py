@@ -47,8 +47,33 @@ def test_every_activation(name, activation):
     assert all(value.isfinite().all() for value in (result if isinstance(result, tuple) else [result]))
     default = "tanh" if isinstance(one.rule, PlainStep) else "modrelu"
     assert module(name).nonlinearity == one.rule.default_nonlinearity == default
-    named = activation != default and name != "RNN"  # torch.nn.RNN does not name its own
-    assert (f"nonlinearity={activation}" in repr(one)) == named
+    assert (f"nonlinearity={activation!r}" in repr(one)) == (activation != default)
+
+
+OPTIONS = {
+    "RNN": {"num_layers": 2, "nonlinearity": "relu", "batch_first": True, "dropout": 0.5, "learn_h0": True},
+    "VFRNN": {"substeps": 2, "volume_preserving": True, "bidirectional": True, "mesh": LatentMesh.grid(5)},
+    "OrthogonalRNN": {"init": "zero", "exp_dtype": torch.float64, "mesh": LatentMesh.random(5, 7, 2, learn=("w",))},
+    "InputFieldRNN": {"dt": -0.5, "recurrent_dropout": 0.25, "zoneout": 0.5},
+    "RNNCell": {"nonlinearity": "leaky_relu", "bias": False, "backend": "reference"},
+    "VFRNNCell": {"mesh": LatentMesh.complete(5, learn=("b",))},
+    "OrthogonalRNNCell": {"dt": 1e-30},
+    "InputFieldRNNCell": {"substeps": 4},
+}
+
+
+@EVERY
+def test_a_repr_can_be_pasted(name):
+    for options in ({}, OPTIONS[name]):
+        one = module(name, **options)
+        for shown in (one, copy.deepcopy(one)):
+            again = eval(repr(shown), {**vars(vfrnn), "torch": torch})
+            assert repr(again) == repr(one)
+            assert again.rule == one.rule
+            assert {n: p.shape for n, p in again.state_dict().items()} == {
+                n: p.shape for n, p in one.state_dict().items()
+            }
+    assert repr(torch.nn.Sequential(one)) == f"Sequential(\n  (0): {one!r}\n)"
 
 
 @EVERY

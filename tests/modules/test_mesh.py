@@ -1,5 +1,6 @@
 """LatentMesh: its conditions, its constructors, what is learned, and its state."""
 
+import copy
 import itertools
 import math
 import pickle
@@ -98,8 +99,11 @@ def test_state_carries_a_version_and_round_trips():
 
 
 def test_repr():
-    assert repr(LatentMesh.complete(190)) == "LatentMesh(n=190, m=17955, d=1, complete)"
-    assert repr(LatentMesh.random(4, 5, 2, learn=("w",))) == "LatentMesh(n=4, m=5, d=2, learn=('w',))"
+    assert repr(LatentMesh.complete(190)) == "LatentMesh.complete(190)"
+    random = LatentMesh.random(4, 5, 2, learn=("w",))
+    assert repr(random) == "LatentMesh.random(4, cells=5, dim=2, learn=('w',))"
+    assert repr(copy.deepcopy(random)) == repr(random)
+    assert repr(random.dense(learn=("G",))) == "LatentMesh(n=4, m=5, d=2, learn=('G',))"
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,14 @@ def test_from_torch(capsys):
     assert "0: RNN(3, 8, num_layers=2) -> RNN(3, 8, num_layers=2)" in capsys.readouterr().out
 
 
+def test_to_torch(capsys):
+    model, x = nn.Sequential(vfrnn.VFRNN(3, 8, nonlinearity="tanh")), torch.randn(5, 2, 3)
+    expected = model(x)[0]
+    assert type(code_of_page()["to_torch"](model)[0]) is nn.RNN
+    assert_same_states(model, x, expected)
+    assert "0: VFRNN(3, 8, nonlinearity='tanh') -> RNN(3, 8)" in capsys.readouterr().out
+
+
 def test_from_torchs_orthogonal():
     code, x = code_of_page(), torch.randn(5, 2, 3)
     old = nn.utils.parametrizations.orthogonal(nn.RNN(3, 8), "weight_hh_l0")
@@ -45,6 +53,13 @@ def test_from_torchs_orthogonal():
     layer = code["to_orthogonal_rnn"](new)
     assert type(layer) is vfrnn.OrthogonalRNN
     assert_same_states(layer, x, expected)
+
+
+def test_from_torchs_householder():
+    old = nn.utils.parametrizations.orthogonal(nn.Linear(3, 8))
+    with torch.no_grad():
+        old.parametrizations.weight.original += torch.randn(8, 3).tril(-1)
+    torch.testing.assert_close(code_of_page()["from_torch_householder"](old.state_dict()).weight, old.weight)
 
 
 def test_from_geotorch():
@@ -82,3 +97,27 @@ def test_from_exprnn():
     new = code["from_exprnn"](old)
     assert_same_states(new, x, torch.stack(hs))
     assert [group["lr"] for group in code["optimizer"](new).param_groups] == [1e-3, 1e-4]
+
+
+def test_flops():
+    x = torch.randn(50, 4, 16)
+    assert code_of_page()["flops_of"](vfrnn.RNN(16, 32), x) == 1630208  # of torch.nn.RNN, too
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+def test_onnx(tmp_path):
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    model, x = nn.Sequential(vfrnn.OrthogonalRNN(3, 8)), torch.randn(5, 2, 3)
+    code_of_page()["to_onnx"](model, x, tmp_path / "model.onnx")
+    session, other = runtime.InferenceSession(tmp_path / "model.onnx"), torch.randn(7, 4, 3)
+    (name,) = [value.name for value in session.get_inputs()]
+    torch.testing.assert_close(torch.from_numpy(session.run(None, {name: other.numpy()})[0]), model(other)[0].detach())
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+def test_opacus():
+    opacus = pytest.importorskip("opacus", reason="opacus is not installed")
+    model, x = vfrnn.VFRNN(3, 8, batch_first=True), torch.randn(4, 5, 3)
+    code_of_page(opacus=opacus)["private"](model)(x)[0].sum().backward()
+    assert model.field_l0.grad_sample.shape == (4, *model.field_l0.shape)

@@ -33,12 +33,12 @@ def checkpoint_of_torch(shape):
 def test_a_square_base_is_converted(shape):
     state, weight = checkpoint_of_torch(shape)
     before = {key: value.clone() for key, value in state.items()}
-    model = nn.Sequential(orthogonal(holder(shape)))
+    model = nn.Sequential(orthogonal(holder(shape), orthogonal_map="matrix_exp"))
     model.load_state_dict({f"0.{key}": value for key, value in state.items()})
     torch.testing.assert_close(model[0].weight, weight, rtol=0, atol=1e-12)
     assert model[0].parametrizations.weight[0].base.numel() == weight.numel()
     assert all(torch.equal(before[key], state[key]) for key in before)  # the caller's dict is left alone
-    again = orthogonal(holder(shape))
+    again = orthogonal(holder(shape), orthogonal_map="matrix_exp")
     again.load_state_dict(model[0].state_dict())
     assert torch.equal(again.weight, model[0].weight)
     copied = copy.deepcopy(again)

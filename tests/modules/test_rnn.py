@@ -293,4 +293,5 @@ def test_repr():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network = VFRNN(3, 4, nonlinearity="tanh", dt=0.5, volume_preserving=True)
-    assert repr(network).startswith("VFRNN(\n  3, 4, nonlinearity=tanh, dt=0.5, volume_preserving=True\n")
+    assert repr(network) == "VFRNN(3, 4, nonlinearity='tanh', dt=0.5, volume_preserving=True)"
+    assert "Orthogonal((4, 4))" in repr(vfrnn.parametrizations.orthogonal(RNN(3, 4), "weight_hh_l0"))

@@ -95,13 +95,13 @@ def test_the_matrix_and_times_of_every_step(name):
     layer, (x, h0) = make_layer(rule), case()
     M = move(rule, layer, torch.eye(N, dtype=F64), None, rule.dt).mT
     torch.testing.assert_close(rule.matrix(layer), M, rtol=1e-11, atol=1e-12)
-    torch.testing.assert_close(rule.apply(layer, M, x, h0), rule.states(layer, x, h0), rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(rule.with_matrix(layer, M)(x, h0), rule.states(layer, x, h0), rtol=1e-11, atol=1e-12)
     times = torch.randn(T, B, dtype=F64)
     samples = []
     for b in range(B):
         h, states = h0[b : b + 1], []
         for t in range(T):
-            h = rule.apply(layer, rule.matrix(layer, times[t, b]), x[t : t + 1, b : b + 1], h)[0]
+            h = rule.with_matrix(layer, rule.matrix(layer, times[t, b]))(x[t : t + 1, b : b + 1], h)[0]
             states.append(h)
         samples.append(torch.cat(states))
     torch.testing.assert_close(rule.states(layer, x, h0, times), torch.stack(samples, 1), rtol=1e-10, atol=1e-12)
@@ -200,11 +200,12 @@ def test_a_rule_is_a_value(name):
 
 
 def test_a_rule_names_its_arguments():
-    assert PlainStep().words("relu") == []  # as torch.nn.RNN
+    assert PlainStep().words("relu") == ["nonlinearity='relu'"]
+    assert PlainStep().words("tanh") == []
     assert FieldStep().words("modrelu") == InputFieldStep().words("modrelu") == []
-    assert FieldStep(divergence=False, shares_mesh=False).words("tanh") == ["nonlinearity=tanh"]
+    assert FieldStep(divergence=False, shares_mesh=False).words("tanh") == ["nonlinearity='tanh'"]
     rule = FieldStep(dt=2, substeps=3, init="zero", volume_preserving=True, exp_dtype=torch.float64)
-    words = ["dt=2.0", "substeps=3", "init=zero", "volume_preserving=True", "exp_dtype=torch.float64"]
+    words = ["dt=2.0", "substeps=3", "init='zero'", "volume_preserving=True", "exp_dtype=torch.float64"]
     assert rule.words("modrelu") == words
     assert InputFieldStep(substeps=1).words("modrelu") == ["substeps=1"]
 

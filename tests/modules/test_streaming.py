@@ -122,3 +122,16 @@ def test_errors():
         net.step(torch.zeros(1, 2, 3))
     with pytest.raises(ValueError, match=r"state must have shape \(num_layers, B, n\)"):
         net.step(torch.zeros(2, 3), torch.zeros(2, 5))
+
+
+@torch.no_grad()
+def test_a_weight_that_is_no_parameter_is_seen():
+    net, x, state = vfrnn.OrthogonalRNN(3, 5), torch.randn(4, 3), torch.randn(1, 4, 5)
+    replica = net._replicate_for_data_parallel()
+    for name, parameter in net.named_parameters():
+        setattr(replica, name, parameter.clone())
+    torch.testing.assert_close(replica.step(x, state), net.step(x, state))
+    replica.field_l0 = replica.field_l0 + 0.3
+    replica.step(x, state)
+    replica.field_l0.sub_(0.3)
+    torch.testing.assert_close(replica.step(x, state), net.step(x, state))

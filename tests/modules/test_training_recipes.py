@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import vfrnn
 from tests.cases import quick
+from tests.modules.loops import F64, construct, loop
 
 NETWORKS = (vfrnn.RNN, vfrnn.VFRNN, vfrnn.OrthogonalRNN)
 every_network = pytest.mark.parametrize("network_type", NETWORKS)
@@ -190,3 +191,59 @@ def test_a_checkpoint_of_a_later_version_is_refused(network_type):
     file.seek(0)
     with pytest.raises(RuntimeError, match=f"{network_type.__name__} must have version 1 or older, got 2"):
         model.load_state_dict(torch.load(file))
+
+
+@every_network
+@pytest.mark.parametrize("learned", [False, True])
+def test_truncated_backpropagation_through_time(network_type, learned):
+    """The recipe of the README: the state goes on, its gradient does not; and no part keeps the graph of another."""
+    network = construct(network_type, 2, learn_h0=learned)
+    x, target = torch.randn(11, 3, 3, dtype=F64), torch.randn(11, 3, 5, dtype=F64)
+    loss, h = torch.nn.functional.mse_loss, None
+    for part, wanted in zip(x.split(4), target.split(4), strict=True):
+        output, h = network(part, h)
+        loss(output, wanted).backward()
+        h = h.detach()
+    found = [parameter.grad for parameter in network.parameters()]
+    state, losses = None, []
+    for begin in (0, 4, 8):
+        outputs, last = loop(network, x[begin : begin + 4], state)
+        losses.append(loss(outputs[-1], target[begin : begin + 4]))
+        state = last.detach()
+    expected = torch.autograd.grad(sum(losses), list(network.parameters()), allow_unused=True)
+    torch.testing.assert_close(h, state)
+    for mine, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, other)
+    whole = torch.autograd.grad(loss(network(x)[0], target), list(network.parameters()))
+    assert not torch.allclose(whole[0], found[0] / 3, rtol=1e-3)  # it is truncated
+
+
+TRACED = {
+    "RNN": lambda: vfrnn.RNN(3, 8, 2, bidirectional=True),
+    "OrthogonalRNN": lambda: vfrnn.OrthogonalRNN(3, 8),
+    "VFRNN": lambda: vfrnn.VFRNN(3, 8, mesh=vfrnn.LatentMesh.grid(2, 4), substeps=2),
+    "InputFieldRNN": lambda: vfrnn.InputFieldRNN(3, 8, mesh=vfrnn.LatentMesh.grid(2, 4)),
+    "parametrized": lambda: vfrnn.parametrizations.orthogonal(vfrnn.RNN(3, 8), "weight_hh_l0"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("name", TRACED)
+def test_a_trace_is_saved_and_loaded(name, tmp_path):
+    model, path = TRACED[name](), str(tmp_path / "trace.pt")
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            torch.jit.trace(model, torch.randn(6, 4, 3)).save(path)
+        for T, B in ((6, 4), (9, 2)):
+            x = torch.randn(T, B, 3, requires_grad=True)
+            output, expected = torch.jit.load(path)(x)[0], model(x)[0]
+            assert torch.equal(output, expected)
+            one, other = (torch.autograd.grad(value.square().sum(), x)[0] for value in (output, expected))
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_script_is_refused_with_what_to_do():
+    for model in (vfrnn.RNN(3, 4), torch.nn.Sequential(torch.nn.Tanh(), vfrnn.VFRNNCell(3, 4))):
+        with pytest.raises(RuntimeError, match=r"RNN\w* cannot be compiled by torch.jit.script: use torch.export"):
+            torch.jit.script(model)

@@ -207,16 +207,35 @@ def test_what_has_no_samples_is_mapped_one_by_one():
     assert calls.of == {"recurrence": 3}
 
 
-def test_gradients_that_would_be_added_up_are_taken_one_by_one():
-    x, _, U, M = recurrences(4)
+@pytest.mark.parametrize("activation", ["tanh", "modrelu"])
+def test_gradients_that_would_be_added_up_are_those_of_each(activation):
+    x, h0, U, M = (t.double() for t in recurrences(4))
+    c, beta = torch.randn(2, 8).double()
+    shared = (U, c, M, beta)
 
-    def scalar(M, x):
-        return recurrence(x, U, None, M).square().sum()
+    def scalar(shared, x, h0):
+        U, c, M, beta = shared
+        return recurrence(x, U, c, M, h0, activation, beta if activation == "modrelu" else None).square().sum()
 
+    gradients = grad(scalar, argnums=(0, 1, 2))
     with Calls() as calls:
-        found = vmap(grad(scalar), in_dims=(None, 1))(M, x)
-    assert torch.equal(found, torch.stack([grad(scalar)(M, x[:, k]) for k in range(4)]))
-    assert calls.of == {"recurrence": 1, "recurrence_backward": 4}
+        found = vmap(gradients, in_dims=(None, 1, 1))(shared, x, h0)
+    assert calls.of == {"recurrence": 1, "recurrence_backward": 1}
+    expected = [gradients(shared, x[:, k], h0[:, k]) for k in range(4)]
+    for k, each in enumerate(expected):
+        of_k = torch.utils._pytree.tree_map(lambda value, k=k: value[k], found)
+        # the same sums in another order
+        torch.testing.assert_close(of_k, each, rtol=1e-12, atol=1e-12)
+    # another level of vmap, and derivatives of what it gives
+    twice = vmap(vmap(gradients, in_dims=(None, 1, 1)), in_dims=(None, 2, None))(shared, x.unsqueeze(2), h0)
+    torch.testing.assert_close(twice[0][2][0], found[0][2], rtol=1e-12, atol=1e-12)
+
+    def of_the_matrix(M, x, h0):
+        return grad(lambda M: scalar((U, c, M, beta), x, h0))(M)[0, 0]
+
+    second = vmap(grad(of_the_matrix), in_dims=(None, 1, 1))(M, x, h0)
+    each = torch.stack([grad(of_the_matrix)(M, x[:, k], h0[:, k]) for k in range(4)])
+    torch.testing.assert_close(second, each, rtol=1e-10, atol=1e-10)
 
 
 def test_the_mesh_learned_of_every_field():

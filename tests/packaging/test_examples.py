@@ -27,3 +27,8 @@ def test_example(path, capsys):
     runpy.run_path(str(path), run_name="__main__")
     pattern, bound = PROMISES[path.stem]
     assert float(re.search(pattern, capsys.readouterr().out)[1]) < bound
+
+
+def test_what_the_type_checkers_read_runs(capsys):
+    runpy.run_path(str(Path(__file__).with_name("user_script.py")), run_name="__main__")
+    assert "OrthogonalRNN" in capsys.readouterr().out

@@ -12,7 +12,7 @@ import pytest
 import vfrnn
 import vfrnn_kernels
 from tools import aarch64
-from tools.wheel_contents import ARCHITECTURES, CUDA_LICENCE, LICENCES, content_faults
+from tools.wheel_contents import CUDA_LICENCE, LICENCES, RELEASED_ARCHITECTURES, architectures, content_faults
 from tools.wheel_install import NATIVE
 from vfrnn_kernels import cuda_device, loader
 from vfrnn_kernels.declaration import OPS
@@ -121,9 +121,8 @@ def test_the_cuda_of_a_release_serves_the_drivers_and_devices_that_are_promised(
     assert cuda_device.LEAST_DRIVER[int(major)] == 525
     assert int(minor) >= 8  # which knows sm_100 and sm_120
     default = re.search(r'VFRNN_CUDA_ARCHS "(.+?)"', (ROOT / "CMakeLists.txt").read_text())[1]
-    entries = default.split(";")
-    assert {f"sm_{entry.removesuffix('+PTX')}" for entry in entries} == ARCHITECTURES["ELF"]
-    assert {f"sm_{entry.removesuffix('+PTX')}" for entry in entries if "+PTX" in entry} == ARCHITECTURES["PTX"]
+    assert default == RELEASED_ARCHITECTURES
+    assert architectures(default) == {"ELF": {"sm_80", "sm_90a", "sm_100", "sm_120"}, "PTX": {"sm_100"}}
     readme = (ROOT / "README.md").read_text()
     assert f"(default `{default}`" in readme
     assert "525 for CUDA 12" in readme

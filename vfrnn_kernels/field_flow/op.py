@@ -13,6 +13,7 @@ from vfrnn_kernels.autograd import differentiable
 from vfrnn_kernels.checks import as_scalar_tensor, check_bool, check_positive_int
 from vfrnn_kernels.declaration import REAL, Constant, Op, Sample, Saved, T, declare
 from vfrnn_kernels.dispatch import select_backend
+from vfrnn_kernels.field_flow.flops import FLOPS
 from vfrnn_kernels.field_flow.reference import field_flow_backward_reference, field_flow_reference
 from vfrnn_kernels.field_generator.op import random_mesh
 
@@ -143,6 +144,7 @@ OP = declare(
         saved_by_triton=Saved((T("taken", "1", like=torch.int32),)),
         reference=field_flow_reference,
         reference_backward=field_flow_backward_reference,
+        flops=FLOPS,
         serves={"cpu": REAL, "cuda": (torch.float32,), "triton": (torch.float32,)},
         largest_n={"cuda": GPU_LARGEST_N, "triton": GPU_LARGEST_N},
         sample=_sample,

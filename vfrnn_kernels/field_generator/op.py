@@ -13,6 +13,7 @@ from vfrnn_kernels.autograd import differentiable
 from vfrnn_kernels.checks import as_batch, check_mesh, from_batch
 from vfrnn_kernels.declaration import REAL, Op, Sample, T, declare
 from vfrnn_kernels.dispatch import select_backend
+from vfrnn_kernels.field_generator.flops import FLOPS
 from vfrnn_kernels.field_generator.reference import field_generator_backward_reference, field_generator_reference
 
 
@@ -96,6 +97,7 @@ OP = declare(
         outputs=(T("S", "K n n"), T("delta", "K n")),
         reference=field_generator_reference,
         reference_backward=field_generator_backward_reference,
+        flops=FLOPS,
         serves={"cpu": REAL, "cuda": (torch.float32,), "triton": (torch.float32,)},
         sample=_sample,
         samples=("K",),

@@ -19,6 +19,7 @@ from vfrnn_kernels.field_flow.op import GPU_LARGEST_N
 from vfrnn_kernels.field_generator.op import random_mesh
 from vfrnn_kernels.final_state import final_state, last_state
 from vfrnn_kernels.flow_recurrence import launched_steps
+from vfrnn_kernels.flow_recurrence.flops import FLOPS
 from vfrnn_kernels.flow_recurrence.reference import flow_recurrence_backward_reference, flow_recurrence_reference
 
 
@@ -184,6 +185,7 @@ OP = declare(
         saved=Saved((T("taken", "2"),)),
         reference=flow_recurrence_reference,
         reference_backward=flow_recurrence_backward_reference,
+        flops=FLOPS,
         serves={"cpu": REAL, "cuda": (torch.float32,), "triton": (torch.float32,)},
         largest_n={"cuda": GPU_LARGEST_N, "triton": GPU_LARGEST_N},
         sample=_sample,

@@ -13,9 +13,10 @@ from vfrnn_kernels.activations import ACTIVATIONS, Activation, check_activation,
 from vfrnn_kernels.autocast import autocast_dtype, converted
 from vfrnn_kernels.autograd import differentiable
 from vfrnn_kernels.checks import check_bool, check_tensor
-from vfrnn_kernels.declaration import REAL, Constant, Op, Sample, T, declare
+from vfrnn_kernels.declaration import REAL, Constant, Op, Sample, T, Tensors, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.final_state import final_state, last_state
+from vfrnn_kernels.recurrence.flops import FLOPS
 from vfrnn_kernels.recurrence.reference import recurrence_backward_reference, recurrence_reference
 
 
@@ -121,6 +122,45 @@ def _reverse(
     return before[-1].clone()
 
 
+def _per_sample(
+    run: Callable[..., Tensors],
+    count: int,
+    wanted: frozenset[str],
+    grad_hs: Tensor,
+    x: Tensor,
+    U: Tensor,
+    c: Tensor | None,
+    M: Tensor,
+    h0: Tensor,
+    beta: Tensor | None,
+    hs: Tensor,
+    *constants: Any,
+) -> dict[str, Tensor]:
+    """(3) and (4) of README.md for each group of samples: grad_z is the gradient of an input that is added as it is."""
+    n = hs.shape[2]
+    # Not zero, whatever it is: second derivatives go through the states that it gives.
+    eye, added = torch.eye(n, dtype=U.dtype, device=U.device), x @ U.mT
+    needs = OP.needs([name in ("x", "h0") for name in OP.input_names])
+    grad_z, grad_h0 = run(grad_hs, added, eye, c, M, h0, beta, hs, *constants, needs)
+    found = {"h0": grad_h0}
+    if "x" in wanted:
+        found["x"] = grad_z @ U
+    grouped = grad_z.unflatten(1, (count, -1))
+
+    def product(right: Tensor) -> Tensor:
+        return torch.einsum("tgbn,tgbk->gnk", grouped, right.to(grad_z.dtype).unflatten(1, (count, -1)))
+
+    if "U" in wanted:
+        found["U"] = product(x)
+    if "M" in wanted:
+        found["M"] = product(torch.cat([h0.unsqueeze(0), hs])[:-1])
+    if "c" in wanted:
+        found["c"] = grouped.sum((0, 2)).to(hs.dtype)
+    if "beta" in wanted:
+        found["beta"] = (hs.sign().unflatten(1, (count, -1)) * grouped).sum((0, 2))
+    return found
+
+
 def _sample(
     n: int,
     T: int = 5,
@@ -170,10 +210,12 @@ OP = declare(
         outputs=(T("hs", "T B n", like="h0"),),
         reference=recurrence_reference,
         reference_backward=recurrence_backward_reference,
+        flops=FLOPS,
         serves={"cpu": REAL, "cuda": (torch.float32, *_HALF, torch.float64), "triton": (torch.float32, *_HALF)},
         sample=_sample,
         variations=_variations,
         samples=("B",),
+        per_sample=_per_sample,
         timed=("x",),
         state="h0",
         into="recurrence_into",

@@ -14,6 +14,7 @@ from vfrnn_kernels.checks import as_batch, as_number_tensor, check_tensor, from_
 from vfrnn_kernels.declaration import REAL, Op, Sample, Saved, Sizes, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.loader import CUDA_SIMULATED
+from vfrnn_kernels.skew_expm.flops import FLOPS
 from vfrnn_kernels.skew_expm.reference import skew_expm_backward_reference, skew_expm_reference
 
 
@@ -125,6 +126,7 @@ OP = declare(
         saved_by_triton=Saved(SAVED_BY_TRITON, saved_sizes_of_triton),
         reference=skew_expm_reference,
         reference_backward=skew_expm_backward_reference,
+        flops=FLOPS,
         serves={"cpu": REAL, "cuda": (torch.float32,), "triton": (torch.float32,)},
         sample=_sample,
         samples=("K", "generators"),

@@ -18,6 +18,7 @@ from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.final_state import final_state, last_state
 from vfrnn_kernels.skew_expm.op import generators
 from vfrnn_kernels.spectral_recurrence import chains
+from vfrnn_kernels.spectral_recurrence.flops import FLOPS
 from vfrnn_kernels.spectral_recurrence.reference import (
     spectral_recurrence_backward_reference,
     spectral_recurrence_reference,
@@ -157,6 +158,7 @@ OP = declare(
         ),
         reference=spectral_recurrence_reference,
         reference_backward=spectral_recurrence_backward_reference,
+        flops=FLOPS,
         serves={"cpu": REAL, "cuda": REAL, "triton": (torch.float32,)},
         sample=_sample,
         variations=_variations,

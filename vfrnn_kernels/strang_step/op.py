@@ -21,6 +21,7 @@ from vfrnn_kernels.skew_expm.op import (
     saved_sizes,
     saved_sizes_of_triton,
 )
+from vfrnn_kernels.strang_step.flops import FLOPS
 from vfrnn_kernels.strang_step.reference import strang_step_backward_reference, strang_step_reference
 
 
@@ -98,6 +99,7 @@ OP = declare(
         saved_by_triton=Saved((T("Q", "K n n"), *SAVED_BY_TRITON), saved_sizes_of_triton),
         reference=strang_step_reference,
         reference_backward=strang_step_backward_reference,
+        flops=FLOPS,
         serves={"cpu": REAL, "cuda": (torch.float32,), "triton": (torch.float32,)},
         sample=_sample,
         samples=("K", "generators"),

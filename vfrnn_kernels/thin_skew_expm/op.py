@@ -15,6 +15,7 @@ from vfrnn_kernels.declaration import REAL, Op, Sample, Saved, Sizes, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.skew_expm.op import as_times, generators, saved_sizes
 from vfrnn_kernels.thin_skew_expm import composed
+from vfrnn_kernels.thin_skew_expm.flops import FLOPS
 from vfrnn_kernels.thin_skew_expm.reference import thin_skew_expm_backward_reference, thin_skew_expm_reference
 
 
@@ -87,6 +88,7 @@ OP = declare(
         saved_by_triton=Saved((*_FACTORS, *_SAVED_BY_TRITON), _saved_sizes),
         reference=thin_skew_expm_reference,
         reference_backward=thin_skew_expm_backward_reference,
+        flops=FLOPS,
         serves={"cpu": REAL, "cuda": (torch.float32,), "triton": (torch.float32,)},
         sample=_sample,
         variations=lambda n, dtypes: iter([{"K": 1}, {"K": 1, "k": n}]),

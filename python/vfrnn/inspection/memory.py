@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, unpack_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, unpack_sequence
 
 from vfrnn.network import Network, suffix_of
-from vfrnn.steps import FieldStep, InputFieldStep, Layer, StepRule, is_per_step
+from vfrnn.steps import InputFieldStep, Steps, is_per_step
 
 #: Step t on states (B * copies, n), every sample's `copies` times in a row.
 Step = Callable[[int, Tensor, int], Tensor]
@@ -53,7 +53,7 @@ def recorded_calls(module: nn.Module, networks: dict[str, Network], example: Any
         def record(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
             if name not in found:
                 call = dict(zip(("input", "hx"), arguments, strict=False)) | named
-                found[name] = _sequences(network, call["input"], call.get("hx"), call.get("dt"))
+                found[name] = _sequences(network, call)
 
         return record
 
@@ -74,7 +74,15 @@ def recorded_calls(module: nn.Module, networks: dict[str, Network], example: Any
     return found
 
 
-def _sequences(network: Network, input: Any, hx: Tensor | None, dt: Any) -> list[Sequences]:
+def _sequences(network: Network, call: dict[str, Any]) -> list[Sequences]:
+    input: Any = call["input"]
+    hx: Any = call.get("hx")
+    dt: Any = call.get("dt")
+    lengths: Any = call.get("lengths")
+    if call.get("reset") is not None:
+        raise ValueError("the example must be read without reset: no gradient crosses it")
+    if lengths is not None:
+        input = pack_padded_sequence(input, torch.as_tensor(lengths).cpu(), network.batch_first, enforce_sorted=False)
     if isinstance(input, PackedSequence):
         inputs = unpack_sequence(input)
         if isinstance(dt, PackedSequence):
@@ -95,8 +103,8 @@ def _sequences(network: Network, input: Any, hx: Tensor | None, dt: Any) -> list
 
 def _sequence(network: Network, x: Tensor, hx: Tensor | None, dt: Any) -> Sequences:
     x = x.detach().to("cpu", torch.float64)
-    h0 = x.new_zeros(network.get_expected_hidden_size(x if not network.batch_first else x.transpose(0, 1), None))
-    h0 = h0 if hx is None else hx.detach().to(h0)
+    shape = network.get_expected_hidden_size(x if not network.batch_first else x.transpose(0, 1), None)
+    h0 = (network._first_states(x, shape) if hx is None else hx).detach().to(x)
     return Sequences(x, h0, dt.detach().to(h0) if isinstance(dt, Tensor) else dt)
 
 
@@ -114,22 +122,19 @@ def gradients_over_lags(twin: Network, sequences: Sequences, lags: Sequence[int]
             layer, first = twin._layer(suffix_of(k, reverse)), next(h0)
             seen = x.flip(0) if reverse else x
             times = dt.flip(0) if reverse and is_per_step(dt) else dt
-            states = rule.states(layer, seen, first, times)
+            steps = twin._noise().around(rule.steps(layer, times))
+            states = steps(seen, first, times if is_per_step(times) else None)
             before = torch.cat([first[None], states[:-1]])
-            yield _norms(_step(rule, layer, seen, times), before, lags)
+            yield _norms(_step(steps, seen, times), before, lags)
             directions.append(states.flip(0) if reverse else states)
         x = torch.cat(directions, -1)
 
 
-def _step(rule: StepRule, layer: Layer, x: Tensor, dt: Any) -> Step:
-    if isinstance(rule, FieldStep) and not is_per_step(dt):
-        M = rule.matrix(layer, dt)
-        return lambda t, h, copies: rule.apply(layer, M, x[t : t + 1].repeat_interleave(copies, 1), h)[0]
-
+def _step(steps: Steps, x: Tensor, dt: Any) -> Step:
     def step(t: int, h: Tensor, copies: int) -> Tensor:
-        time = dt[t : t + 1] if is_per_step(dt) else dt
-        time = time.repeat_interleave(copies, 1) if is_per_step(time) and time.dim() == 2 else time
-        return rule.states(layer, x[t : t + 1].repeat_interleave(copies, 1), h, time)[0]
+        time = dt[t : t + 1] if is_per_step(dt) else None
+        time = time.repeat_interleave(copies, 1) if time is not None and time.dim() == 2 else time
+        return steps(x[t : t + 1].repeat_interleave(copies, 1), h, time)[0]
 
     return step
 

@@ -40,7 +40,7 @@ def test_learning_benchmarks_run_and_are_not_run_again(tmp_path, capsys, run):
     assert summary["absent"] == {"identity-rnn": "a reason"}
     assert (tmp_path / "out" / "tiny.svg").read_text().startswith("<svg")
     output = capsys.readouterr().out
-    assert "published: x (6 units): 0.1. a paper" in output
+    assert "The published result of x (6 units) is 0.1: a paper." in output
     assert "identity-rnn is absent: a reason" in output
     assert run(*MODELS) == 0
     assert "epochs\n" not in capsys.readouterr().out

@@ -54,8 +54,8 @@ def test_the_table_tells_rates_times_who_is_absent_and_what_was_published():
         "of", "10)",
     ]  # fmt: skip
     assert lines[3].endswith("150.0 % (2 of 10)")
-    assert "geotorch is absent: because" in lines
-    assert any("LEM (128 units, 68k parameters): 96.6 %." in line for line in lines)
+    assert "geotorch is absent: because." in lines
+    assert any("result of LEM (128 units, 68k parameters) is 96.6 %: Rusch" in line for line in lines)
 
 
 def test_rates_that_no_grid_chose_are_told():

@@ -1,4 +1,4 @@
-"""Within a forward pass a weight of vfrnn.parametrizations.orthogonal is computed once, and forgotten after it."""
+"""Within a forward pass orthogonal weights and step matrices are computed once, in compiled programs too."""
 
 import copy
 import threading
@@ -10,6 +10,8 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import orthogonal as torch_orthogonal
 from torch.utils.checkpoint import checkpoint
 
+import vfrnn
+from tests.cases import quick
 from vfrnn import RNN
 from vfrnn.parametrizations import Orthogonal, once_per_forward, orthogonal
 
@@ -155,3 +157,111 @@ def test_checkpoint_cached_and_functional_call():
     for k in range(2):
         one = {name: p[k] for name, p in parameters.items()}
         torch.testing.assert_close(ensemble[k], torch.func.functional_call(cell, one, (y,)))
+
+
+def exponentials(graph_module):
+    names = [str(node.target) for node in graph_module.graph.nodes]
+    return sum("skew_expm" in name or "strang_step" in name for name in names)
+
+
+class Steps(nn.Module):
+    """A loop over a cell, with its step matrix or without."""
+
+    def __init__(self, cell, given=False):
+        super().__init__()
+        self.cell, self.given = cell, given
+
+    def forward(self, x):
+        h = x.new_zeros(x.shape[1], 6)
+        for x_t in x:
+            h = self.cell(x_t, h, M=self.cell.step_matrix()) if self.given else self.cell(x_t, h)
+        return h
+
+
+CELLS = {
+    "parametrized": lambda: Steps(orthogonal(nn.RNNCell(5, 6), "weight_hh")),
+    "thin": lambda: Steps(Thin()),
+    "OrthogonalRNNCell": lambda: Steps(vfrnn.OrthogonalRNNCell(5, 6, exp_dtype=torch.float64)),
+    "VFRNNCell": lambda: Steps(vfrnn.VFRNNCell(5, 6, mesh=vfrnn.LatentMesh.grid(2, 3), substeps=2), True),
+}
+
+
+class Thin(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = orthogonal(nn.Linear(5, 6))
+
+    def forward(self, x, h):
+        return self.layer(x) + h.tanh()
+
+
+# Strict export tells of every attribute that changes on the way, also of one that is put back.
+STRICT = pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")
+
+
+@STRICT
+@pytest.mark.parametrize("name", quick(CELLS, "parametrized"))
+def test_a_program_of_a_loop_holds_the_exponential_once(name):
+    model, x = once_per_forward(CELLS[name]()), torch.randn(3, 2, 5)
+    expected = model(x)
+    for strict in (False, True):
+        program = torch.export.export(model, (x,), strict=strict)
+        assert exponentials(program.graph_module) == 1
+        torch.testing.assert_close(program.module()(x), expected)
+        assert set(program.state_dict) == set(model.state_dict())
+    counts = []
+    compiled = torch.compile(
+        model, fullgraph=True, backend=lambda module, _: counts.append(exponentials(module)) or module
+    )
+    torch.testing.assert_close(compiled(x), expected)
+    with torch.no_grad():
+        next(model.parameters()).mul_(2)
+        next(p for p in model.parameters() if p.dim() == 2).add_(1)
+        torch.testing.assert_close(compiled(x), model(x))
+    assert set(counts) == {1}
+    gradients = torch.autograd.grad(model(x).sum(), list(model.parameters()))
+    for one, other in zip(torch.autograd.grad(compiled(x).sum(), list(model.parameters())), gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@STRICT
+@pytest.mark.filterwarnings("ignore:The tensor attributes self._flat_weights", "ignore:The .grad attribute")
+def test_a_program_of_torchs_rnn_holds_it_once():
+    rnn, x = orthogonal(nn.RNN(5, 6, 2), "weight_hh_l1"), torch.randn(3, 2, 5)
+    for strict in (False, True):
+        program = torch.export.export(rnn, (x,), strict=strict)
+        assert exponentials(program.graph_module) == 1
+        torch.testing.assert_close(program.module()(x), rnn(x))
+
+
+def test_without_hooks_an_export_in_python_holds_it_once():
+    model, x = CELLS["VFRNNCell"](), torch.randn(3, 2, 5)
+    assert exponentials(torch.export.export(model, (x,)).graph_module) == 1
+
+
+def test_a_step_matrix_is_computed_once_in_a_pass(monkeypatch):
+    model, x, calls = once_per_forward(CELLS["OrthogonalRNNCell"]()), torch.randn(3, 2, 5), []
+    matrix = vfrnn.steps.FieldStep._matrix
+    monkeypatch.setattr(vfrnn.steps.FieldStep, "_matrix", lambda *args: calls.append(1) or matrix(*args))
+    for _ in range(2):
+        calls.clear()
+        model(x).sum().backward()
+        assert len(calls) == 1
+    cell = model.cell
+    model.forward = lambda dt: (cell.step_matrix(dt=dt), cell.step_matrix(dt=2 * dt), cell.step_matrix(dt=dt))
+    first, twice, again = model(0.5)
+    assert first is again
+    torch.testing.assert_close(twice, first @ first)
+
+
+@pytest.mark.slow
+def test_what_dynamo_captures_in_a_branch_still_compiles():
+    layer, x = orthogonal(nn.Linear(3, 3)), torch.randn(2, 3)
+
+    def run(x):
+        y = torch.cond(x.sum() > 0, layer, torch.clone, (x,))
+        return checkpoint(layer, y, use_reentrant=False)
+
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    for sign in (1, -1):
+        torch.testing.assert_close(compiled(sign * x), run(sign * x))
