@@ -20,7 +20,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "mnist": {"epochs": 30, "batch_size": 64, "hidden_size": 170, "lr": 5e-3, "generator_lr": 5e-4, "init": "cayley"},
     "co2": {"epochs": 80, "batch_size": 32, "hidden_size": 64, "lr": 5e-3, "generator_lr": 5e-4, "init": "cayley"},
     "characters": {
-        "epochs": 10, "batch_size": 64, "hidden_size": 192, "lr": 3e-3, "generator_lr": 3e-3, "init": "henaff",
+        "epochs": 20, "batch_size": 64, "hidden_size": 192, "lr": 3e-3, "generator_lr": 3e-3, "init": "henaff",
     },
     "transport": {
         "epochs": 30, "batch_size": 24, "steps_per_epoch": 10, "lr": 3e-2, "generator_lr": 3e-2, "init": "zero",

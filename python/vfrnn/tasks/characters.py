@@ -37,8 +37,8 @@ def language_reference() -> str:
 class Characters(Plain):
     """x (length, B, characters) one-hot, target (length, B): the character after each.
 
-    An epoch reads the training block once, in sequences that start anew at a random place, each from a state of zero.
-    The other blocks are cut into such sequences from their beginning. Metric: bits per character. Without memory the
+    Every sequence is read from a state of zero: those of a training batch from random places of the training block,
+    those of the other blocks one after the other from their beginning. Metric: bits per character. Without memory the
     best is to guess from the last character: pairs are counted in the training block, and their shares smoothed
     with those of single characters.
 
@@ -59,6 +59,7 @@ class Characters(Plain):
             raise ValueError(f"length must be less than {shortest}, the characters of the shortest block of the text, "
                              f"got {options.length}")  # fmt: skip
         self._length, self._batch_size = options.length, options.batch_size
+        self._steps_per_epoch = options.steps_per_epoch
         self.input_size = self.output_size = len(self.alphabet)
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
         self.about = (
@@ -68,16 +69,13 @@ class Characters(Plain):
         self.baseline = self._bits_of_pairs()
 
     def training_batches(self, generator: torch.Generator) -> Iterator[Batch]:
-        block = self.blocks["train"]
-        count = max(1, (len(block) - self._length) // self._length)  # whatever the start
-        start = int(torch.randint(len(block) - count * self._length, (), generator=generator))
-        sequences = self._sequences(block[start:], count)
-        for chosen in torch.randperm(count, generator=generator).split(self._batch_size):
-            yield self._batch(sequences[chosen])
+        """An epoch of new places."""
+        sequences = self.blocks["train"].unfold(0, self._length + 1, 1)
+        for _ in range(self._steps_per_epoch):
+            yield self._batch(sequences[torch.randint(len(sequences), (self._batch_size,), generator=generator)])
 
     def evaluation_batch(self, split: str) -> Batch:
-        block = self.blocks[split]
-        return self._batch(self._sequences(block, (len(block) - 1) // self._length))
+        return self._batch(self.blocks[split].unfold(0, self._length + 1, self._length))
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return functional.cross_entropy(output.flatten(0, 1), target.flatten())
@@ -85,11 +83,8 @@ class Characters(Plain):
     def metric(self, output: Tensor, target: Tensor) -> float:
         return float(self.loss(output.double(), target)) / math.log(2)
 
-    def _sequences(self, block: Tensor, count: int) -> Tensor:
-        """The first `count` (count, length + 1), each with the character that begins the next one."""
-        return block[: count * self._length + 1].unfold(0, self._length + 1, self._length)
-
     def _batch(self, sequences: Tensor) -> Batch:
+        """Of (B, length + 1)."""
         codes = sequences.T
         return functional.one_hot(codes[:-1], self.input_size).float(), codes[1:]
 

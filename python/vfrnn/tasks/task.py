@@ -20,7 +20,7 @@ class TaskOptions:
         permute: digits and mnist: one fixed permutation of the pixels.
         delay: copying: blanks between the symbols and the recall.
         length: adding, characters: length of the sequences.
-        steps_per_epoch: copying and adding, which have no end: batches called an epoch.
+        steps_per_epoch: of tasks without end, copying and adding among them, and characters: batches called an epoch.
         data: mnist: folder of the IDX files of the full set; series: a file or folder.
         wind: transport: "compressible" or "incompressible".
         grid: transport: nodes along each side.
