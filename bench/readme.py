@@ -78,6 +78,12 @@ def machine(results: Results) -> str:
     return measured + f"{'was' if len(commits) == 1 else 'were'} {names.listed(commits)}.\n"
 
 
+def headline(results: Results) -> str:
+    """What the report starts with."""
+    answers = "".join(f"- **{question}** {sentence}\n" for question, sentence in sentences.first(results.worst))
+    return f"{answers}\n{sentences.machine(results.worst)}\n"
+
+
 def sequences(results: Results) -> str:
     names = ["R1", "R2", "R3", "R4", "R5", "R7"]
     ours, field, orthogonal = "vfrnn.RNN", "vfrnn.VFRNN", "orthogonal(torch.nn.RNN)"
@@ -260,7 +266,7 @@ def picture(path: Path, caption: str) -> str:
 
 
 BLOCKS = {block.__name__: block for block in (
-    status, machine, sequences, shared, exponentials, frames, fields, accuracy, growth, tasks, pictures,
+    headline, status, machine, sequences, shared, exponentials, frames, fields, accuracy, growth, tasks, pictures,
 )}  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""Installs the sdist in every way that pip knows: `python -m tools.source_install SDIST --torch torch==2.13.0`.
+"""Installs the sdist offline and in isolation: `python -m tools.source_install SDIST --torch torch==2.13.0`.
 
-In a new environment outside of this tree: offline beside what is there (`--no-build-isolation --no-deps`), editable,
-with build isolation. After each, `vfrnn doctor` from an empty folder.
+In a new environment outside of this tree: offline beside what is there (`--no-build-isolation --no-deps`), and with
+build isolation. After each, `vfrnn doctor` from an empty folder. (An editable one is what `make build` makes.)
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from tools.wheel_install import environment, run
 TOOLS = ("setuptools>=77", "cmake>=3.24", "ninja", "pybind11>=2.13", "numpy")
 WAYS = {
     "offline": ("--no-build-isolation", "--no-deps", "--no-index", "."),
-    "editable": ("--no-build-isolation", "-e", "."),
     "isolated": (".",),
 }
 

@@ -28,6 +28,22 @@ def chunk_length(T: int, B: int, n: int) -> int:
     return max(math.isqrt(max(T - 1, 0)) + 1, LEAST_NUMBERS // max(B * n, 1))
 
 
+def _chunk_of_program(T: int, B: int, n: int, reversible: bool) -> int | None:
+    """`chunk_length`, as a power of two, in a program that torch.compile or torch.export makes; None for one chunk.
+
+    Of sizes that differ from call to call nothing may be read, or the program would be one for these sizes alone: one
+    that does not know whether there are several chunks keeps all states.
+    """
+    known = torch.fx.experimental.symbolic_shapes.statically_known_true
+    lengths = [2**k for k in range(21)]
+    large = [c for c in lengths if known(c * B * n >= LEAST_NUMBERS) and known(c * B * n <= 2 * LEAST_NUMBERS)]
+    roots = [c for c in lengths if known(c * c >= T)]
+    chunk = max([*large[:1], *(roots[:1] or [1024])])
+    if reversible:
+        return chunk
+    return chunk if roots and known(T > chunk) and known(T * B * n > LEAST_NUMBERS) else None
+
+
 def last_state(
     whole: Callable[..., Tensors],
     final: Callable[..., Tensors],
@@ -36,9 +52,13 @@ def last_state(
     reversible: bool = False,
 ) -> Tensor:
     """h_T (B, n), by the op `whole` or by its `<op>_final`; `sizes` has those of T, B and n."""
-    T = sizes["T"]
-    chunk = chunk_length(T, sizes["B"], sizes["n"])
-    if not reversible and 0 < T <= chunk:
+    T, B, n = sizes["T"], sizes["B"], sizes["n"]
+    if torch.compiler.is_compiling():
+        chunk = _chunk_of_program(T, B, n, reversible)
+    else:
+        chunk = chunk_length(T, B, n)
+        chunk = None if not reversible and 0 < T <= chunk else chunk
+    if chunk is None:
         # One chunk: what would be computed again is as much as may be kept.
         return whole(*arguments)[0][-1].clone()
     return final(*arguments, reversible, chunk)[0]

@@ -42,7 +42,14 @@ class Cell(Recurrent):
         """The mask of recurrent dropout (B, hidden_size), or (hidden_size,) for unbatched states, drawn as
         `torch.nn.functional.dropout` draws; None where no such dropout acts. A loop over time draws it once and passes
         it to every step.
+
+        Raises:
+            TypeError, ValueError: batch_size is no number of samples.
         """
+        if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, (int, torch.SymInt))):
+            raise TypeError(f"batch_size must be an int or None, got {type(batch_size).__name__}")
+        if batch_size is not None and batch_size < 0:
+            raise ValueError(f"batch_size must be at least 0, got {batch_size}")
         if not self._noise().drops:
             return None
         shape = (self.hidden_size,) if batch_size is None else (batch_size, self.hidden_size)

@@ -76,8 +76,8 @@ def convert(
     "torch" gives a torch.nn.RNN for every `RNN`, `OrthogonalRNN` and `VFRNN`, a torch.nn.RNNCell for their cells, with
     equal outputs: step matrices, and the weights that `vfrnn.parametrizations.orthogonal` makes in any module, are
     computed once and become plain parameters, rounded where these have 16 bits. What torch has no layer for is
-    kept: other nonlinearities than tanh and relu, and fields that read the input. `dt=`, `M=` and the other arguments
-    of our `forward` are gone.
+    kept: other nonlinearities than tanh and relu, fields that read the input, `learn_h0` and `zoneout`. `dt=`, `M=` and
+    the other arguments of our `forward` are gone, and so is `recurrent_dropout`, which acts in training alone.
 
     Sizes, options, device, dtype, training mode and `requires_grad` are kept. Parameters that mean the same (all of
     "rnn", otherwise the input weights, and to "torch" the biases) stay the same objects; an optimizer made before does

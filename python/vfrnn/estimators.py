@@ -265,6 +265,8 @@ class SequenceRegressor(_SequenceEstimator, NeuralNetRegressor):
         shape = np.shape(y)
         if len(shape) not in (1, 2):
             raise ValueError(f"y must have shape (N,) or (N, k), got {shape}")
+        if not np.isfinite(np.asarray(y, dtype=np.float64)).all():
+            raise ValueError("y must be finite, got NaN or infinity")
         return None if len(shape) == 1 else shape[1]
 
     def _encoded(self, y: Any) -> np.ndarray:

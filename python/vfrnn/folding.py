@@ -40,6 +40,8 @@ def why_not_as_torch(module: nn.Module) -> str | None:
     further = [name for name in _parameter_names(module) if name not in own]
     if further:
         return f"it has parameters that torch's layers lack: {', '.join(further)}"
+    if getattr(module, "learn_h0", False):
+        return "it has learn_h0=True, and torch.nn.RNN has no parameter for the state before the first step"
     if getattr(module, "zoneout", 0):
         return "it has zoneout, which acts in evaluation too"
     if any(hook not in PASS_HOOKS for kind_of in _HOOKS for hook in getattr(module, kind_of).values()):

@@ -32,7 +32,16 @@ __all__ = [
 
 
 def gradient(mesh: LatentMesh, f: Tensor) -> Tensor:
-    """The latent gradient `G f` of functions f (..., n), a field (..., m, d).
+    r"""The latent gradient of functions.
+
+    .. math:: (\nabla f)_{ck} = \sum_j G_{ckj} f_j
+
+    Args:
+        mesh: the mesh, with its gradient G.
+        f: values of functions at the nodes, (..., n).
+
+    Returns:
+        A field (..., m, d).
 
     Raises:
         TypeError, ValueError: f does not fit the mesh.
@@ -52,7 +61,16 @@ def gradient(mesh: LatentMesh, f: Tensor) -> Tensor:
 
 
 def divergence(mesh: LatentMesh, v: Tensor) -> Tensor:
-    """The latent divergence `-B^-1 G^T W v` of fields v (..., m, d), a function (..., n).
+    r"""The latent divergence of fields, the negative adjoint of the gradient.
+
+    .. math:: \operatorname{div} v = -B^{-1} G^T W v, \quad \sum_i b_i (\operatorname{div} v)_i = 0
+
+    Args:
+        mesh: the mesh.
+        v: fields, (..., m, d).
+
+    Returns:
+        A function (..., n), positive where the arrows spread out and negative where they gather.
 
     Raises:
         TypeError, ValueError: v does not fit the mesh.
@@ -67,7 +85,17 @@ def divergence(mesh: LatentMesh, v: Tensor) -> Tensor:
 
 
 def directional_derivative(mesh: LatentMesh, v: Tensor, f: Tensor) -> Tensor:
-    """The derivative `D_v f = B^-1 N^T W ([v] G f)` of functions f (..., n) along fields v (..., m, d); (..., n).
+    r"""The derivative of functions along fields; that of a constant is 0.
+
+    .. math:: D_v f = B^{-1} N^T W ([v] G f), \quad ([v] G f)_c = v_c \cdot (G f)_c
+
+    Args:
+        mesh: the mesh.
+        v: fields, (..., m, d).
+        f: values of functions at the nodes, (..., n). The batch shapes of v and f broadcast.
+
+    Returns:
+        A function (..., n).
 
     Raises:
         TypeError, ValueError: v or f does not fit the mesh.
@@ -84,7 +112,17 @@ def directional_derivative(mesh: LatentMesh, v: Tensor, f: Tensor) -> Tensor:
 def inner_product(
     mesh: LatentMesh, x: Tensor, y: Tensor, *, of: Literal["functions", "fields"] = "functions"
 ) -> Tensor:
-    """`sum_i b_i f_i g_i` of functions (..., n), or `sum_c w_c u_c . v_c` of fields (..., m, d).
+    r"""The inner product of functions, or of fields.
+
+    .. math:: \langle f, g \rangle = \sum_i b_i f_i g_i, \quad \langle u, v \rangle = \sum_c w_c u_c \cdot v_c
+
+    Args:
+        mesh: the mesh, with the weights b of its nodes and w of its cells.
+        a, b: functions (..., n), or fields (..., m, d).
+        of: "functions" or "fields".
+
+    Returns:
+        The products (...).
 
     Raises:
         TypeError, ValueError: an argument does not fit the mesh, or `of` is neither "functions" nor "fields".
@@ -99,7 +137,17 @@ def inner_product(
 
 
 def field_generator(mesh: LatentMesh, v: Tensor, *, backend: str | None = None) -> tuple[Tensor, Tensor]:
-    """Skew-symmetric generator S (..., n, n) and divergence delta (..., n) of fields v (..., m, d).
+    r"""Skew-symmetric generator and divergence of fields.
+
+    .. math:: S = B^{-1/2} \tfrac12 (H - H^T) B^{-1/2}, \quad H = N^T W [v] G, \quad \delta = -B^{-1} G^T W v
+
+    Args:
+        mesh: the mesh.
+        v: fields, (..., m, d).
+        backend: "cpu", "cuda", "triton", "reference" or None (the first that serves the call).
+
+    Returns:
+        S (..., n, n), exactly skew-symmetric, and delta (..., n). `strang_step` makes the step matrix of the two.
 
     Raises:
         TypeError, ValueError: v does not fit the mesh.

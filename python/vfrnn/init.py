@@ -19,12 +19,12 @@ STEPS = 300
 def rotation_angles_(angles: Tensor, init: Init) -> Tensor:
     """Fills `angles`, the rotations per unit of time of the planes (0, 1), (2, 3), ..., in place and returns it.
 
-    "henaff": uniform in [-pi, pi] (Henaff, Szlam, LeCun 2016, arXiv 1602.06662).
-    "cayley": scoRNN (Helfrich, Willmott, Ye 2018, arXiv 1707.09520) puts s = sqrt((1 - cos u) / (1 + cos u)), u
-        uniform in [0, pi/2], in the blocks of A and takes the Cayley transform. Since s = tan(u / 2), that turns by
-        2 arctan(s) = u. The sign is that of expRNN (Lezcano-Casado, Martinez-Rubio 2019, arXiv 1901.08428), which has
-        -s above the diagonal: angles uniform in [-pi/2, 0]. (expRNN exponentiates those blocks: it turns by -s.)
-    "zero": no rotation.
+    - "henaff": uniform in [-pi, pi] (Henaff, Szlam, LeCun 2016, arXiv 1602.06662).
+    - "cayley": uniform in [-pi/2, 0]. scoRNN (Helfrich, Willmott, Ye 2018, arXiv 1707.09520) puts
+      s = sqrt((1 - cos u) / (1 + cos u)), u uniform in [0, pi/2], in the blocks of A and takes the Cayley transform.
+      Since s = tan(u / 2), that turns by 2 arctan(s) = u. The sign is that of expRNN (Lezcano-Casado, Martinez-Rubio
+      2019, arXiv 1901.08428), which has -s above the diagonal. (expRNN exponentiates those blocks: it turns by -s.)
+    - "zero": no rotation.
 
     Raises:
         ValueError: the name is unknown.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from vfrnn.mesh import LatentMesh, check_state_version
 from vfrnn.passes import Remembering
@@ -43,6 +45,8 @@ class Recurrent(Remembering):
     """
 
     _version = 1
+    #: What is added to a hook that reads the layer's gradients (privacy.py): `(layer, hook, its handle) -> handle`.
+    _watch: ClassVar[Callable[[Any, Any, RemovableHandle], Any] | None] = None
     rule: StepRule
     recurrent_dropout: float = 0.0  # of a module that was pickled before there was any
     zoneout: float = 0.0
@@ -100,6 +104,11 @@ class Recurrent(Remembering):
             return f"{self._get_name()}({self.extra_repr()})"
         return super().__repr__()  # parametrized: what computes the weights is shown
 
+    def register_full_backward_hook(self, hook: Any, prepend: bool = False) -> Any:
+        """torch.nn.Module's. What Opacus' hooks do not see is refused as long as they are there (`vfrnn.privacy`)."""
+        handle = super().register_full_backward_hook(hook, prepend)
+        return handle if Recurrent._watch is None else Recurrent._watch(self, hook, handle)
+
     def _words(self) -> list[str]:
         """Of the repr, what all modules share."""
         named = (("recurrent_dropout", self.recurrent_dropout), ("zoneout", self.zoneout))
@@ -146,7 +155,7 @@ class Recurrent(Remembering):
         if isinstance(state_dict, dict) and any(f"{prefix}{name}" in state_dict for name in _EXPRNN):
             raise RuntimeError(
                 f"state_dict of {type(self).__name__} has the parameters of expRNN's code, whose matrix acts from the "
-                'right: "From expRNN" in docs/migration.md reads them'
+                'right: "From expRNN" in docs/how-to/migration.md reads them'
             )
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 
 from vfrnn.frames import polar_factor, product, rotate_back
-from vfrnn.trivializations import Cayley, Householder, Orthogonal, computed_in, tall_of
+from vfrnn.trivializations import MAPS, Cayley, Householder, Orthogonal, computed_in, tall_of
 
 StateDict = dict[str, Any]
-#: Version of a list of parametrizations in the metadata of a `state_dict`: it is ours. torch's and geotorch's have 1.
-OURS = 2
+#: Version of a list of parametrizations in the metadata of a `state_dict`: it is ours, of this map.
+OURS = {"matrix_exp": 2, "cayley": 3, "householder": 4}
+TORCHS = 1  # and geotorch's
 
 
 def read_layouts(
@@ -28,14 +29,15 @@ def read_layouts(
     for number, matrix in enumerate(matrices.children()):
         if not isinstance(matrix, Orthogonal):
             continue
-        ours = local_metadata.get("version") == OURS
-        reason = _another_layout(matrix, state_dict, prefix, number, ours)
+        reason = _another_layout(matrix, state_dict, prefix, number, local_metadata.get("version"))
         reason = reason or _converted(matrix, state_dict, prefix, number)
         if reason is not None:
             error_msgs.append(reason)
 
 
-def _another_layout(matrix: Orthogonal, state_dict: StateDict, prefix: str, number: int, ours: bool) -> str | None:
+def _another_layout(
+    matrix: Orthogonal, state_dict: StateDict, prefix: str, number: int, version: int | None
+) -> str | None:
     """Why the parameter does not mean here what it meant where it was written, None if it does."""
     original, base = f"{prefix}original", state_dict.get(f"{prefix}{number}.base")
     factors = [key for key in state_dict if key.startswith(f"{prefix}{number}.") and key.endswith(".base")]
@@ -44,6 +46,9 @@ def _another_layout(matrix: Orthogonal, state_dict: StateDict, prefix: str, numb
             f"{factors[0]} belongs to a product of several matrices, as geotorch keeps those that are only almost "
             "orthogonal: assign the weight that it computes, as module.weight = weight"
         )
+    written = next((name for name, number in OURS.items() if number == version), None)
+    if number == 0 and written is not None and MAPS[written] is not type(matrix):
+        return f'{original} was made by orthogonal_map="{written}": name it, as in orthogonal(..., "{written}")'
     X = state_dict.get(original)
     if number > 0 or not isinstance(X, Tensor) or X.shape != matrix.shape or X.is_meta or isinstance(X, FakeTensor):
         return None
@@ -53,18 +58,20 @@ def _another_layout(matrix: Orthogonal, state_dict: StateDict, prefix: str, numb
         if bool(diagonal.all()):
             return None
         return f'{original} must have signs on its diagonal for orthogonal_map="householder", got 0, as of other maps'
-    if ours:
+    if written is not None:
         return None
     if base is not None and bool(tall.triu(1).any()) and not bool(tall.tril(-1).any()):
         return (
             f"{original} has its numbers above the diagonal, as expRNN keeps them, and geotorch with lower=False; here "
             "they are below it: load -original.mT in its place"
         )
-    if isinstance(matrix, Cayley) or matrix.map_was_named or not matrix.is_thin:
+    if isinstance(matrix, Cayley) or matrix.map_was_named:
         return None
-    # torch leaves -1 on the diagonal beside a base, and Householder's signs without one; ours is 0 beside a base.
+    # torch leaves -1 on the diagonal beside a base, and Householder's signs without one; ours is 0 beside a base. With
+    # torch's metadata and no base a frame may be of any map: its default is another one than ours.
     square = base is not None and base.shape[-2] == base.shape[-1]
-    if (square and bool(diagonal.any())) or (base is None and bool((diagonal.abs() == 1).all())):
+    signs = base is None and bool((diagonal.abs() == 1).all())
+    if signs or (matrix.is_thin and (bool(diagonal.any()) if square else base is None and version == TORCHS)):
         return (
             f"{original}, of shape {tuple(X.shape)}, is from torch.nn.utils.parametrizations.orthogonal, and does not "
             'say by which map: "householder", torch\'s default for a matrix that is not square, "cayley" or '

@@ -108,6 +108,13 @@ class LatentMesh(nn.Module):
         Rows of N are uniform on the simplex, entries of G Gaussian. `cells * dim >= n (n - 1) / 2` with enough cells
         reaches every skew-symmetric matrix; fewer give a cheaper, structured family.
 
+        Args:
+            n: number of nodes.
+            cells: number of cells, m.
+            dim: dimension of the arrows, d.
+            generator: of the random numbers; PyTorch's own if not given.
+            learn, device, dtype: as in the other constructors.
+
         Example:
             >>> LatentMesh.random(64, cells=32, dim=2)
             LatentMesh.random(64, cells=32, dim=2)
@@ -173,9 +180,13 @@ class LatentMesh(nn.Module):
         N averages a cell's 2^d vertices, G the 2^(d-1) differences along each axis; w = 1, and b = N^T w is the share
         of the cells that belongs to a node. Nodes and cells are numbered in row-major order.
 
+        Args:
+            shape: numbers of nodes along the axes, each at least 2.
+            learn, device, dtype: as in the other constructors.
+
         Example:
-            >>> LatentMesh.grid(16, 16)
-            LatentMesh.grid(16, 16)
+            >>> LatentMesh.grid(4, 3)
+            LatentMesh.grid(4, 3)
         """
         if not shape:
             raise ValueError("shape must name at least one axis, got none")

@@ -177,6 +177,13 @@ class Network(RNNBase):
             if lengths is not None:
                 raise ValueError("lengths must be None for a PackedSequence, which has its own")
             data, batch_sizes, order, inverse = input
+            # torch's fake of pack_padded_sequence counts in floats; without an order B must be read from a tensor
+            counted = batch_sizes.dtype == torch.long and (order is not None or torch.compiler.is_dynamo_compiling())
+            if torch.compiler.is_exporting() and not counted:
+                raise RuntimeError(
+                    "input must not be packed within torch.export: give padded sequences with lengths=, or the "
+                    "program a PackedSequence made with enforce_sorted=False"
+                )
             # The order knows the batch without reading a number from a tensor, which torch.compile cannot.
             B = int(batch_sizes[0]) if order is None else order.shape[0]
             expected = (self.num_layers * (1 + self.bidirectional), B, self.hidden_size)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vfrnn_kernels.checks import check_dense
+
 
 class Padded:
     """Sequences of different lengths, x (T, B, features), of which what is behind the end is never read.
@@ -56,15 +58,26 @@ def lengths_of(lengths: Tensor | Sequence[int], T: int, B: int, device: torch.de
     Raises:
         TypeError, ValueError: they are no integers, not B of them, or (on the CPU) not from 1 to T.
     """
-    given = lengths if isinstance(lengths, Tensor) else None
-    if given is None:
-        if not isinstance(lengths, Sequence) or not all(map(_is_integer, lengths)):
-            raise TypeError(f"lengths must be integers, a tensor or a list, got {type(lengths).__name__}")
-        given = torch.tensor([int(length) for length in lengths], dtype=torch.long)
+    if isinstance(lengths, Tensor):
+        check_dense("lengths", lengths)
+        given = lengths
+    else:
+        if not isinstance(lengths, Sequence) or isinstance(lengths, str):
+            raise TypeError(f"lengths must be a tensor or a list of integers, got {type(lengths).__name__}")
+        other = next((length for length in lengths if not _is_integer(length)), None)
+        if other is not None:
+            raise TypeError(f"lengths must be integers, got {type(other).__name__} in a {type(lengths).__name__}")
+        try:
+            given = torch.tensor([int(length) for length in lengths], dtype=torch.long)
+        except (OverflowError, ValueError, RuntimeError) as error:
+            raise ValueError(f"lengths must be from 1 to T = {T}, got {list(lengths)}") from error
     if given.dtype.is_floating_point or given.dtype.is_complex or given.dtype == torch.bool:
         raise TypeError(f"lengths must be integers, got {given.dtype}")
     if tuple(given.shape) != (B,):
         raise ValueError(f"lengths must have shape (B,) with B = {B}, got {tuple(given.shape)}")
+    if given.is_meta and device.type != "meta":
+        raise ValueError(f"lengths must be on the CPU or on the device of the input, {device}, got meta")
+    given = given.to(torch.long)
     readable = given.device.type == "cpu" and not torch.compiler.is_compiling()
     if readable and not torch._C._are_functorch_transforms_active() and B > 0:
         least, most = (int(end) for end in given.aminmax())

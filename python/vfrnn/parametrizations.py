@@ -92,7 +92,7 @@ def orthogonal(
     matrix.map_was_named = orthogonal_map is not None
     parametrize.register_parametrization(module, name, matrix, unsafe=True)
     matrices: Any = module.parametrizations
-    matrices[name]._version = OURS
+    matrices[name]._version = OURS[orthogonal_map or "matrix_exp"]
     matrices[name].register_load_state_dict_pre_hook(read_layouts)
     # Dynamo traces no torch.nn.RNN but for strict export; other modules read their weight once.
     remember_passes(module, traced=isinstance(module, nn.RNNBase))

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from vfrnn.packed import Packed
-from vfrnn_kernels.checks import check_shape, check_tensor
+from vfrnn_kernels.checks import check_dense, check_shape, check_tensor
 
 
 def check_times(dt: object, weight: Tensor) -> None:
@@ -28,14 +28,16 @@ def check_mask(reset: object, x: Tensor) -> Tensor:
     mask = reset.data if isinstance(reset, PackedSequence) else reset
     if not isinstance(mask, Tensor):
         raise TypeError(f"reset must be a boolean tensor or a PackedSequence of one, got {type(mask).__name__}")
+    check_dense("reset", mask)
     if mask.dtype != torch.bool:
         raise TypeError(f"reset must be boolean, got {mask.dtype}: reset.bool() makes it so")
     if mask.device != x.device:
         raise ValueError(f"reset must be on the device of the input, {x.device}, got {mask.device}")
     if not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(mask):
         raise RuntimeError("reset must not be mapped by torch.vmap: its values decide how the sequences are cut")
-    if torch.compiler.is_exporting():
-        raise RuntimeError("reset must be None in torch.export: its values decide how the sequences are cut")
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        where = "torch.export" if torch.compiler.is_exporting() else "torch.jit.trace"
+        raise RuntimeError(f"reset must be None in {where}: its values decide how the sequences are cut")
     return mask
 
 
@@ -65,6 +67,8 @@ def packed(
         check_shape(name, value.data, "(rows,) as packed data, like the input", input.data.shape[:1])
         if not torch.equal(value.batch_sizes, input.batch_sizes):
             raise ValueError(f"{name} must be packed like the input, got other batch_sizes")
+        if not torch.equal(_order(value, sequences.B), _order(input, sequences.B)):
+            raise ValueError(f"{name} must be packed like the input, got its sequences in another order")
         return value.data
     value = padded(name, value, sequences.T, sequences.B, batch_first=batch_first)
     if value.dim() == 1:
@@ -72,3 +76,9 @@ def packed(
     if input.sorted_indices is not None:
         value = value.index_select(1, input.sorted_indices)
     return sequences.packed(value)
+
+
+def _order(sequences: PackedSequence, B: int) -> Tensor:
+    """Which of the sequences that were given stands where, (B,)."""
+    order = sequences.sorted_indices
+    return torch.arange(B, device=sequences.data.device) if order is None else order

@@ -34,6 +34,10 @@ class StateNoise:
     zoneout: float
     training: bool
 
+    def __post_init__(self) -> None:  # the module's attributes can be set to anything
+        check_probability("recurrent_dropout", self.recurrent_dropout)
+        check_probability("zoneout", self.zoneout)
+
     @property
     def drops(self) -> bool:
         """Whether m is drawn."""
@@ -64,6 +68,12 @@ class StateNoise:
         """The steps with noise, one call each; 16-bit inputs are computed in float32 and rounded once."""
 
         def states(x: Tensor, h0: Tensor, dt: Tensor | None = None, sequence: bool = True) -> Tensor:
+            if isinstance(x.shape[0], torch.SymInt):
+                name = "recurrent_dropout" if self.drops else "zoneout"
+                raise RuntimeError(
+                    f"{name} must be 0 in a program for every T: its steps are called one by one, so many as there are "
+                    "when the program is made (export it with a T that is not dynamic)"
+                )
             wide = wider(x.dtype) or x.dtype
             h, hs = h0.to(wide), []
             m = self.mask(h) if self.drops else None

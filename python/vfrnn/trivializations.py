@@ -220,7 +220,7 @@ def _orthonormal(tall: Tensor) -> Tensor:
     # As PyTorch; in 16 bits that would accept everything. Rounding unit columns changes their products by eps at most.
     tolerance = 10 * n * eps if tall.dtype == computed_in(tall.dtype) else 2 * eps
     wide = tall.to(computed_in(tall.dtype))
-    if torch.allclose(wide.mT @ wide, torch.eye(k, dtype=wide.dtype, device=wide.device), atol=tolerance):
+    if torch.allclose(product(wide.mT, wide), torch.eye(k, dtype=wide.dtype, device=wide.device), atol=tolerance):
         return tall.clone(memory_format=torch.contiguous_format)
     Q, R = torch.linalg.qr(wide)
     return (Q * R.diagonal(dim1=-2, dim2=-1).sgn().unsqueeze(-2)).to(tall.dtype)

@@ -17,24 +17,28 @@ SIZES = [N - odd for N in (64, 128, 192, 256, 512, 768, 1024) for odd in (7, 0)]
 BATCHES = (3, 9, 17, 33, 65, 129, 257)
 #: The largest cluster of the device: 16 blocks, or 8 where it has no more.
 CLUSTERS = (16, 8)
+#: Of the simulated device, and of an H100: the more there are, the smaller are the tiles.
+MULTIPROCESSORS = (3, 132)
 
 
-def plan_of(n: int, dtype: str, B: int, backward: bool, cluster: int) -> dict:
+def plan_of(n: int, dtype: str, B: int, backward: bool, cluster: int, multiprocessors: int) -> dict:
     """As the simulated device gets it."""
-    return host.recurrence_plan(n, dtype, B, backward, 90, 3, 232448, cluster)
+    return host.recurrence_plan(n, dtype, B, backward, 90, multiprocessors, 232448, cluster)
 
 
 def cases() -> list[tuple]:
-    """(dtype, n, B, largest cluster), of each kernel, forward or backward, the one with the least padding and work."""
+    """(dtype, n, B, largest cluster, multiprocessors), of each kernel, forward or backward, the one with the least
+    padding and work."""
     found = {}
-    for dtype, n, B, cluster in itertools.product(("float32", "bfloat16"), SIZES, BATCHES, CLUSTERS):
+    for dtype, *case in itertools.product(("float32", "bfloat16"), SIZES, BATCHES, CLUSTERS, MULTIPROCESSORS):
+        n, B, cluster, multiprocessors = case
         for backward in (False, True):
-            plan = plan_of(n, dtype, B, backward, cluster)
+            plan = plan_of(n, dtype, B, backward, cluster, multiprocessors)
             if plan["route"] != "steps":
-                cost = plan["N"] - n > 7, n * n * (B + 7), -cluster
-                best = found.setdefault((dtype, plan["shape"], backward), (cost, (n, B, cluster)))
+                cost = plan["N"] - n > 7, n * n * (B + 7), -cluster, multiprocessors
+                best = found.setdefault((dtype, plan["shape"], backward), (cost, tuple(case)))
                 if cost < best[0]:
-                    found[dtype, plan["shape"], backward] = cost, (n, B, cluster)
+                    found[dtype, plan["shape"], backward] = cost, tuple(case)
     types = {"float32": ["float32"], "bfloat16": ["bfloat16", "float16"]}
     return sorted({(name, *rest) for (dtype, *_), (_, rest) in found.items() for name in types[dtype]})
 
@@ -43,12 +47,25 @@ CASES = cases()
 
 
 def test_the_large_ones_are_among_them():
-    served = {(dtype, plan_of(n, dtype, B, False, cluster)["N"]) for dtype, n, B, cluster in CASES}
+    served = {
+        (dtype, plan_of(n, dtype, *device)["N"]) for dtype, n, B, *rest in CASES for device in [(B, False, *rest)]
+    }
     assert {("bfloat16", 768), ("bfloat16", 1024), ("float16", 1024), ("float32", 512), ("float32", 768)} <= served
-    assert {cluster for _, n, _, cluster in CASES if n > 768} == set(CLUSTERS)
+    assert {cluster for _, n, _, cluster, _ in CASES if n > 768} == set(CLUSTERS)
 
 
-@pytest.mark.parametrize(("dtype", "n", "B", "cluster"), CASES)
-def test_every_instance(monkeypatch, dtype, n, B, cluster):
+def run(monkeypatch, dtype, n, B, cluster, multiprocessors, **options):
     monkeypatch.setenv("VFRNN_SIMULATOR_CLUSTER", str(cluster))
-    assert_right(recurrence_case(n, getattr(torch, dtype), "tanh", T=2, B=B, i=1), "cuda")
+    monkeypatch.setenv("VFRNN_SIMULATOR_SMS", str(multiprocessors))
+    assert_right(recurrence_case(n, getattr(torch, dtype), "tanh", T=2, B=B, i=1, **options), "cuda")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
+def test_every_instance(monkeypatch, case):
+    run(monkeypatch, *case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [c for c in CASES if c[0] != "float32"], ids=lambda case: "-".join(map(str, case)))
+def test_every_instance_with_its_state_in_float32(monkeypatch, case):
+    run(monkeypatch, *case, state=torch.float32)

@@ -88,3 +88,23 @@ def test_python_m_vfrnn_runs():
     )
     assert result.returncode == 0
     assert result.stdout.startswith("vfrnn ")
+
+
+def test_who_reads_the_output_may_stop():
+    code = (
+        "import sys, vfrnn.cli as cli\n"
+        "class Many:\n"
+        "    name = 'many'\n"
+        "    @staticmethod\n"
+        "    def load():\n"
+        "        run = lambda arguments: [print('line', flush=True) for _ in range(10**6)] and 0\n"
+        "        return lambda commands: commands.add_parser('many').set_defaults(run=run)\n"
+        "cli.subcommands = lambda: [Many]\n"
+        "sys.exit(cli.main(['many']))"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "line\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 0

@@ -166,6 +166,8 @@ def test_later_data_must_be_alike():
         model.predict([np.zeros((5, 2))])
     with pytest.raises(ValueError, match="initialize needs the sizes of the data: call fit or partial_fit"):
         clone(model).initialize()
+    with pytest.raises(ValueError, match="y must be finite, got NaN or infinity"):
+        SequenceRegressor().fit(X, np.full(len(X), np.nan))
     with pytest.raises(ValueError, match=r"y must have shape \(N,\) or \(N, k\), got \(1, 1, 1\)"):
         SequenceRegressor().fit(X[:1], np.zeros((1, 1, 1)))
 

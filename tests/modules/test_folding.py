@@ -127,6 +127,8 @@ def test_what_torch_lacks_is_kept_and_named():
             "reads": vfrnn.InputFieldRNN(2, 8, nonlinearity="tanh", mesh=MESH),
             "own": Own(2, 3),
             "hooked": hooked,
+            "learned": vfrnn.VFRNN(2, 3, nonlinearity="tanh", learn_h0=True),
+            "zoned": vfrnn.RNN(2, 3, zoneout=0.1),
             "lstm": nn.LSTM(2, 3),
             "fine": vfrnn.RNN(2, 3),
         }
@@ -135,8 +137,10 @@ def test_what_torch_lacks_is_kept_and_named():
     conversion = vfrnn.convert(model, to="torch")
     assert {name: reason.split()[0] for name, reason in conversion.kept.items()} == {
         "modrelu": "torch.nn.RNN", "identity": "torch.nn.RNNCell", "reads": "its", "own": "it", "hooked": "it",
+        "learned": "it", "zoned": "it",
     }  # fmt: skip
     assert "has no nonlinearity 'modrelu'" in conversion.kept["modrelu"]
+    assert "has learn_h0=True" in conversion.kept["learned"]
     assert [replacement.names for replacement in conversion.replaced] == [("fine",)]
     assert model.state_dict().keys() == before.keys()
     with pytest.raises(ValueError, match='backend must be None for to="torch"'):

@@ -70,10 +70,29 @@ def test_our_own_are_known_by_their_version():
     assert torch.equal(named.weight, layer.weight)
 
 
+@pytest.mark.parametrize(
+    ("shape", "theirs"), [((5, 3), "cayley"), ((3, 5), "matrix_exp"), ((4, 4), "householder")], ids=str
+)
+def test_torchs_without_a_base_are_refused_until_they_are_named(shape, theirs):
+    state = trained(torch_orthogonal(linear(shape), orthogonal_map=theirs, use_trivialization=False)).state_dict()
+    with pytest.raises(RuntimeError, match="does not say by which map"):
+        orthogonal(linear(shape), use_trivialization=False).load_state_dict(state)
+    orthogonal(linear(shape), orthogonal_map=theirs, use_trivialization=False).load_state_dict(state)
+
+
+@pytest.mark.parametrize("use_trivialization", [True, False])
+def test_our_own_of_another_map_are_refused(use_trivialization):
+    maps = ("matrix_exp", "cayley", "householder")
+    for written, read in ((one, other) for one in maps for other in maps if one != other):
+        state = orthogonal(linear((4, 4)), "weight", written, use_trivialization=use_trivialization).state_dict()
+        with pytest.raises(RuntimeError, match=f'was made by orthogonal_map="{written}": name it'):
+            orthogonal(linear((4, 4)), "weight", read, use_trivialization=use_trivialization).load_state_dict(state)
+
+
 def test_our_exponential_is_no_product_of_reflections():
     state = trained(orthogonal(linear((4, 4)))).state_dict()
-    with pytest.raises(RuntimeError, match=r"must have signs on its diagonal .* got 0"):
-        orthogonal(linear((4, 4)), orthogonal_map="householder").load_state_dict(state)
+    with pytest.raises(RuntimeError, match=r"must have signs on its diagonal .* got 0"):  # without metadata
+        orthogonal(linear((4, 4)), orthogonal_map="householder").load_state_dict(dict(state))
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (7, 3), (3, 7)], ids=str)
@@ -113,5 +132,7 @@ def test_what_geotorch_keeps_elsewhere_is_refused():
 @pytest.mark.parametrize("names", [("log_recurrent_kernel", "recurrent_kernel"), ("recurrent_kernel.A",)])
 def test_exprnns_are_refused_by_the_networks(names):
     model = nn.Sequential(vfrnn.OrthogonalRNN(4, 5))
-    with pytest.raises(RuntimeError, match=r'parameters of expRNN\'s code, .* "From expRNN" in docs/migration.md'):
+    with pytest.raises(
+        RuntimeError, match=r'parameters of expRNN\'s code, .* "From expRNN" in docs/how-to/migration.md'
+    ):
         model.load_state_dict({f"0.{name}": torch.zeros(5, 5) for name in names}, strict=False)

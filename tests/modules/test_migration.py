@@ -1,4 +1,4 @@
-"""The code of docs/migration.md runs, and what it converts computes what it did before."""
+"""The code of docs/how-to/migration.md runs, and what it converts computes what it did before."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import nn
 
 import vfrnn
 
-PAGE = Path(__file__).parents[2] / "docs" / "migration.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "migration.md"
 
 
 def code_of_page(**names):

@@ -141,3 +141,21 @@ def test_compiles_without_a_graph_break(sort):
         loss = output.data.square().sum() + h_n.sum()
         results.append((output.data, h_n, *torch.autograd.grad(loss, list(network.parameters()))))
     torch.testing.assert_close(*results)
+
+
+def test_packed_within_an_exported_program():
+    class Packs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = RNN(3, 5)
+
+        def forward(self, x, lengths, sort):
+            packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=sort)
+            return self.network(packed)[0].data
+
+    for sort in (True, False):
+        with pytest.raises(RuntimeError, match=r"input must not be packed within torch\.export: give padded sequences"):
+            torch.export.export(Packs(), (torch.zeros(4, 2, 3), torch.tensor([4, 2]), sort))
+    network, packed = RNN(3, 5), pack_sequence([torch.randn(2, 3), torch.randn(4, 3)], enforce_sorted=False)
+    program = torch.export.export(network, (packed,)).module()
+    torch.testing.assert_close(program(packed)[0].data, network(packed)[0].data)

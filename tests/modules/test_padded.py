@@ -134,11 +134,15 @@ def test_inspect_reads_each_sequence_to_its_end():
 @pytest.mark.parametrize(
     ("lengths", "error", "words"),
     [
-        (3, TypeError, "lengths must be integers, a tensor or a list, got int"),
-        ([1.0, 2, 3, 4], TypeError, "lengths must be integers, a tensor or a list, got list"),
+        (3, TypeError, "lengths must be a tensor or a list of integers, got int"),
+        ([1.0, 2, 3, 4], TypeError, "lengths must be integers, got float in a list"),
         (torch.ones(4), TypeError, "lengths must be integers, got torch.float32"),
         (torch.ones(4, dtype=torch.bool), TypeError, "lengths must be integers, got torch.bool"),
-        ([True, 2, 3, 4], TypeError, "lengths must be integers, a tensor or a list, got list"),
+        ([True, 2, 3, 4], TypeError, "lengths must be integers, got bool in a list"),
+        (torch.ones(4, dtype=torch.long).to_sparse(), TypeError, "lengths must be a dense tensor, got layout"),
+        (torch.ones(4, dtype=torch.long, device="meta"), ValueError, "lengths must be on the CPU or on the device of"),
+        (torch.tensor([1, 2, 3, 10], dtype=torch.uint16), ValueError, "lengths must be from 1 to T = 9, got 10"),
+        ([1, 2, 3, 2**70], ValueError, "lengths must be from 1 to T = 9, got"),
         ([1, 2], ValueError, r"lengths must have shape \(B,\) with B = 4, got \(2,\)"),
         ([1, 2, 3, 0], ValueError, "lengths must be from 1 to T = 9, got 0"),
         ([1, 2, 3, 10], ValueError, "lengths must be from 1 to T = 9, got 10"),

@@ -170,6 +170,7 @@ def test_autocast_changes_nothing():
     layer = orthogonal(nn.Linear(4, 4))
     nn.init.normal_(layer.parametrizations.weight.original)
     with torch.autocast("cpu", torch.bfloat16):
+        orthogonal(nn.Linear(3, 5))
         inside = layer.weight
     assert torch.equal(inside, layer.weight)
 

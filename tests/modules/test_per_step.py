@@ -53,4 +53,6 @@ def test_what_is_packed_otherwise(name):
         network(input, **{name: pack_padded_sequence(value, [4, 4, 4])})
     with pytest.raises(ValueError, match=f"{name} must be packed like the input, got other batch_sizes"):
         network(input, **{name: pack_padded_sequence(value, [3, 3, 3])})
+    with pytest.raises(ValueError, match=f"{name} must be packed like the input, got its sequences in another order"):
+        network(input, **{name: pack_padded_sequence(value, [4, 3, 2])})
     network(input, **{name: pack_padded_sequence(value, LENGTHS, enforce_sorted=False)})

@@ -107,3 +107,43 @@ def test_time_first_and_refusals():
     learned = vfrnn.VFRNN(3, 6, mesh=vfrnn.LatentMesh.grid(2, 3, learn=("b",)))
     with pytest.raises(NotImplementedError, match=r"a mesh that is not learned, got mesh\.log_b"):
         gradients_of_samples(learned, [x], x)
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+def test_what_the_hooks_do_not_see_is_refused(opacus):
+    layer, x = vfrnn.VFRNN(3, 6, 2, batch_first=True, learn_h0=True), torch.randn(2, 4, 3)
+    packed = nn.utils.rnn.pack_sequence([x[0]])
+    private = opacus.GradSampleModule(layer, strict=False)
+    others = {"dt": 0.5, "lengths": [4, 2], "reset": torch.zeros(2, 4).bool(), "hx": torch.zeros(2, 2, 6)}
+    for name, value in (others | {"return_sequence": False, "return_all_layers": True}).items():
+        with pytest.raises(NotImplementedError, match=f"VFRNN to be called with the input alone, got {name}"):
+            private(x, **{name: value})
+    with pytest.raises(NotImplementedError, match="with the input alone, got hx"):
+        private(x, others["hx"])
+    for given, words in ((packed, "a PackedSequence"), (x[0], "a 2D tensor")):
+        with pytest.raises(NotImplementedError, match=f"need a batched 3D input, got {words}"):
+            private(given)
+    for loss in (lambda output, h_n: h_n.sum(), lambda output, h_n: output.sum() + h_n.sum()):
+        with pytest.raises(NotImplementedError, match="a loss that reads the output of VFRNN, got one that reads h_n"):
+            loss(*private(x)).backward()
+    for name in ("dropout", "recurrent_dropout", "zoneout"):
+        setattr(layer, name, 0.5)
+        with pytest.raises(NotImplementedError, match=f"it needs {name}=0, got {name}=0.5"):
+            private(x)
+        with torch.no_grad():
+            private(x)
+        setattr(layer, name, 0.0)
+    private.eval()(x, lengths=[4, 2])
+    private.train()
+    plain = private.to_standard_module()
+    plain(x, lengths=[4, 2])[1].sum().backward()
+    assert not plain._forward_pre_hooks
+    assert not plain._backward_pre_hooks
+
+
+def test_opacus_as_the_layers_need_it(opacus):
+    with pytest.raises(ValueError, match="batch_first must be the same in Opacus and in RNN, got True and False"):
+        opacus.GradSampleModule(vfrnn.RNN(3, 6))
+    opacus.GradSampleModule(vfrnn.RNN(3, 6), batch_first=False)
+    with pytest.raises(NotImplementedError, match='grad_sample_mode="functorch"'):
+        opacus.GradSampleModule(vfrnn.RNN(3, 6, batch_first=True), force_functorch=True)

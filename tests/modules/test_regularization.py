@@ -186,6 +186,9 @@ def test_a_cell_in_a_loop_is_the_network(network_type, batched):
 
 
 def test_a_cell_needs_the_mask_of_its_sequence():
+    for size, error in (("2", TypeError), (2.0, TypeError), (-1, ValueError)):
+        with pytest.raises(error, match="batch_size must be"):
+            RNNCell(3, 5).dropout_mask(size)
     cell = VFRNNCell(3, 5, recurrent_dropout=0.5)
     with pytest.raises(ValueError, match=r"mask must be given where recurrent_dropout acts: mask = cell\.dropout_mask"):
         cell(torch.zeros(2, 3))
@@ -246,6 +249,8 @@ def test_compile():
     torch.compiler.reset()
     torch.testing.assert_close(torch.compile(network, fullgraph=True, backend="eager")(x), network(x))
     torch.testing.assert_close(torch.export.export(network, (x,)).module()(x), network(x))
+    with pytest.raises(RuntimeError, match="zoneout must be 0 in a program for every T"):
+        torch.export.export(network, (x,), dynamic_shapes=({0: torch.export.Dim("T")},))
 
 
 def test_the_exponential_is_computed_once(monkeypatch):
@@ -292,3 +297,7 @@ def test_what_is_no_probability(name, value):
         RNN(3, 5, **{name: value})
     with pytest.raises(ValueError, match=rf"{name} must be a probability"):
         VFRNNCell(3, 5, **{name: value})
+    network = RNN(3, 5)
+    setattr(network, name, value)
+    with pytest.raises(ValueError, match=rf"{name} must be a probability"):
+        network.eval()(torch.zeros(2, 1, 3))

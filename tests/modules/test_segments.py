@@ -161,6 +161,7 @@ def test_second_derivatives():
     assert torch.autograd.gradgradcheck(lambda x: network(x, reset=reset)[0], x, fast_mode=True)
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch.compile reads it where its graph breaks
 def test_under_vmap_and_compile():
     network = construct(OrthogonalRNN)
@@ -171,6 +172,8 @@ def test_under_vmap_and_compile():
         torch.vmap(lambda x, reset: network(x, reset=reset)[0])(xs, torch.stack([reset, reset]))
     with pytest.raises(RuntimeError, match=r"reset must be None in torch\.export"):
         torch.export.export(network, (xs[0],), {"reset": reset})
+    with pytest.raises(RuntimeError, match=r"reset must be None in torch\.jit\.trace"):
+        torch.jit.trace(lambda x: network(x, reset=reset)[0], xs[0])
     torch.compiler.reset()
     compiled = torch.compile(network, backend="eager")
     for mask in (reset, marks(), marks("all")):  # of other segments: nothing is compiled again
@@ -198,6 +201,7 @@ def test_without_a_batch():
         (torch.zeros(T, B), TypeError, r"reset must be boolean, got torch.float32: reset.bool\(\) makes it so"),
         (torch.zeros(T, dtype=torch.bool), ValueError, r"reset must have shape \(T, B\) with T = 11, B = 4, got"),
         (torch.zeros(B, T, dtype=torch.bool), ValueError, r"reset must have shape \(T, B\) with T = 11, B = 4, got"),
+        (torch.zeros(T, B, dtype=torch.bool).to_sparse(), TypeError, "reset must be a dense tensor, got layout"),
         (torch.tensor(True), ValueError, r"reset must have shape \(T, B\) with T = 11, B = 4, got \(\)"),
         (torch.zeros(T, B, dtype=torch.bool, device="meta"), ValueError, "reset must be on the device of the input"),
         (

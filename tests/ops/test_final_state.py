@@ -171,3 +171,33 @@ def test_bad_arguments():
             ValueError, match="reversible must be False unless return_sequence is False and activation is"
         ):
             plain(arguments, activation, reversible=True, **options)
+
+
+class Last(torch.nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.M = torch.nn.Parameter(torch.linalg.qr(torch.randn(n, n)).Q)
+
+    def forward(self, x, U):
+        return recurrence(x, U, None, self.M, return_sequence=False)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_one_program_for_every_time_and_batch(strict):
+    model, U = Last(N), torch.randn(N, 2)
+    shapes = ({0: torch.export.Dim("T"), 1: torch.export.Dim("B")}, None)
+    program = torch.export.export(model, (torch.randn(T, B, 2), U), dynamic_shapes=shapes, strict=strict).module()
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="eager", dynamic=True)
+    for steps, batch in ((5, 4), (70, 3), (9, 7)):
+        x = torch.randn(steps, batch, 2)
+        torch.testing.assert_close(program(x, U), model(x, U))
+        with torch._dynamo.config.patch(error_on_recompile=steps != 5):
+            torch.testing.assert_close(compiled(x, U), model(x, U))
+
+
+def test_a_program_of_one_size_keeps_few_states():
+    program = torch.export.export(Last(N), (torch.randn(100, B, 2), torch.randn(N, 2)))
+    (node,) = [node for node in program.graph.nodes if "recurrence" in str(node.target)]
+    assert "recurrence_final" in str(node.target)
+    assert node.args[-1] == 16

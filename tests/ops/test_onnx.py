@@ -22,7 +22,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::Deprec
 
 T, B = torch.export.Dim("T"), torch.export.Dim("B")
 TIME_AND_BATCH = {0: T, 1: B}
-MESH = vfrnn.LatentMesh.grid(2, 3)
+
+
+def grid():
+    """A mesh of its own for every model: `model.double()` changes the model's."""
+    return vfrnn.LatentMesh.grid(2, 3)
 
 
 def moved(model):
@@ -64,12 +68,12 @@ NETWORKS = {
     "leaky_relu": (lambda: vfrnn.RNN(4, 6, 2, "leaky_relu"), "Scan"),
     "identity": (lambda: vfrnn.OrthogonalRNN(4, 6, nonlinearity="identity", dt=4.0), "Scan"),
     "orthogonal": (lambda: vfrnn.OrthogonalRNN(4, 6, 2, bidirectional=True), "Scan"),
-    "field": (lambda: vfrnn.VFRNN(4, 6, nonlinearity="tanh", mesh=MESH, substeps=5), "RNN"),
+    "field": (lambda: vfrnn.VFRNN(4, 6, nonlinearity="tanh", mesh=grid(), substeps=5), "RNN"),
     "exp_dtype": (
         lambda: vfrnn.VFRNN(4, 6, nonlinearity="relu", exp_dtype=torch.float64, volume_preserving=True),
         "RNN",
     ),
-    "reads": (lambda: vfrnn.InputFieldRNN(4, 6, mesh=MESH, substeps=7, volume_preserving=True), "Scan"),
+    "reads": (lambda: vfrnn.InputFieldRNN(4, 6, mesh=grid(), substeps=7, volume_preserving=True), "Scan"),
     "parametrized": (lambda: orthogonal(vfrnn.RNN(4, 6), "weight_hh_l0"), "RNN"),
     "frame": (lambda: orthogonal(vfrnn.RNN(4, 6), "weight_ih_l0"), "RNN"),
 }
@@ -110,7 +114,7 @@ class Call(nn.Module):
 
 
 CALLS = {
-    "times": (vfrnn.VFRNN(4, 6, substeps=2, mesh=MESH), lambda m, x, dt: m(x, dt=dt)),
+    "times": (vfrnn.VFRNN(4, 6, substeps=2, mesh=grid()), lambda m, x, dt: m(x, dt=dt)),
     "times without a divergence": (vfrnn.OrthogonalRNN(4, 6), lambda m, x, dt: m(x, dt=dt)),
     "one time": (vfrnn.VFRNN(4, 6), lambda m, x, dt: m(x, dt=dt[0, 0])),
     "the last state": (vfrnn.RNN(4, 6, nonlinearity="modrelu"), lambda m, x, dt: m(x, return_sequence=False)),
@@ -143,12 +147,14 @@ def test_cells(cell, tmp_path):
 
 @pytest.mark.slow
 def test_ops_by_themselves(tmp_path):
+    mesh = grid()
+
     class Ops(nn.Module):
         def forward(self, S, delta, thin, h, v):
-            flow = vfrnn.field_flow(MESH, h, v, 0.3, substeps=3)
+            flow = vfrnn.field_flow(h, v, mesh, 0.3, substeps=3)
             return (
                 vfrnn.skew_expm(S, 3.0), vfrnn.strang_step(S, delta, 2.0, 6), vfrnn.thin_skew_expm(thin),
-                vfrnn.field_generator(MESH, v)[0], flow,
+                vfrnn.field_generator(mesh, v)[0], flow,
             )  # fmt: skip
 
     S = torch.randn(2, 6, 6)
@@ -176,7 +182,7 @@ def test_an_exported_program(tmp_path):
 def test_planned_substeps_are_refused():
     with pytest.raises(torch.onnx.errors.OnnxExporterError) as error:
         torch.onnx.export(
-            vfrnn.InputFieldRNN(4, 6, mesh=MESH).eval(), (torch.randn(5, 3, 4),), dynamo=True, verbose=False
+            vfrnn.InputFieldRNN(4, 6, mesh=grid()).eval(), (torch.randn(5, 3, 4),), dynamo=True, verbose=False
         )
     cause = error.value
     while cause.__cause__ is not None:

@@ -123,9 +123,8 @@ def test_the_cuda_of_a_release_serves_the_drivers_and_devices_that_are_promised(
     default = re.search(r'VFRNN_CUDA_ARCHS "(.+?)"', (ROOT / "CMakeLists.txt").read_text())[1]
     assert default == RELEASED_ARCHITECTURES
     assert architectures(default) == {"ELF": {"sm_80", "sm_90a", "sm_100", "sm_120"}, "PTX": {"sm_100"}}
-    readme = (ROOT / "README.md").read_text()
-    assert f"(default `{default}`" in readme
-    assert "525 for CUDA 12" in readme
+    assert f"| `{default}` (default) |" in (ROOT / "docs/how-to/environment.md").read_text()
+    assert "525 or newer (CUDA 12)" in (ROOT / "docs/how-to/gpu.md").read_text()
     assert default in (ROOT / "setup.py").read_text()
 
 

@@ -42,6 +42,21 @@ def test_a_parameter_that_becomes_infinite_ends_the_run():
         trained(options, until=1)
 
 
+@pytest.mark.parametrize("model", ["vfrnn", "lstm"])
+def test_an_infinite_gradient_of_a_finite_loss_ends_the_run(model):
+    run = Training(training_options(models=(model,)))
+    run.trainees[0].model.readout.weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(FloatingPointError, match=f"a gradient of {model} is not finite in epoch 1"):
+        run.train(1, lambda trainee, loss: None, lambda: None)
+
+
+def test_finite_gradients_whose_norm_overflows_do_not():
+    run = Training(training_options(models=("vfrnn",)))
+    run.trainees[0].model.readout.weight.register_hook(lambda gradient: gradient.sign() * 1e30)
+    run.train(1, lambda trainee, loss: None, lambda: None)
+    assert run.epochs_done == 1
+
+
 def test_a_folder_without_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no checkpoint\.pt"):
         Training.resume(tmp_path)

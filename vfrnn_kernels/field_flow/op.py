@@ -55,7 +55,7 @@ def field_flow(
         divergence_scale: a number or a tensor of shape () or (1,).
         volume_preserving: removes the mean of delta over the nodes.
         order: degree of p.
-        substeps: k. None plans it from an upper bound on |dt| ||S||: on a GPU the Triton kernels do so on the device,
+        substeps: k. None plans it from an upper bound on `|dt| ||S||`: on a GPU the Triton kernels do so on the device,
             and the reference, which would have to wait for it, refuses. A number that is certainly too small is an
             error on the CPU.
         backend: "cpu", "cuda", "triton" (n up to 1024 on a GPU), "reference" or None (the first that serves the call).

@@ -4,6 +4,7 @@ parser, whose `run` is called with the arguments."""
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
@@ -38,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         return arguments.run(arguments)
+    except BrokenPipeError:
+        # Who read the output has enough, as in `vfrnn doctor | head`; what Python writes at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (RuntimeError, OSError, FloatingPointError) as error:
         print(f"vfrnn {arguments.command}: {error}", file=sys.stderr)
         return 1

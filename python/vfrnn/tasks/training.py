@@ -105,7 +105,7 @@ class Training:
         """Train to `until` epochs (at most those of the options).
 
         Raises:
-            FloatingPointError: a loss or a parameter is not finite.
+            FloatingPointError: a loss, a gradient or a parameter is not finite.
         """
         for epoch in range(self.epochs_done, min(until, self.options.epochs)):
             for trainee in self.trainees:
@@ -133,7 +133,9 @@ class Training:
                 loss = share * self.task.loss(model(x), target)
                 loss.backward()
             loss = sum_gradients(parameters, loss.detach(), self.processes)
-            torch.nn.utils.clip_grad_norm_(parameters, self.options.clip)
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.options.clip))
+            if not math.isfinite(norm) and not _have_finite_gradients(parameters):
+                raise FloatingPointError(f"a gradient of {trainee.name} is not finite in epoch {epoch + 1}")
             optimizer.step()
             losses.append(float(loss))  # waits for a GPU
             seconds.append(time.perf_counter() - start)
@@ -231,6 +233,11 @@ class Training:
             trainee.random_state = saved["random_state"]
             trainee.history = [_epoch(epoch) for epoch in saved["history"]]
         return training
+
+
+def _have_finite_gradients(parameters: list[torch.nn.Parameter]) -> bool:
+    """Whether the step can be taken: the norm of finite gradients may overflow, and then clips them to 0."""
+    return all(bool(p.grad.isfinite().all()) for p in parameters if p.grad is not None)
 
 
 def _epoch(saved: dict[str, Any]) -> Epoch:
