@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+from vfrnn_bench.tasks.archive import archive_folder
 from vfrnn_bench.tasks.benchmarks import BENCHMARKS, Benchmark
 from vfrnn_bench.tasks.protocol import Runs, missing
 from vfrnn_bench.tasks.results import Json, summarize, table
@@ -49,9 +50,10 @@ def main() -> int:
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in arguments.name:
-        runs = Runs(BENCHMARKS[name], arguments.runs / name, arguments.data)
+        benchmark = BENCHMARKS[name]
         try:
-            found = summary(BENCHMARKS[name], runs, arguments.seeds)
+            data = arguments.data if benchmark.archive is None else archive_folder(benchmark.archive)
+            found = summary(benchmark, Runs(benchmark, arguments.runs / name, data), arguments.seeds)
         except (RuntimeError, OSError, FloatingPointError) as error:
             print(f"{name}: {error}", file=sys.stderr)
             return 1

@@ -24,7 +24,7 @@ from typing import Any
 
 from vfrnn_bench.tasks.benchmarks import Benchmark
 
-from vfrnn.cli.train import add_parser
+from vfrnn.cli.train import OWN_DATA, add_parser
 from vfrnn.tasks.models import WITH_GENERATORS
 from vfrnn.tasks.report import LOG
 from vfrnn.tasks.training import CHECKPOINT, LAST_EPOCHS, Training
@@ -140,15 +140,19 @@ class Runs:
                 (folder / DIVERGED).write_text(f"{error}\n")
                 return None
         log: Json = json.loads((folder / LOG).read_text())
+        self._check(log, folder)
         return log
 
     def timing(self, trained: Sequence[Trained]) -> dict[str, list[Json]]:
-        """By model, the step_ms and steps of a few more epochs of seed 0's, all models in turns."""
-        path, models = self.folder / TIMING, [one.model for one in trained]
-        if path.exists():
-            kept: dict[str, list[Json]] = json.loads(path.read_text())
-            if list(kept) == models:
-                return kept
+        """By model, the step_ms and steps of a few more epochs of seed 0's, all models in turns.
+
+        They are kept with the options of the runs, and measured again when a model, its rates or the benchmark change.
+        """
+        path, of = self.folder / TIMING, {one.model: one.logs[0]["options"] for one in trained}
+        kept: Json = json.loads(path.read_text()) if path.exists() else {}
+        if kept.get("options") == of:
+            found: dict[str, list[Json]] = kept["epochs"]
+            return found
         runs = [Training.resume(self._of(one.model, one.rates, 0)) for one in trained]
         for run in runs:
             run.options = replace(run.options, epochs=run.options.epochs + TIMING_EPOCHS)
@@ -159,8 +163,21 @@ class Runs:
             model: [{"step_ms": epoch.step_ms, "steps": epoch.steps} for epoch in history[-TIMING_EPOCHS:]]
             for model, history in ((run.trainees[0].name, run.trainees[0].history) for run in runs)
         }
-        path.write_text(json.dumps(found, indent=1) + "\n")
+        path.write_text(json.dumps({"options": of, "epochs": found}, indent=1) + "\n")
         return found
+
+    def _check(self, log: Json, folder: Path) -> None:
+        """
+        Raises:
+            RuntimeError: the run was made before the benchmark's options became what they are.
+        """
+        found = {**log["options"], **log["options"]["task_options"], **log["options"]["model_options"]}
+        for name, value in self.benchmark.train.items():
+            if found[name] != value:
+                raise RuntimeError(
+                    f"{folder} must hold a run with {name} {value}, got one with {found[name]}: delete it, or name "
+                    "another folder by --runs"
+                )
 
     def _of(self, model: str, rates: Rates, seed: int) -> Path:
         return self.folder / model / rates.folder / f"seed-{seed}"
@@ -169,7 +186,8 @@ class Runs:
         if (folder / CHECKPOINT).exists():
             vfrnn_train(["--resume", str(folder), *UNWATCHED])
             return
-        common = ["--task", self.benchmark.task, "--out", str(folder), *UNWATCHED]
+        common = [] if self.benchmark.task == OWN_DATA else ["--task", self.benchmark.task]
+        common += ["--out", str(folder), *UNWATCHED]
         for name, value in self.benchmark.train.items():
             common += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
         vfrnn_train(common + arguments + ([] if self.data is None else ["--data", str(self.data)]))

@@ -10,7 +10,7 @@ import torch
 from tests.tasks.cases import needs, write_series
 from vfrnn.cli import main
 from vfrnn.cli.train import DEFAULTS, MODEL_NAMES
-from vfrnn.tasks import TASKS, TaskOptions
+from vfrnn.tasks import TASKS, TaskOptions, characters
 from vfrnn.tasks.mnist import FILES
 from vfrnn.tasks.models import MODELS, NONLINEARITIES, ModelOptions, make_model
 from vfrnn_kernels.activations import ACTIVATIONS
@@ -24,7 +24,8 @@ def test_names_are_those_of_the_registries():
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if task not in ("mnist", "series")])
-def test_a_run_leaves_a_checkpoint_a_log_and_a_picture(task, tmp_path, capsys):
+def test_a_run_leaves_a_checkpoint_a_log_and_a_picture(task, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(characters, "language_reference", lambda: "To be, or not to be. " * 20)
     size = ["--batch-size", "400"] if task == "digits" else ["--batch-size", "5"]
     tiny = TINY if task != "transport" else [*TINY[:2], *TINY[4:], "--grid", "5", "--horizon", "2"]
     assert main(["train", "--task", task, "--model", *MODEL_NAMES, *tiny, *size, "--out", str(tmp_path)]) == 0

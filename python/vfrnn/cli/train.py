@@ -19,6 +19,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "adding": {"epochs": 100, "batch_size": 64, "hidden_size": 128, "lr": 5e-3, "generator_lr": 5e-4, "init": "cayley"},
     "mnist": {"epochs": 30, "batch_size": 64, "hidden_size": 170, "lr": 5e-3, "generator_lr": 5e-4, "init": "cayley"},
     "co2": {"epochs": 80, "batch_size": 32, "hidden_size": 64, "lr": 5e-3, "generator_lr": 5e-4, "init": "cayley"},
+    "characters": {
+        "epochs": 20, "batch_size": 64, "hidden_size": 192, "lr": 3e-3, "generator_lr": 3e-3, "init": "henaff",
+    },
     "transport": {
         "epochs": 30, "batch_size": 24, "steps_per_epoch": 10, "lr": 3e-2, "generator_lr": 3e-2, "init": "zero",
         "mesh": "grid", "substeps": 4,
@@ -61,7 +64,11 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     what = parser.add_argument_group("what")
-    what.add_argument("--task", choices=TASK_NAMES, help="digits: scikit-learn's, one pixel a step; mnist: 5000 images")
+    what.add_argument(
+        "--task",
+        choices=TASK_NAMES,
+        help="digits: scikit-learn's, one pixel a step; mnist: 5000 images; characters: of Python's language reference",
+    )
     what.add_argument(
         "--model",
         nargs="+",
@@ -79,7 +86,7 @@ def add_parser(commands: Any) -> None:
         "with --task mnist: folder of the four IDX files of the full set; with --resume: where the data are now",
     )
     what.add_argument("--delay", type=_positive_int, default=200, help="copying, denoise: steps before the recall")
-    what.add_argument("--length", type=_positive_int, default=200, help="adding: length of the sequences")
+    what.add_argument("--length", type=_positive_int, default=200, help="adding, characters: length of the sequences")
     what.add_argument(
         "--wind",
         choices=("compressible", "incompressible"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vfrnn.tasks.adding import Adding
+from vfrnn.tasks.characters import Characters
 from vfrnn.tasks.co2 import CarbonDioxide
 from vfrnn.tasks.copying import Copying
 from vfrnn.tasks.denoise import Denoise
@@ -21,6 +22,7 @@ TASKS: dict[str, Callable[[TaskOptions], Task]] = {
     "adding": Adding,
     "mnist": Mnist,
     "co2": CarbonDioxide,
+    "characters": Characters,
     "transport": Transport,
     "series": series,
 }
@@ -29,6 +31,7 @@ __all__ = [
     "TASKS",
     "Adding",
     "CarbonDioxide",
+    "Characters",
     "Copying",
     "Denoise",
     "Digits",

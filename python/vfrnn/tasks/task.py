@@ -19,8 +19,8 @@ class TaskOptions:
         batch_size: samples of a training batch.
         permute: digits and mnist: one fixed permutation of the pixels.
         delay: copying: blanks between the symbols and the recall.
-        length: adding: length of the sequence.
-        steps_per_epoch: copying and adding, which have no end: batches called an epoch.
+        length: adding, characters: length of the sequences.
+        steps_per_epoch: of tasks without end, copying and adding among them, and characters: batches called an epoch.
         data: mnist: folder of the IDX files of the full set; series: a file or folder.
         wind: transport: "compressible" or "incompressible".
         grid: transport: nodes along each side.
@@ -56,7 +56,7 @@ class Task(Protocol):
     last channel of the inputs is the time since the step before. `ragged`: a first channel, which `input_size` does not
     count, is 1 in a sequence and 0 in the padding after it. `initial`: the inputs are the first states, and the
     `horizon` states after them are asked for. `about`: what data there are, in words; `fingerprint`: a hash of what was
-    read from a file of the user, else empty."""
+    read from a file that may be another one elsewhere, else empty."""
 
     input_size: int
     output_size: int

@@ -222,7 +222,7 @@ class Training:
         expected, found = state.get("fingerprint", ""), training.task.fingerprint
         if expected != found:
             raise RuntimeError(
-                f"{path}: {training.options.task_options.data} must hold the data that the run began with "
+                f"{path}: {options['task_options'].data or options['task']} must hold the data that the run began with "
                 f"(SHA-256 {expected[:16]}), got others ({found[:16]})"
             )
         for trainee in training.trainees:

@@ -2,16 +2,19 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from vfrnn_bench.tasks import protocol
 from vfrnn_bench.tasks.benchmarks import BENCHMARKS, Benchmark
-from vfrnn_bench.tasks.protocol import DIVERGED, Rates, Runs, Tried, best, missing, settings
+from vfrnn_bench.tasks.protocol import DIVERGED, Rates, Runs, Trained, Tried, best, missing, settings
 
 from vfrnn.tasks.models import WITH_GENERATORS
 
 ONE = Benchmark("one", "", "adding", {"length": 8}, lrs=(0.1, 0.2))
+#: Of its runs, as far as the protocol reads them.
+OPTIONS = {"task_options": {"length": 8}, "model_options": {}}
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def made_up(monkeypatch):
             folder = Path(value["--out"])
             folder.mkdir(parents=True)
             epochs = [{"validation": outcome(*run), "test": 100 - outcome(*run)}] * 6
-            log = {"larger_is_better": True, "epochs": {value["--model"]: epochs}}
+            log = {"larger_is_better": True, "epochs": {value["--model"]: epochs}, "options": OPTIONS}
             (folder / "log.json").write_text(json.dumps(log))
 
         monkeypatch.setattr(protocol, "vfrnn_train", train)
@@ -122,10 +125,46 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
 
     def train(arguments):
         assert arguments[:2] == ["--resume", str(folder)]
-        (folder / "log.json").write_text("{}")
+        (folder / "log.json").write_text(json.dumps({"options": OPTIONS}))
 
     monkeypatch.setattr(protocol, "vfrnn_train", train)
-    assert Runs(ONE, tmp_path).run("lstm", Rates(0.1, None), 0) == {}
+    assert Runs(ONE, tmp_path).run("lstm", Rates(0.1, None), 0) == {"options": OPTIONS}
+
+
+def test_a_run_of_other_options_is_not_taken_for_one_of_the_benchmark(tmp_path, made_up):
+    made_up(lambda lr, seed: lr)
+    Runs(ONE, tmp_path).run("lstm", Rates(0.1, None), 0)
+    longer = replace(ONE, train={"length": 9})
+    with pytest.raises(RuntimeError, match=r"seed-0 must hold a run with length 9, got one with 8: delete it"):
+        Runs(longer, tmp_path).run("lstm", Rates(0.1, None), 0)
+
+
+def test_a_choice_that_changed_is_timed_again(tmp_path):
+    train = {"length": 4, "epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "hidden_size": 4}
+    runs = Runs(Benchmark("one", "", "adding", train), tmp_path)
+
+    def timed(lr):
+        rates = Rates(lr, None)
+        return runs.timing([Trained("gru", rates, (), (runs.run("gru", rates, 0),))])
+
+    first = timed(0.1)
+    assert [epoch["steps"] for epoch in first["gru"]] == [1, 1, 1]
+    assert timed(0.1) == first  # to the last digit: kept
+    assert timed(0.2) != first
+
+
+def test_series_of_an_archive_are_a_task_of_their_own(tmp_path, monkeypatch):
+    seen = []
+
+    def train(arguments):
+        seen.append(arguments)
+        raise FloatingPointError
+
+    monkeypatch.setattr(protocol, "vfrnn_train", train)
+    (tmp_path / "gru" / "lr-0.01" / "seed-0").mkdir(parents=True)
+    assert Runs(BENCHMARKS["OSULeaf"], tmp_path, tmp_path / "OSULeaf").run("gru", Rates(0.01, None), 0) is None
+    assert "--task" not in seen[0]
+    assert seen[0][-2:] == ["--data", str(tmp_path / "OSULeaf")]
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch):
