@@ -196,7 +196,7 @@ def test_a_checkpoint_of_a_later_version_is_refused(network_type):
 @every_network
 @pytest.mark.parametrize("learned", [False, True])
 def test_truncated_backpropagation_through_time(network_type, learned):
-    """The recipe of docs/how-to/sequences.md: the state goes on, its gradient does not; and no part keeps the graph of another."""
+    """The recipe of docs/how-to/sequences.md: the state goes on, its gradient does not."""
     network = construct(network_type, 2, learn_h0=learned)
     x, target = torch.randn(11, 3, 3, dtype=F64), torch.randn(11, 3, 5, dtype=F64)
     loss, h = torch.nn.functional.mse_loss, None
