@@ -123,21 +123,21 @@ class InputFieldRNN(Network):
         return_sequence: bool = True,
         return_all_layers: bool = False,
     ) -> tuple[Any, Tensor]:
-        """Runs the layers over the sequences. What is not told here is as in `RNN.forward`.
+        """Runs the layers over the sequences.
 
         Args:
-            input, hx, reset, lengths, return_sequence, return_all_layers: as there. Substeps that are planned are
-                planned for whole sequences; without return_sequence, for every chunk of them; with reset, for every
-                batch of segments; where noise acts on the state, for every step.
-            dt: duration of all steps, in place of the constructor's: a number or a zero-dimensional tensor, of any
-                sign.
+            input, hx, reset, lengths, return_sequence, return_all_layers: These are the arguments of `RNN.forward`.
+                Where `substeps` is None, substeps are planned for whole sequences; without `return_sequence` for every
+                chunk of them, with `reset` for every batch of segments, and with noise on the state for every step.
+            dt: How long all steps last, in place of the constructor's `dt`: a number or a zero-dimensional tensor, of
+                any sign.
 
         Returns:
-            output and h_n, as there.
+            The pair that `RNN.forward` returns.
 
         Raises:
-            TypeError, ValueError, RuntimeError: a wrong type, dtype or shape, in torch.nn.RNN's words; a dt for every
-                step; on the CPU also: the field is not finite, or substeps is too small.
+            TypeError, ValueError, RuntimeError: An argument has a wrong type, dtype or shape, or dt has a time for every
+                step. On the CPU also: the field is not finite, or `substeps` is too small.
         """
         check_one_time(dt)
         return self._run(input, hx, dt, reset, lengths, return_sequence, return_all_layers)

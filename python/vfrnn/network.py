@@ -103,51 +103,56 @@ class Network(RNNBase):
         """Runs the layers over the sequences.
 
         Args:
-            input: (T, B, input_size), (B, T, input_size) with `batch_first`, unbatched (T, input_size), or a
-                PackedSequence. A packed one is padded for the run: memory and time are those of its longest sequence
-                for all of them (`vfrnn.packed`).
-            hx: (num_layers * directions, B, hidden_size), unbatched without B: the states before the first step; if not
-                given, zero or with `learn_h0` the learned ones.
-            reset: boolean, (T, B), (B, T) with `batch_first`, unbatched (T,), or packed like the input. Before a step
-                that is marked the state is zero, or with `learn_h0` the learned one; neither values nor gradients cross
-                that boundary, in the second direction either, which comes from the other side (there a mark on the
-                first step has nothing to cut). The segments run side by side (`vfrnn.segments`), on a CPU in about
-                2.5 times the time of the call without it. It reads the mask on the CPU, is refused in torch.export, and
-                runs outside of a compiled graph.
-            lengths: (B,), integers from 1 to T (checked on the CPU): of each sequence of a padded batch. Behind the end
-                inputs are not read and outputs are 0; both directions and h_n are those of `pack_padded_sequence`.
-            return_sequence: False returns the last layer's last states alone. It keeps about sqrt(T) states of that
-                layer for the backward, which computes the others again; none at all where steps are orthogonal and
-                linear (`OrthogonalRNN` with the identity), which the backward turns back. Layers below keep their
-                sequence, and the last one does with `reset` or `lengths`. It must be True for a PackedSequence.
-            return_all_layers: True returns a tuple of every layer's output, first to last, in the place of the last
-                one's; it needs return_sequence.
+            input: The sequences, as (T, B, input_size), as (B, T, input_size) with `batch_first`, as (T, input_size) for
+                a single one, or as a PackedSequence. A packed batch is padded for the run, so that it takes the memory
+                and the time of its longest sequence for all of them.
+            hx: The states before the first step, (num_layers * directions, B, hidden_size), or without B for a single
+                sequence. If it is not given, they are zero, or the learned ones with `learn_h0`.
+            reset: The steps before which the state begins anew, as a boolean tensor (T, B), (B, T) with `batch_first`,
+                (T,) for a single sequence, or packed like the input. There the state is zero, or the learned one with
+                `learn_h0`, and neither values nor gradients cross that boundary. The second direction meets the
+                boundary from the other side, so that a mark on the first step has nothing to cut there. The segments
+                run side by side, on a CPU in about 2.5 times the time of the call without `reset`. The mask is read on
+                the CPU. It is refused in torch.export, and runs outside of a compiled graph.
+            lengths: The length of each sequence of a padded batch, (B,), integers from 1 to T. Behind the end of a
+                sequence inputs are not read and outputs are 0. Both directions and h_n are those of
+                `pack_padded_sequence`. The values are checked on the CPU only.
+            return_sequence: False returns the last states of the last layer alone. Then about sqrt(T) states of that
+                layer are kept for the backward pass, which computes the others again. None at all are kept where the
+                steps are orthogonal and linear (`OrthogonalRNN` with the identity), because the backward pass turns
+                them back. Layers below keep their sequence, and so does the last one with `reset` or `lengths`. It must
+                be True for a PackedSequence.
+            return_all_layers: True returns the outputs of all layers, as a tuple from the first to the last, in place
+                of the last one's. It needs `return_sequence`.
 
         Returns:
-            output, shaped or packed as the input with directions * hidden_size features: the last layer's states;
-            (B, directions * n) or unbatched (directions * n,) without return_sequence;
-            and h_n, shaped as hx: every layer's last state, of each sequence at its own end. (Both are in the order
-            in which the sequences were given, hx too.)
+            A pair. The first is the output: the states of the last layer, shaped or packed as the input, with
+            directions * hidden_size features; without `return_sequence` it is (B, directions * hidden_size), and
+            without B for a single sequence. The second is h_n, shaped as hx: the last state of every layer, of each
+            sequence at its own end. Both are in the order in which the sequences were given.
 
         Raises:
-            TypeError, ValueError, RuntimeError: a wrong type, dtype or shape, in torch.nn.RNN's words.
+            TypeError, ValueError, RuntimeError: An argument has a wrong type, dtype or shape. The message is in
+                torch.nn.RNN's words.
         """
         return self._run(input, hx, None, reset, lengths, return_sequence, return_all_layers)
 
     def step(self, input: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One time step, for a stream: `forward` on a sequence of length 1, to rounding.
+        """One time step, for a stream. It computes what `forward` does on a sequence of length 1, to rounding.
 
         Args:
-            input: (B, input_size), or unbatched (input_size,).
-            state: (num_layers, B, hidden_size), unbatched without B; if not given, as in `forward`.
+            input: What the step reads, (B, input_size), or (input_size,) for a single stream.
+            state: The state before the step, (num_layers, B, hidden_size), or without B for a single stream. If it is
+                not given, it is that of `forward`.
 
         Returns:
-            output (B, hidden_size), unbatched without B: the last layer's state; and the next state, shaped as `state`.
+            A pair: the state of the last layer, (B, hidden_size) or (hidden_size,), and the next state, shaped as
+            `state`.
 
         Raises:
-            TypeError, ValueError, RuntimeError: a wrong type, dtype or shape; a bidirectional network, whose second
-                direction begins at the end of the stream; training with `recurrent_dropout`, whose mask is one for a
-                whole sequence.
+            TypeError, ValueError, RuntimeError: An argument has a wrong type, dtype or shape; or the network is
+                bidirectional, and its second direction begins at the end of the stream; or it is in training with
+                `recurrent_dropout`, whose mask is one for a whole sequence.
         """
         return self._stream(input, state, None)
 

@@ -118,20 +118,21 @@ class FieldNetwork(Network):
         return_sequence: bool = True,
         return_all_layers: bool = False,
     ) -> tuple[Any, Tensor]:
-        """Runs the layers over the sequences. What is not told here is as in `RNN.forward`.
+        """Runs the layers over the sequences.
 
         Args:
-            input, hx, reset, lengths, return_sequence, return_all_layers: as there.
-            dt: duration of the steps, in place of the constructor's: a number or a zero-dimensional tensor, or one for
-                every step, (T,), or every step and sequence, (T, B), (B, T) with `batch_first`, or packed like the
-                input (then by `spectral_recurrence`). It may have any sign, and is the same in all layers; in the
-                second direction, too, the step that reads input t lasts dt[t].
+            input, hx, reset, lengths, return_sequence, return_all_layers: These are the arguments of `RNN.forward`.
+            dt: How long the steps last, in place of the constructor's `dt`. It is a number or a zero-dimensional tensor
+                for all steps, (T,) for every step, or (T, B) for every step and sequence: (B, T) with `batch_first`, or
+                packed like the input. A time for every step is computed by `spectral_recurrence`. Times may have any
+                sign, and are the same in all layers. In both directions the step that reads input t lasts dt[t].
 
         Returns:
-            output and h_n, as there.
+            The pair that `RNN.forward` returns.
 
         Raises:
-            TypeError, ValueError, RuntimeError: a wrong type, dtype or shape, in torch.nn.RNN's words.
+            TypeError, ValueError, RuntimeError: An argument has a wrong type, dtype or shape. The message is in
+                torch.nn.RNN's words.
         """
         return self._run(input, hx, dt, reset, lengths, return_sequence, return_all_layers)
 
@@ -180,9 +181,10 @@ class VFRNN(FieldNetwork):
     .. math:: h_t = \mathrm{act}(M h_{t-1} + U x_t + c), \quad
         M = (e\, \exp(dt\, S / k)\, e)^k, \quad e = \exp(-dt\, \delta / (4 k))
 
-    S, skew-symmetric, and delta are the generator and the divergence of the field (`field_generator`), delta times
-    `divergence_scale`. At divergence_scale 0, where it starts, M is orthogonal; at 1 it is the flow of the field. M is
-    computed once per forward pass, layer and direction. Inside the network h is `B^1/2 f` for a function f on the mesh.
+    Here S, a skew-symmetric matrix, is the generator of the field, and delta is the divergence of the field
+    (`field_generator`) times the learned `divergence_scale`. The scale starts at 0, where M is orthogonal; at 1 M is the
+    flow of the field. M is computed once in a forward pass, for each layer and direction. Inside the network h stands
+    for `B^1/2 f`, where f is a function on the mesh.
 
     M is orthogonal up to rounding only, and the error of a rotation's modulus compounds: over 10^5 and more steps in
     float32 the norm of h drifts, by up to some percent. `exp_dtype=torch.float64` computes the exponential in float64
@@ -193,15 +195,17 @@ class VFRNN(FieldNetwork):
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype,
             recurrent_dropout, zoneout, learn_h0, backend: as in `RNN`.
         nonlinearity: one of `vfrnn_kernels.activations.ACTIVATIONS`.
-        mesh: a `LatentMesh` with hidden_size nodes, shared by all layers and directions. None gives each one a
+        mesh: A `LatentMesh` with hidden_size nodes, which all layers and directions share. None gives each of them a
             complete mesh of its own, whose fields reach every skew-symmetric S.
-        dt: duration of a step.
-        substeps: k.
-        init: of the rotation angles per unit of time: "henaff" (uniform in [-pi, pi]), "cayley" (as in scoRNN) or
-            "zero" (`vfrnn.init`); on a general mesh the field that fits them best.
-        volume_preserving: removes the mean of delta, so that det M = 1.
-        exp_dtype: torch.float64 computes M in float64 and rounds it; None computes it in `dtype`, or in float32 from
-            16-bit parameters (it stays float32 on the CPU; a GPU's recurrence multiplies by M rounded to 16 bits).
+        dt: How long a step lasts.
+        substeps: The number k of splittings in a step. More of them follow the flow of a field with a divergence more
+            closely.
+        init: How the rotation angles per unit of time start: "henaff" (uniform in [-pi, pi]), "cayley" (as in scoRNN)
+            or "zero" (`vfrnn.init`). On a general mesh the field starts as the one that fits these angles best.
+        volume_preserving: True removes the mean of delta, so that det M = 1.
+        exp_dtype: torch.float64 computes M in float64 and rounds it. None computes it in `dtype`, or in float32 from
+            16-bit parameters; on the CPU it then stays float32, and a GPU's recurrence multiplies by M rounded to
+            16 bits.
 
     Attributes:
         weight_ih_l[k], with `_reverse` for the second direction: U, (n, input size of the layer), drawn uniformly from
