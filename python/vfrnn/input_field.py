@@ -136,8 +136,8 @@ class InputFieldRNN(Network):
             The pair that `RNN.forward` returns.
 
         Raises:
-            TypeError, ValueError, RuntimeError: An argument has a wrong type, dtype or shape, or dt has a time for every
-                step. On the CPU also: the field is not finite, or `substeps` is too small.
+            TypeError, ValueError, RuntimeError: An argument has a wrong type, dtype or shape, or dt has a time for
+                every step. On the CPU also: the field is not finite, or `substeps` is too small.
         """
         check_one_time(dt)
         return self._run(input, hx, dt, reset, lengths, return_sequence, return_all_layers)

@@ -103,9 +103,9 @@ class Network(RNNBase):
         """Runs the layers over the sequences.
 
         Args:
-            input: The sequences, as (T, B, input_size), as (B, T, input_size) with `batch_first`, as (T, input_size) for
-                a single one, or as a PackedSequence. A packed batch is padded for the run, so that it takes the memory
-                and the time of its longest sequence for all of them.
+            input: The sequences, as (T, B, input_size), as (B, T, input_size) with `batch_first`, as (T, input_size)
+                for a single one, or as a PackedSequence. A packed batch is padded for the run, so that it takes the
+                memory and the time of its longest sequence for all of them.
             hx: The states before the first step, (num_layers * directions, B, hidden_size), or without B for a single
                 sequence. If it is not given, they are zero, or the learned ones with `learn_h0`.
             reset: The steps before which the state begins anew, as a boolean tensor (T, B), (B, T) with `batch_first`,

@@ -182,9 +182,9 @@ class VFRNN(FieldNetwork):
         M = (e\, \exp(dt\, S / k)\, e)^k, \quad e = \exp(-dt\, \delta / (4 k))
 
     Here S, a skew-symmetric matrix, is the generator of the field, and delta is the divergence of the field
-    (`field_generator`) times the learned `divergence_scale`. The scale starts at 0, where M is orthogonal; at 1 M is the
-    flow of the field. M is computed once in a forward pass, for each layer and direction. Inside the network h stands
-    for `B^1/2 f`, where f is a function on the mesh.
+    (`field_generator`) times the learned `divergence_scale`. The scale starts at 0, where M is orthogonal; at 1, M is
+    the flow of the field. M is computed once in a forward pass, for each layer and direction. Inside the network h
+    stands for `B^1/2 f`, where f is a function on the mesh.
 
     M is orthogonal up to rounding only, and the error of a rotation's modulus compounds: over 10^5 and more steps in
     float32 the norm of h drifts, by up to some percent. `exp_dtype=torch.float64` computes the exponential in float64
