@@ -169,6 +169,7 @@ ON_CHIP = [(torch.float32, 64), (torch.float32, 250), (torch.float32, 2001)]
 ON_CHIP += [(torch.float64, 64), (torch.float64, 200), (torch.float64, 1001)]
 
 
+@pytest.mark.timeout(1200)  # the largest ones are minutes of simulation
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(("dtype", "n"), ON_CHIP, ids=str)
 def test_the_spectral_chains_wherever_they_are_kept(monkeypatch, dtype, n, activation):
