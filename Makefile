@@ -223,12 +223,12 @@ HELD_TO_avx2 := VFRNN_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=
 bench-cpu: $(VENV)/.test-tools
 	$(HELD_TO_$(ISA)) $(BIN)/vfrnn bench --suite full --out $(OUT)
 
-# The quick suite, or what BENCHED says of it; its report, and that of the committed results, in a browser (skipped with a
-# reason where Chromium is absent).
+# The quick suite and its report in a browser (skipped with a reason where Chromium is absent); or what BENCHED says of the
+# suite, and the report of the committed results, which has every picture.
 test-bench: $(VENV)/.test-tools
 	$(BIN)/vfrnn bench --suite quick $(BENCHED) --out build/bench
-	$(BIN)/python -m tools.report_in_browser build/bench/report.html --screenshot build/bench/report.png
-	$(BIN)/python -m tools.report_in_browser bench/results/cpu-amd-epyc/report.html --tasks
+	$(BIN)/python -m tools.report_in_browser $(if $(BENCHED),bench/results/cpu-amd-epyc,build/bench)/report.html \
+	  $(if $(BENCHED),--tasks) --screenshot build/bench/report.png
 
 # The README's tables and pictures, from bench/results.
 results: $(VENV)/.test-tools
