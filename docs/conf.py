@@ -6,6 +6,7 @@ What is special here lives in docs/extensions/: pages that show bench/results, d
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import sys
@@ -23,6 +24,8 @@ PROFILE = ROOT / "build" / "docs-ipython"
 os.environ["IPYTHONDIR"] = str(PROFILE)
 (PROFILE / "profile_default").mkdir(parents=True, exist_ok=True)
 (PROFILE / "profile_default" / "ipython_kernel_config.py").write_text("c.Application.log_level = 'ERROR'\n")
+# What executes the pages says of each that it does.
+logging.getLogger("traitlets").setLevel(logging.WARNING)
 
 
 def library_hash() -> str:
