@@ -40,8 +40,8 @@ class RNN(Network):
             every sequence, layer and direction (Gal and Ghahramani 2016, arXiv 1512.05287; `vfrnn.regularization`).
         zoneout: probability that a step leaves an entry of the state as it was; in evaluation every entry is mixed with
             these weights (Krueger et al. 2017, arXiv 1606.01305). Where one of the two acts, steps are called one by
-            one, with one time for all of them: a training step on one CPU thread takes 2.5 to 3.5 times as long at
-            n 256, T 100, and 11 to 13 times at n 64, T 200 (batches of 64 and 32).
+            one, with one time for all of them: a training step on one thread (AVX-512) takes 2.5 to 3.5 times as long
+            at n 256, T 100, and 11 to 13 times at n 64, T 200 (batches of 64 and 32).
         learn_h0: learns the state before the first step as `h0_l[k]` (n,), which starts at 0; `hx` replaces it.
         proj_size: torch.nn.RNN's: any value is refused, projections are for LSTM.
         backend: of the ops, see `vfrnn_kernels`; None is the first that serves.
