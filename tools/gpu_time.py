@@ -236,7 +236,7 @@ def products_of(kernel: str) -> int:
     bits = 32 if kind == "F32" else 16
     table = re.search(rf"shapes_{bits}_bits\[\] = \{{(.*?)\n\}};", SHAPES.read_text(), re.DOTALL)
     assert table is not None
-    N, _, unit_tiles, batch_tiles, _ = map(int, re.findall(r"\{([\d, ]+)\}", table[1])[int(index)].split(", "))
+    N, _, unit_tiles, batch_tiles = map(int, re.findall(r"\{(\d+), (\d+), (\d+), (\d+), ", table[1])[int(index)])
     return N * bits // 8 // 64 * unit_tiles * batch_tiles * (6 if bits == 32 else 2)
 
 
@@ -280,7 +280,8 @@ def faults(rows: list[dict[str, str]], recorded: list[dict[str, str]]) -> list[s
 
 
 def header_of(rows: list[dict[str, str]]) -> str:
-    """csrc/recurrence/counts.h: of every shape, the kernels whose state is of the products' type."""
+    """csrc/recurrence/counts.h: of every shape, the kernels whose state is of the products' type; none where a
+    direction is not compiled."""
     lines = [
         "// Counts of a step of the kernels of persistent.h, forward and backward, by shape. Written by",
         f"// `python -m tools.gpu_time --write`, not by hand: the machine code of {ARCH}, by nvcc {rows[0]['nvcc']}.",
@@ -300,8 +301,9 @@ def header_of(rows: list[dict[str, str]]) -> str:
         lines += ["", f"constexpr StepCounts step_counts_{kind.lower()}[][2] = {{"]
         by_place = {tuple(_arguments(row["kernel"])[1:]): row for row in of_kind}
         for index in range(len({_arguments(row["kernel"])[1] for row in of_kind})):
-            both = [by_place[str(index), backward, "0"] for backward in "01"]
-            lines.append("    {" + ", ".join("{" + ", ".join(row[c] for c in PLANNED) + "}" for row in both) + "},")
+            both = [by_place.get((str(index), backward, "0")) for backward in "01"]
+            counts = ["{" + ", ".join(row[c] for c in PLANNED) + "}" if row else "{}" for row in both]
+            lines.append("    {" + ", ".join(counts) + "},")
         lines.append("};")
     return "\n".join([*lines, "// clang-format on", "", "}  // namespace vfrnn", ""])
 

@@ -11,16 +11,20 @@ namespace vfrnn {
 template <class Type, int index, bool backward, bool wide>
 int launch_persistent(const PersistentProblem& problem, void* stream) {
   constexpr RecurrenceShape shape = shape_of<Type>(index);
-  const int64_t tiles = (problem.B + shape.samples() - 1) / shape.samples();
-  const gpu::Launch launch{uint32_t(tiles * shape.cluster),
-                           1,
-                           1,
-                           uint32_t(shape.threads()),
-                           shape.shared_bytes(sizeof(typename Type::Storage)),
-                           uint32_t(shape.cluster),
-                           false,
-                           static_cast<cudaStream_t>(stream)};
-  return gpu::launch(launch, recurrence_persistent_kernel<Type, index, backward, wide>, problem);
+  if constexpr (!shape.serves(backward)) {
+    return -1;
+  } else {
+    const int64_t tiles = (problem.B + shape.samples() - 1) / shape.samples();
+    const gpu::Launch launch{uint32_t(tiles * shape.cluster),
+                             1,
+                             1,
+                             uint32_t(shape.threads()),
+                             shape.shared_bytes(sizeof(typename Type::Storage)),
+                             uint32_t(shape.cluster),
+                             false,
+                             static_cast<cudaStream_t>(stream)};
+    return gpu::launch(launch, recurrence_persistent_kernel<Type, index, backward, wide>, problem);
+  }
 }
 
 template <class Type, bool backward, bool wide, int... indices>

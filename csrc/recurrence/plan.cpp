@@ -105,7 +105,9 @@ std::optional<RecurrencePlan> recurrence_plan(RecurrenceRoute route, int n, Cuda
   const int largest_cluster = device.arch >= 90 ? device.largest_cluster : 1;
   for (int k = 0; k < count; ++k) {
     const RecurrenceShape& s = shapes[k];
-    if (s.N < n || (s.cluster > 1) != (route == RecurrenceRoute::cluster) || s.cluster > largest_cluster) continue;
+    if (!s.serves(backward) || s.N < n || (s.cluster > 1) != (route == RecurrenceRoute::cluster) ||
+        s.cluster > largest_cluster)
+      continue;
     const RecurrencePlan plan = plan_of_shape(s, k, type, batch, backward, device);
     if (plan.shared > device.shared_limit) continue;
     if (!best || plan.microseconds < best->microseconds) best = plan;

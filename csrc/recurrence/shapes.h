@@ -13,6 +13,9 @@ namespace vfrnn {
 
 constexpr int most_shared_bytes = 232448;  // of a block
 
+// What a shape is compiled for: the direction in which no plan chooses it, on any device, is left out.
+enum class Serves { both, forward, backward };
+
 // Shapes of the same N have the same unit_tiles: a sample's bits must not depend on the batch, which chooses between
 // them. Every warp owns `unit_tiles` tiles of 16 units and, for them, all of the sum; a block owns N /
 // cluster units of 8 * batch_tiles samples.
@@ -22,7 +25,11 @@ struct RecurrenceShape {
   int unit_tiles;       // tiles of 16 units per warp
   int batch_tiles;      // tiles of 8 samples per block
   int register_groups;  // of a unit tile's groups of M (mma.h), those in registers: 8 of each thread, for float32 16
+  Serves direction = Serves::both;
 
+  constexpr bool serves(bool backward) const {
+    return direction == Serves::both || (direction == Serves::backward) == backward;
+  }
   constexpr int units() const { return N / cluster; }
   constexpr int warps() const { return units() / 16 / unit_tiles; }
   constexpr int threads() const { return 32 * warps(); }
@@ -96,12 +103,23 @@ VFRNN_HOST_DEVICE constexpr uint32_t parity_of(int step) {
 
 //                                             N  cluster, unit tiles, batch tiles, register groups
 constexpr RecurrenceShape shapes_16_bits[] = {
-    {64, 1, 1, 1, 2},   {64, 1, 1, 2, 2},   {128, 1, 1, 1, 4},   {128, 1, 1, 2, 4},   {192, 1, 1, 1, 6},
-    {192, 1, 1, 2, 6},  {256, 1, 2, 1, 8},  {256, 1, 2, 2, 5},   {512, 4, 1, 1, 16},  {512, 4, 1, 2, 16},
-    {512, 8, 1, 1, 16}, {768, 8, 1, 1, 18}, {1024, 8, 1, 1, 18}, {1024, 8, 1, 2, 12}, {1024, 16, 1, 1, 18},
+    {64, 1, 1, 1, 2},
+    {64, 1, 1, 2, 2},
+    {128, 1, 1, 1, 4},
+    {128, 1, 1, 2, 4, Serves::forward},
+    {192, 1, 1, 1, 6},
+    {256, 1, 2, 1, 8},
+    {256, 1, 2, 2, 5, Serves::forward},
+    {512, 4, 1, 1, 16},
+    {512, 4, 1, 2, 16},
+    {512, 8, 1, 1, 16},
+    {768, 8, 1, 1, 18},
+    {1024, 8, 1, 1, 18},
+    {1024, 8, 1, 2, 12},
+    {1024, 16, 1, 1, 18},
 };
 constexpr RecurrenceShape shapes_32_bits[] = {
-    {64, 1, 1, 1, 4},  {64, 1, 1, 2, 4},  {128, 1, 1, 1, 8}, {128, 1, 1, 2, 3},
+    {64, 1, 1, 1, 4},  {64, 1, 1, 2, 4},  {128, 1, 1, 1, 8}, {128, 1, 1, 2, 3, Serves::backward},
     {192, 1, 1, 1, 1}, {256, 4, 1, 1, 4}, {512, 8, 1, 1, 0}, {768, 16, 1, 1, 0},
 };
 

@@ -17,8 +17,9 @@ SIZES = [N - odd for N in (64, 128, 192, 256, 512, 768, 1024) for odd in (7, 0)]
 BATCHES = (3, 9, 17, 33, 65, 129, 257)
 #: The largest cluster of the device: 16 blocks, or 8 where it has no more.
 CLUSTERS = (16, 8)
-#: Of the simulated device, and of an H100: the more there are, the smaller are the tiles.
-MULTIPROCESSORS = (3, 132)
+#: Of the simulated device, of one on which two clusters of 4 find room, and of an H100: the more there are, the smaller
+#: are the tiles.
+MULTIPROCESSORS = (3, 8, 132)
 
 
 def plan_of(n: int, dtype: str, B: int, backward: bool, cluster: int, multiprocessors: int) -> dict:

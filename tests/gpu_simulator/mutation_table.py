@@ -38,7 +38,7 @@ KERNELS = {
     for way in ("forward", "backward")
 }
 KERNELS |= {
-    f"cluster {way}": Kernels(*persistent("bfloat16", way, "(8|9|10)"), CLUSTER) for way in ("forward", "backward")
+    f"cluster {way}": Kernels(*persistent("bfloat16", way, "(7|8|9)"), CLUSTER) for way in ("forward", "backward")
 }
 KERNELS |= {
     f"steps {dtype}": Kernels("recurrence-steps", "", route("steps", dtype)) for dtype in ("float32", "float16")
