@@ -40,17 +40,38 @@ HEADERS = {
         template <int... v> struct up_to<0, v...> { using type = integer_sequence<int, v...>; };
         template <class T, T n> using make_integer_sequence = typename up_to<n>::type;
         }""",
+    "type_traits": """
+        #pragma once
+        namespace std {
+        template <class T, T v> struct integral_constant {
+          static constexpr T value = v;
+          constexpr operator T() const { return v; }
+        };
+        template <class T, class U> struct is_same : integral_constant<bool, false> {};
+        template <class T> struct is_same<T, T> : integral_constant<bool, true> {};
+        template <class T, class U> inline constexpr bool is_same_v = is_same<T, U>::value;
+        template <bool, class T, class F> struct conditional { using type = T; };
+        template <class T, class F> struct conditional<false, T, F> { using type = F; };
+        template <bool c, class T, class F> using conditional_t = typename conditional<c, T, F>::type;
+        }""",
     "algorithm": "namespace std { template <class T> constexpr T min(T a, T b) { return b < a ? b : a; } }",
     "optional": "namespace std { template <class T> struct optional; }",
     "cmath": "",
+    "mutex": "",
+    "vector": "",
     "cuda_runtime.h": """
+        #define INFINITY __int_as_float(0x7f800000)
         template <class... P, class... A>
         cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t*, void (*kernel)(P...), A...) {
           return kernel != nullptr ? cudaSuccess : cudaErrorInvalidValue;
         }""",
-    "recurrence/step_graphs.h": (ROOT / "csrc/recurrence/step_graphs.h")
-    .read_text()
-    .replace("#if defined(__CUDACC__)", "#if 0"),
+    "recurrence/step_graphs.h": re.sub(
+        r"#define VFRNN_RETURN_ERROR.*?#undef VFRNN_RETURN_ERROR\n|"
+        r"  constexpr int64_t few = .*?(?=  return run_steps_plainly)",
+        "",
+        (ROOT / "csrc/recurrence/step_graphs.h").read_text(),
+        flags=re.DOTALL,
+    ),
 }
 
 
