@@ -1,11 +1,10 @@
 """An hour of mixed work in one process, in which nothing may rise: `python -m vfrnn_bench.endurance --minutes 60`.
 
-Every cycle does all of `vfrnn_bench.mixed_work` once, in changing order; then the levels of the process are read. CPU and
-Linux with glibc only. The exit code is 1 where something rose.
+Every cycle does all of `vfrnn_bench.mixed_work` once, in changing order; then the levels of the process are read. A
+table comes at the end; the exit code is 1 where something rose. CPU and Linux with glibc only.
 
-PyTorch keeps something of every program that it exports, of a linear layer's too. That work is done in one cycle of
-`APART`; by how much each call raises memory is told apart, beside that of a module of PyTorch alone, and has a limit of its
-own.
+PyTorch keeps something of every program that it traces, of a linear layer's too. That work is done in one cycle of
+`APART`; what its calls raise memory by is taken out of the levels, and stands in a table beside that of PyTorch alone.
 """
 
 from __future__ import annotations
@@ -13,29 +12,28 @@ from __future__ import annotations
 import argparse
 import gc
 import itertools
+import json
+import logging
 import os
 import random
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from vfrnn_bench.levels import Levels, Memory, Verdict, here, settled, verdicts
-from vfrnn_bench.mixed_work import Work, exports, works
+from vfrnn_bench.mixed_work import Largest, Work, works, works_of_torch
 
 #: The first share of the cycles is not judged: what is loaded, compiled or kept once comes there.
 WARM_UP = 0.25
-#: The work that is told apart is done in one cycle of so many.
+#: The work that is told apart is done in one cycle of so many, and in the first.
 APART = 10
-#: What memory may rise by over the judged cycles, along the line of `levels.slope`.
-LIMITS = {"resident": 16 * 2.0**20, "heap": 32 * 2.0**10, "blocks": 300.0}
-#: What a call of the work that is told apart may leave behind.
-LIMITS_APART = {"heap": 192 * 2.0**10, "blocks": 4000.0}
-#: A cache of freed pieces in each thread, which the C library would count as given. It is read before Python starts.
+#: What memory may rise by over the judged cycles, along the line of `levels.slope`: bytes, bytes, pieces.
+LIMITS = {"resident": 32 * 2.0**20, "heap": 128 * 2.0**10, "blocks": 5000.0}
+#: The C library's setting without which it counts freed pieces that a thread keeps as given. Read before Python starts.
 EXACT = "glibc.malloc.tcache_count=0"
 
 
@@ -47,6 +45,11 @@ class Run:
     apart: dict[str, list[Memory]] = field(default_factory=dict)
 
     def judged(self) -> list[Verdict]:
+        """Of every quantity, after the warm-up.
+
+        Raises:
+            ValueError: There were fewer than 4 cycles.
+        """
         return verdicts(self.cycles[int(len(self.cycles) * WARM_UP) :], LIMITS)
 
 
@@ -55,16 +58,21 @@ def cycles(every: dict[str, Work], apart: dict[str, Work], seconds: float) -> It
     torch.manual_seed(0)
     draw, end = random.Random(0), time.monotonic() + seconds
     found, raised, before = Run(apart={name: [] for name in apart}), Memory(), None
-    for cycle in itertools.count():
+
+    def once(draw: random.Random) -> None:
         for name in draw.sample(sorted(every), len(every)):
             every[name](draw)
-        for name in apart if cycle % APART == 0 else ():
-            start = here()
-            apart[name](draw)
-            after, call = here(), Memory()
-            call.add(start, after)
-            raised.add(start, after)
-            found.apart[name].append(call)
+
+    for cycle in itertools.count():
+        once(draw if cycle else Largest())
+        if cycle % APART == 0:
+            at_first = here()
+            for name, work in apart.items():
+                start = here()
+                work(draw)
+                found.apart[name].append(here() - start)
+            once(draw)  # what of PyTorch's they made invalid comes again
+            raised += here() - at_first
         before = settled(before)
         found.cycles.append(before.without(raised))
         if cycle == 0:
@@ -74,17 +82,53 @@ def cycles(every: dict[str, Work], apart: dict[str, Work], seconds: float) -> It
             return
 
 
+def table(found: Run) -> str:
+    """The verdicts, and the work apart, in words and Markdown."""
+    judged = found.judged()
+    count = len(found.cycles) - int(len(found.cycles) * WARM_UP)
+    lines = [
+        f"{len(found.cycles)} cycles, of which the last {count} are judged:",
+        "",
+        "| level | first | last | least | most | rose by | limit | |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for verdict in judged:
+        values = [verdict.first, verdict.last, verdict.least, verdict.most, verdict.grown]
+        values += [] if verdict.limit is None else [verdict.limit]
+        in_mib = verdict.quantity in ("resident", "heap")
+        shown = [f"{value / 2**20:.3f} MiB" if in_mib else f"{value:.0f}" for value in values]
+        shown += ["stays the same"] if verdict.limit is None else []
+        lines.append(f"| {verdict.quantity} | {' | '.join(shown)} | {'level' if verdict.level else 'ROSE'} |")
+    lines += ["", "Apart, by call, after the first:", ""]
+    lines += ["| work | calls | KiB of heap | blocks |", "| --- | --- | --- | --- |"]
+    for name, calls in found.apart.items():
+        later = calls[1:]
+        if later:
+            heap, blocks = (sum(getattr(call, what) for call in later) / len(later) for what in ("heap", "blocks"))
+            lines.append(f"| {name} | {len(later)} | {heap / 1024:.1f} | {blocks:.0f} |")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60.0, help="how long (default 60)")
+    parser.add_argument("--out", type=Path, help="file for the levels of every cycle, as JSON")
+    given = parser.parse_args(arguments)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    found = Run()
+    for found in cycles(works(), works_of_torch(), 60 * given.minutes):
+        if given.out is not None and len(found.cycles) % 50 == 0:
+            given.out.write_text(json.dumps(asdict(found)))
+    if given.out is not None:
+        given.out.write_text(json.dumps(asdict(found)))
+    print(table(found))
+    return 0 if all(verdict.level for verdict in found.judged()) else 1
+
+
 if __name__ == "__main__":
     if EXACT not in os.environ.get("GLIBC_TUNABLES", ""):
         os.environ["GLIBC_TUNABLES"] = EXACT
         os.execv(sys.executable, [sys.executable, "-m", "vfrnn_bench.endurance", *sys.argv[1:]])
-    warnings.simplefilter("ignore")
-    import logging
-    logging.disable(logging.WARNING)
-    t0 = time.monotonic()
-    for run in cycles(works(), exports(), float(sys.argv[1])):
-        s = run.cycles[-1]
-        print(f"{time.monotonic()-t0:.1f}", s.resident / 2**20, s.heap, s.blocks, s.descriptors, s.threads, s.children, flush=True)
-    for v in run.judged():
-        print(v)
-    print(run.apart)
+    sys.exit(main())

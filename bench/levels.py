@@ -1,4 +1,4 @@
-"""What this process holds (memory, file descriptors, threads, children), and whether it rises over cycles of equal work.
+"""What this process holds: memory, descriptors, threads, children; and whether that rises over cycles of equal work.
 
 Linux with glibc only.
 """
@@ -25,7 +25,7 @@ class Levels:
     """What the process holds at one moment.
 
     Attributes:
-        resident: Memory with pages, in bytes: of everything, with what allocators keep for later and code that ran once.
+        resident: Memory with pages, in bytes: of everything, with what allocators keep and code that ran once.
         heap: What malloc has given and not got back, in bytes: tensors, what native code holds, large Python objects.
         blocks: What Python's allocator has given and not got back, in pieces of at most 512 bytes.
         descriptors, threads, children: How many are open, run, or wait to be reaped.
@@ -38,32 +38,35 @@ class Levels:
     threads: int
     children: int
 
+    def __sub__(self, other: Levels | Memory) -> Memory:
+        return Memory(**{name: getattr(self, name) - getattr(other, name) for name in MEMORY})
+
     def without(self, memory: Memory) -> Levels:
-        """With so much less memory."""
-        return replace(self, **{name: getattr(self, name) - getattr(memory, name) for name in MEMORY})
+        """The same with so much less memory."""
+        return replace(self, **vars(self - memory))
 
 
 @dataclass
 class Memory:
-    """A sum of what several calls have raised the three levels of memory by, as in `Levels`."""
+    """A difference of the three levels of memory, as in `Levels`."""
 
     resident: float = 0.0
     heap: float = 0.0
     blocks: float = 0.0
 
-    def add(self, before: Levels, after: Levels) -> None:
-        for name in MEMORY:
-            setattr(self, name, getattr(self, name) + getattr(after, name) - getattr(before, name))
+    def __add__(self, other: Memory) -> Memory:
+        return Memory(**{name: getattr(self, name) + getattr(other, name) for name in MEMORY})
 
 
 MEMORY = ("resident", "heap", "blocks")
+COUNTS = ("descriptors", "threads", "children")
 
 
 class _Mallinfo2(ctypes.Structure):
     _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
-    ]  # fmt: skip
+        *((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd")),
+        *((name, ctypes.c_size_t) for name in ("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")),
+    ]
 
 
 def resident() -> float:
@@ -104,12 +107,11 @@ def _children(task: Path) -> list[str]:
 
 
 def settled(before: Levels | None) -> Levels:
-    """The levels now, once there are no more descriptors, threads and children than before: what ends may take a moment."""
-    counts = ("descriptors", "threads", "children")
+    """The levels now, once there are no more descriptors, threads and children than before: ends take a moment."""
     end = time.monotonic() + PATIENCE
     while True:
         now = here()
-        if before is None or time.monotonic() > end or all(getattr(now, c) <= getattr(before, c) for c in counts):
+        if before is None or time.monotonic() > end or all(getattr(now, c) <= getattr(before, c) for c in COUNTS):
             return now
         time.sleep(0.05)
 

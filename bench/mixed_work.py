@@ -1,4 +1,4 @@
-"""Everything a program may do with the package, in small pieces of changing lengths and batches: what an endurance run repeats."""
+"""What a program may do with the package, in small pieces of changing sizes: an endurance run repeats it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,15 @@ import vfrnn
 INPUT, HIDDEN, MOST_STEPS, MOST_SAMPLES = 4, 32, 40, 8
 
 Draw = random.Random
+
+
+class Largest(random.Random):
+    """Draws the largest number every time: what keeps room for the largest call has it then."""
+
+    def randint(self, a: int, b: int) -> int:
+        return b
+
+
 Work = Callable[[Draw], None]
 
 
@@ -91,7 +100,7 @@ class Trained:
             layer.train()
 
     def streaming(self, draw: Draw) -> None:
-        """Between two streams a parameter changes, so that kept matrices are made anew; dt has more values than are kept."""
+        """Between two streams a parameter changes, so that matrices are made anew; dt has more values than are kept."""
         for name, layer in self.layers.items():
             if name == "RNN":
                 continue  # in both directions: it has no step
@@ -117,7 +126,7 @@ class Trained:
             _train(self.layers[name], self.optimizers[name], x, dt=torch.rand(x.shape[0]) + 0.5)
 
     def second_derivatives(self, draw: Draw) -> None:
-        x = _input(draw).requires_grad_()
+        x = torch.randn(draw.randint(1, 4), 2, INPUT, requires_grad=True)  # by the references, in Python
         for name, layer in self.layers.items():
             output, _ = layer(x)
             (gradient,) = torch.autograd.grad(output.square().mean(), x, create_graph=True)
@@ -192,7 +201,7 @@ class Compiled:
         self.optimizer = torch.optim.Adam(self.module.parameters(), 1e-4)
         self.compiled = torch.compile(self.module, dynamic=True, backend="aot_eager")
 
-    def compiled_training(self, draw: Draw) -> None:
+    def training(self, draw: Draw) -> None:
         x = torch.randn(draw.randint(2, MOST_STEPS), draw.randint(2, MOST_SAMPLES), INPUT)
         _train(self.compiled, self.optimizer, x)  # type: ignore[arg-type]
 
@@ -243,9 +252,10 @@ def _onnx(layer: nn.Module) -> None:
     session.run(None, {session.get_inputs()[0].name: x.numpy()})
 
 
-def exports() -> dict[str, Work]:
-    """What PyTorch keeps something of after every call, whoever made the module."""
+def works_of_torch() -> dict[str, Work]:
+    """What PyTorch keeps something of, whoever made the module: programs that it traced, and their guards."""
     found: dict[str, Work] = {
+        "torch.compile of VFRNN": Compiled().training,
         "export of VFRNN": lambda draw: _export(vfrnn.VFRNN(INPUT, HIDDEN)),
         "export of torch.nn.Linear": lambda draw: _export(Plain()),
     }
@@ -271,6 +281,5 @@ def works() -> dict[str, Work]:
         "copies": trained.copies,
         "checkpoints": trained.checkpoints,
         "conversion": trained.conversion,
-        "compiled": Compiled().compiled_training,
         "loading": loading,
     }
