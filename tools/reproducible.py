@@ -1,4 +1,4 @@
-"""Builds the sdist and wheels again, elsewhere, and compares: `python -m tools.reproducible dist/*.tar.gz [dist/*.whl]`.
+"""Builds the sdist and wheels again, elsewhere, and compares: `python -m tools.reproducible SDIST [WHEEL...]`.
 
 From the sources in the sdist, in another folder, with other rights and times of the files: the archive must be the same
 to the byte, and so must each wheel (which takes minutes). The same tools are needed for that: compiler, CMake,

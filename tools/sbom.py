@@ -44,7 +44,7 @@ def _installed(name: str) -> str | None:
 
 def sbom(metadata: str, libraries: dict[str, bytes]) -> str:
     """The JSON for a wheel with that METADATA and those libraries, by their names in it."""
-    from cyclonedx.factory.license import LicenseFactory
+    from cyclonedx.contrib.license.factories import LicenseFactory
     from cyclonedx.model import Property
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.component import Component, ComponentScope, ComponentType

@@ -1,7 +1,8 @@
 """Installs the sdist offline and in isolation: `python -m tools.source_install SDIST --torch torch==2.13.0`.
 
 In a new environment outside of this tree: offline beside what is there (`--no-build-isolation --no-deps`), in a
-namespace without a network where the machine allows one, and with build isolation. After each, `vfrnn doctor` from an empty folder. (An editable one is what `make build` makes.)
+namespace without a network where the machine allows one, and with build isolation. After each, `vfrnn doctor` from an
+empty folder. (An editable one is what `make build` makes.)
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def sources(tree):  # noqa: F811
     for folder in ("vfrnn_kernels", "python/vfrnn", "bench"):
         (tree / folder).mkdir(parents=True)
         (tree / folder / "__init__.py").touch()
-    (tree / "MANIFEST.in").write_text("include CMakeLists.txt\ngraft vfrnn_kernels\n")
+    (tree / "MANIFEST.in").write_text("include CMakeLists.txt\nexclude setup.cfg\ngraft vfrnn_kernels\n")
     (tree / "vfrnn_kernels/run.sh").write_text("true\n")
     (tree / "vfrnn_kernels/run.sh").chmod(0o755)
     return tree

@@ -98,7 +98,7 @@ def a_part_less(found):
 
 
 def invalid(found):
-    found["specVersion"] = "0.1"
+    found["components"][0]["type"] = "nonsense"
 
 
 @pytest.mark.parametrize(
