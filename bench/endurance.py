@@ -31,11 +31,11 @@ from vfrnn_bench.mixed_work import Largest, Work, works, works_of_torch
 WARM_UP = 0.25
 #: The work that is told apart is done in one cycle of so many, and in the first.
 APART = 10
-#: What memory may rise by over the judged cycles, along the line of `levels.slope`, in bytes. The heap of a cycle is known
-#: to 50 KiB; resident memory has steps of several MiB, where an allocator keeps what a larger call had.
+#: What memory may rise by over the judged cycles, along the line of `levels.slope`, in bytes. The heap of a cycle is
+#: known to 50 KiB; resident memory has steps of several MiB, where an allocator keeps what a larger call had.
 LIMITS = {"resident": 32 * 2.0**20, "heap": 128 * 2.0**10}
-#: Python's pieces may rise by so many a cycle: about 40 do, 5 of them for what is told of the cycle, the others from cycle
-#: to cycle less after PyTorch's tracing, and again after it.
+#: Python's pieces may rise by so many a cycle. About 40 do: 5 hold what was seen of the cycle; the others come in the
+#: cycles after PyTorch's tracing.
 BLOCKS = 64.0
 #: The C library's setting without which it counts freed pieces that a thread keeps as given. Read before Python starts.
 EXACT = "glibc.malloc.tcache_count=0"

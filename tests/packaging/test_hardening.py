@@ -105,3 +105,21 @@ def test_every_source_is_fortified_but_where_that_cannot_be(tmp_path, options, f
     for flags in flags_of(tmp_path):
         assert ("-D_FORTIFY_SOURCE=3" in flags) == fortified
         assert "-fstack-protector-strong" in flags
+
+
+def test_what_the_cuda_runtime_calls_is_its_own(build):
+    library = build(copy="strcpy(out, line)")
+    assert hardening.faults(library.rename(library.with_name("libvfrnn_cuda.so"))) == []
+
+
+WORKFLOWS = list((Path(__file__).parents[2] / ".github/workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_may_read_and_its_actions_are_pinned(workflow):
+    text = workflow.read_text()
+    assert "\npermissions:\n  contents: read\n" in text  # a job that may more says so itself
+    for name, version in re.findall(r"uses: ([\w/-]+)@(\S+)", text):
+        # Not yet: that version's commit was not to be had where this was written.
+        assert re.fullmatch(r"[0-9a-f]{40}", version) or name == "pypa/cibuildwheel", name
+        assert name != "actions/checkout" or "persist-credentials: false" in text
