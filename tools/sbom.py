@@ -110,12 +110,15 @@ def put_into(wheel: Path) -> None:
             if entry.filename == path:
                 continue
             data = old.read(entry)
+            # the rights that a file has on the machine that packs it are not the wheel's
+            rights = 0o40755 if entry.is_dir() else 0o100755 if entry.external_attr >> 16 & 0o100 else 0o100644
+            entry.external_attr = rights << 16
             if entry.filename == f"{info}/RECORD":
                 hashed = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
                 lines = [line for line in data.decode().splitlines() if not line.startswith(f"{path},")]
                 lines.insert(-1, f"{path},sha256={hashed},{len(content)}")
                 added = zipfile.ZipInfo(path, entry.date_time)
-                added.external_attr, added.compress_type = entry.external_attr, zipfile.ZIP_DEFLATED
+                added.external_attr, added.compress_type = 0o100644 << 16, zipfile.ZIP_DEFLATED
                 new.writestr(added, content)
                 data = ("\n".join(lines) + "\n").encode()
             new.writestr(entry, data)

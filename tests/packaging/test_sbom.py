@@ -76,6 +76,19 @@ def test_the_record_has_it_once(wheel):
     assert [line.rpartition(",")[2] for line in lines if ".cdx.json" in line] == [str(size)]
 
 
+def test_the_rights_of_the_machine_are_not_in_the_wheel(wheel):
+    with zipfile.ZipFile(wheel, "a") as archive:
+        for name, rights in {"vfrnn/a.py": 0o100600, "vfrnn/b.py": 0o100700}.items():
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = rights << 16
+            archive.writestr(entry, "")
+    sbom.put_into(wheel)
+    with zipfile.ZipFile(wheel) as archive:
+        rights = {entry.filename: entry.external_attr >> 16 for entry in archive.infolist()}
+    assert rights.pop("vfrnn/b.py") == 0o100755
+    assert set(rights.values()) == {0o100644}
+
+
 def test_cuda_kernels_bring_the_runtime(wheel):
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr("vfrnn_kernels/libvfrnn_cuda.so", LIBRARY)
