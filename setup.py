@@ -4,6 +4,7 @@ Environment: VFRNN_CUDA=AUTO|ON|OFF and VFRNN_CUDA_ARCHS="80;90a;100+PTX;120" (r
 Never imports torch, never downloads.
 """
 
+import gzip
 import importlib.metadata
 import importlib.util
 import os
@@ -11,13 +12,17 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import NoReturn
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).parent.resolve()
+# The time of every file in an archive, where the caller has not said one: 1980-01-01, the first day that zip knows.
+os.environ.setdefault("SOURCE_DATE_EPOCH", "315532800")
 OPTIONS = ("VFRNN_CUDA", "VFRNN_CUDA_ARCHS")
 
 
@@ -119,6 +124,28 @@ class CMakeBuild(build_ext):
         return True
 
 
+class ReproducibleSdist(sdist):
+    """The same files make the same archive, to the byte: sorted, without owners, rights and times of the machine."""
+
+    def make_archive(self, base_name: str, format: str, *, base_dir: str, **owners: object) -> str:
+        if format != "gztar":
+            stop(f"an sdist is a gztar, got {format}")
+        path, folder, moment = Path(f"{base_name}.tar.gz"), Path(base_dir), int(os.environ["SOURCE_DATE_EPOCH"])
+        files = sorted(entry for entry in folder.rglob("*") if entry.is_file())
+        with (
+            path.open("wb") as file,
+            gzip.GzipFile("", "wb", 9, file, mtime=moment) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            for entry in files:
+                member = tarfile.TarInfo(entry.as_posix())
+                member.size, member.mtime = entry.stat().st_size, moment
+                member.mode = 0o755 if entry.stat().st_mode & 0o100 else 0o644
+                with entry.open("rb") as content:
+                    archive.addfile(member, content)
+        return str(path)
+
+
 setup(
     packages=[
         *find_packages(".", include=["vfrnn_kernels*"]),
@@ -127,5 +154,5 @@ setup(
         *(f"vfrnn_bench.{package}" for package in find_packages("bench")),
     ],
     ext_modules=[Extension("vfrnn_kernels._host", sources=[])],
-    cmdclass={"build_ext": CMakeBuild},
+    cmdclass={"build_ext": CMakeBuild, "sdist": ReproducibleSdist},
 )

@@ -10,11 +10,11 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from vfrnn_bench.levels import resident
 
 import vfrnn
 
@@ -79,12 +79,6 @@ def measure(layer: str, sequence: bool, steps: int) -> dict[str, Any]:
     return {
         "layer": layer, "sequence": sequence, "steps": steps, "grown_mib": resident() - start, "target": TARGET,
     }  # fmt: skip
-
-
-def resident() -> float:
-    """Memory of this process, in MiB."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Holds built wheels to what they must and must not contain: `python -m tools.wheel_contents dist/*.whl`.
 
 Allowed are Python modules, our libraries and the marks of typed packages; nothing of the tests, no C++ source, nothing
-that auditwheel copied in, less than 12 MB, a licence for every part that is compiled in. torch-abi-audit must find
-LibTorch's stable ABI of 2.10 in every library, cuobjdump in the CUDA library the architectures of CMakeLists.txt, or
-those that VFRNN_CUDA_ARCHS named for the build.
+that auditwheel copied in, less than 12 MB, a licence for every part that is compiled in, a list of those parts
+(tools/sbom.py). torch-abi-audit must find LibTorch's stable ABI of 2.10 in every library, tools/hardening.py no fault,
+and cuobjdump in the CUDA library the architectures of CMakeLists.txt, or those that VFRNN_CUDA_ARCHS named for the
+build.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+
+from tools import hardening, sbom
 
 LARGEST = 12e6
 PACKAGES = ("vfrnn", "vfrnn_bench", "vfrnn_kernels")
@@ -96,6 +99,10 @@ def check(wheel: Path) -> list[str]:
             wrong += abi_faults(library)
             if file == CUDA_LIBRARY:
                 wrong += architecture_faults(library)
+        wrong += sbom.faults(wheel)
+        for file in files:
+            if file.endswith(".so"):
+                wrong += hardening.faults(Path(archive.extract(file, folder)))
     print(f"{wheel.name}: {len(files)} files, {wheel.stat().st_size / 1e6:.2f} MB")
     return [f"{wheel.name}: {what}" for what in wrong]
 

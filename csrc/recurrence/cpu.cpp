@@ -124,16 +124,16 @@ void forward(Tensor& hs, const Tensor& x_, const Tensor& U_, const std::optional
 }
 
 void recurrence_into(Tensor hs, const Tensor& x, const Tensor& U, std::optional<Tensor> c, const Tensor& M,
-                     const Tensor& h0, std::optional<Tensor> beta, std::string activation) {
-  dispatch_real(x, [&](auto zero) { forward<decltype(zero)>(hs, x, U, c, M, h0, beta, activation_of(activation)); });
+                     const Tensor& h0, std::optional<Tensor> beta, Activation activation) {
+  dispatch_real(x, [&](auto zero) { forward<decltype(zero)>(hs, x, U, c, M, h0, beta, activation); });
 }
 
 Tensor recurrence(const Tensor& x, const Tensor& U, std::optional<Tensor> c, const Tensor& M, const Tensor& h0,
-                  std::optional<Tensor> beta, std::string activation) {
+                  std::optional<Tensor> beta, Activation activation) {
   return dispatch_real(x, [&](auto zero) {
     using T = decltype(zero);
     Tensor hs = large_result<T>(x, x.size(0), x.size(1), M.size(0));
-    forward<T>(hs, x, U, c, M, h0, beta, activation_of(activation));
+    forward<T>(hs, x, U, c, M, h0, beta, activation);
     return hs;
   });
 }
@@ -222,10 +222,9 @@ Gradients backward(const Tensor& grad_hs_, const Tensor& x_, const Tensor& U_, b
 
 Gradients recurrence_backward(const Tensor& grad_hs, const Tensor& x, const Tensor& U, std::optional<Tensor> c,
                               const Tensor& M, const Tensor& h0, std::optional<Tensor> beta, const Tensor& hs,
-                              std::string activation, int64_t needs) {
+                              Activation activation, int64_t needs) {
   return dispatch_real(x, [&](auto zero) {
-    return backward<decltype(zero)>(grad_hs, x, U, c.has_value(), M, h0, beta.has_value(), hs,
-                                    activation_of(activation), needs);
+    return backward<decltype(zero)>(grad_hs, x, U, c.has_value(), M, h0, beta.has_value(), hs, activation, needs);
   });
 }
 

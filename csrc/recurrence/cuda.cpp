@@ -137,7 +137,7 @@ void run(RecurrenceBackward p, CudaType type, const Tensor& grad_hs, const Tenso
 }
 
 void recurrence_into(Tensor hs, const Tensor& x, const Tensor& U, std::optional<Tensor> c_, const Tensor& M_,
-                     const Tensor& h0_, std::optional<Tensor> beta_, std::string activation) {
+                     const Tensor& h0_, std::optional<Tensor> beta_, Activation activation) {
   const OnDevice device(x);
   const CudaType type = type_of(M_);
   const int64_t T = x.size(0), B = number_of_blocks(x.size(1), "recurrence");
@@ -153,12 +153,12 @@ void recurrence_into(Tensor hs, const Tensor& x, const Tensor& U, std::optional<
   problem.M = M.const_data_ptr(), problem.h0 = h0.const_data_ptr();
   problem.c = data_of(c), problem.beta = data_of(beta);
   problem.T = T, problem.B = B, problem.n = n;
-  problem.activation = activation_of(activation), problem.wide = wide;
+  problem.activation = activation, problem.wide = wide;
   run(problem, type, hs, device.stream);
 }
 
 Tensor recurrence(const Tensor& x, const Tensor& U, std::optional<Tensor> c, const Tensor& M, const Tensor& h0,
-                  std::optional<Tensor> beta, std::string activation) {
+                  std::optional<Tensor> beta, Activation activation) {
   Tensor hs = empty_tensor(h0, {x.size(0), x.size(1), M.size(0)});
   recurrence_into(hs, x, U, c, M, h0, beta, activation);
   return hs;
@@ -181,7 +181,7 @@ using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 Gradients recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const Tensor& U, std::optional<Tensor> c,
                               const Tensor& M_, const Tensor& h0, std::optional<Tensor> beta, const Tensor& hs_,
-                              std::string activation, int64_t needs) {
+                              Activation activation, int64_t needs) {
   const OnDevice device(x);
   const CudaType type = type_of(M_);
   const int64_t T = x.size(0), B = number_of_blocks(x.size(1), "recurrence"), i = x.size(2);
@@ -205,7 +205,7 @@ Gradients recurrence_backward(const Tensor& grad_hs_, const Tensor& x, const Ten
   RecurrenceBackward problem{};
   problem.M = M.const_data_ptr();
   problem.T = T, problem.B = B, problem.n = n;
-  problem.activation = activation_of(activation), problem.wide = wide;
+  problem.activation = activation, problem.wide = wide;
   run(problem, type, grad_hs, hs, grad_z, start, device.stream);
 
   const Tensor rows = rows_of(grad_z);

@@ -31,13 +31,13 @@ struct Chain {
   Tensor dt, quarters, growth, beta, analysis, synthesis;
 
   Chain(Tensor& hs, const std::optional<Tensor>& delta, const Tensor& dt_, const Tensor& basis_, const Tensor& omega,
-        const std::string& activation, int64_t substeps)
+        Activation activation, int64_t substeps)
       : samples(hs.size(1)), dt(dt_) {
     const Tensor basis = packed(basis_);
     const int64_t W = kernel.panel_width, n = hs.size(2), P = omega.size(0);
     const int64_t plane_panels = panels_of(P, W);
     problem.steps = hs.size(0), problem.n = n, problem.planes = P, problem.substeps = substeps;
-    problem.activation = activation_of(activation);
+    problem.activation = activation;
     check_times();
     problem.dt = {dt.const_data_ptr<T>(), dt.stride(0), samples == 1 ? 0 : dt.stride(1)};
     quarters = padded<T>(omega, hs, P, W, two_over_pi / double(substeps));
@@ -92,7 +92,7 @@ struct Chain {
 
 void spectral_recurrence_states(Tensor hs, std::optional<Tensor> delta, const Tensor& dt, const Tensor& h0_,
                                 std::optional<Tensor> beta, const Tensor& basis, const Tensor& omega,
-                                std::string activation, int64_t substeps) {
+                                Activation activation, int64_t substeps) {
   dispatch_real(hs, [&](auto zero) {
     using T = decltype(zero);
     Chain<T> chain(hs, delta, dt, basis, omega, activation, substeps);
@@ -106,7 +106,7 @@ void spectral_recurrence_states(Tensor hs, std::optional<Tensor> delta, const Te
 
 std::tuple<Tensor, Tensor> spectral_recurrence_grad_z(const Tensor& grad_hs_, std::optional<Tensor> delta,
                                                       const Tensor& dt, const Tensor& basis, const Tensor& omega,
-                                                      const Tensor& hs_, std::string activation, int64_t substeps) {
+                                                      const Tensor& hs_, Activation activation, int64_t substeps) {
   return dispatch_real(hs_, [&](auto zero) {
     using T = decltype(zero);
     Tensor hs = packed(hs_);

@@ -21,7 +21,7 @@ struct Chain {
   std::optional<Tensor> delta;
 
   Chain(Tensor& hs, const std::optional<Tensor>& delta_, const Tensor& dt, const Tensor& basis_, const Tensor& omega_,
-        const std::string& activation, int64_t substeps)
+        Activation activation, int64_t substeps)
       : like(dt), basis(packed(basis_)), omega(packed(omega_)) {
     constexpr int64_t largest = 1 << 20;  // n^2 numbers of the basis are beyond any memory
     require(hs.size(2) <= largest, "n must be at most ", largest, ", got ", hs.size(2));
@@ -38,7 +38,7 @@ struct Chain {
     chain.dt = dt.const_data_ptr<T>(), chain.dt_step = dt.stride(0), chain.dt_sample = dt.stride(1);
     chain.steps = hs.size(0), chain.samples = number_of_blocks(hs.size(1), "spectral_recurrence");
     chain.substeps = substeps;
-    chain.activation = activation_of(activation);
+    chain.activation = activation;
     chain.hs = hs.mutable_data_ptr<T>();
   }
 
@@ -53,7 +53,7 @@ struct Chain {
 
 void spectral_recurrence_states(Tensor hs, std::optional<Tensor> delta, const Tensor& dt, const Tensor& h0_,
                                 std::optional<Tensor> beta_, const Tensor& basis, const Tensor& omega,
-                                std::string activation, int64_t substeps) {
+                                Activation activation, int64_t substeps) {
   const OnDevice device(hs);
   dispatch_real(hs, [&](auto zero) {
     using T = decltype(zero);
@@ -67,7 +67,7 @@ void spectral_recurrence_states(Tensor hs, std::optional<Tensor> delta, const Te
 
 std::tuple<Tensor, Tensor> spectral_recurrence_grad_z(const Tensor& grad_hs_, std::optional<Tensor> delta,
                                                       const Tensor& dt, const Tensor& basis, const Tensor& omega,
-                                                      const Tensor& hs_, std::string activation, int64_t substeps) {
+                                                      const Tensor& hs_, Activation activation, int64_t substeps) {
   const OnDevice device(hs_);
   return dispatch_real(hs_, [&](auto zero) {
     using T = decltype(zero);
