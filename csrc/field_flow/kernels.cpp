@@ -4,6 +4,7 @@
 // its two contributions to S y. A few rows share the loads of y and of the sum. Sums run in one fixed order.
 #include "field_flow/kernels.h"
 
+#include "common/elementary.h"
 #include "common/isa.h"
 #include "common/rows.h"
 #include "common/simd.h"
@@ -89,6 +90,21 @@ inline void add_scaled(const T* x, T a, const T* y, int64_t n, T* out) {
   for (int64_t j = 0; j < n; ++j) out[j] = x[j] + a * y[j];
 }
 
+// (||Sy|| / ||y||)^2, 0 where y is 0. Squares that T does not hold say nothing: then those of the quotients by the
+// largest entry of y.
+template <class T>
+T squared_growth(const T* Sy, const T* y, int64_t n) {
+  constexpr T least = sizeof(T) == 4 ? T(0x1p-90) : T(0x1p-900), most = sizeof(T) == 4 ? T(0x1p120) : T(0x1p1000);
+  const T image = dot(Sy, Sy, n), square = dot(y, y, n);
+  if (square >= least && image <= most) return image / square;
+  T largest = 0, sums[2] = {};
+  for (int64_t j = 0; j < n; ++j) largest = magnitude(y[j]) > largest ? magnitude(y[j]) : largest;
+  for (int64_t j = 0; j < n && largest > 0; ++j) {
+    sums[0] += Sy[j] / largest * (Sy[j] / largest), sums[1] += y[j] / largest * (y[j] / largest);
+  }
+  return largest > 0 ? sums[0] / sums[1] : T(0);
+}
+
 // y_j = u + c_j S y_{j+1}, y_order = u = e h;  h <- e y_0
 template <class T>
 T forward(const Flow<T>& flow, const T* h, T* out, T* scratch) {
@@ -100,7 +116,7 @@ T forward(const Flow<T>& flow, const T* h, T* out, T* scratch) {
     for (int64_t j = 0; j < n; ++j) y[j] = u[j];
     for (int64_t j = flow.order - 1; j >= 0; --j) {
       apply_generator<T>(flow, y, T(0), nullptr, nullptr, Sy);
-      const T squared = dot(Sy, Sy, n) / dot(y, y, n);
+      const T squared = squared_growth(Sy, y, n);
       if (squared > growth) growth = squared;
       add_scaled(u, flow.tau / T(j + 1), Sy, n, y);
     }

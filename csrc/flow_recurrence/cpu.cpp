@@ -80,7 +80,7 @@ std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std
     if (matrices) return 0;
     const int64_t n = layer.n, work = 8 * layer.steps * problem.m * n * problem.order * problem.k;
     std::vector<T> growth(layer.B, T(0));
-    std::vector<char> finite(layer.B, true);
+    std::vector<char> finite(layer.B, true), fits(layer.B, true);
     ts::parallel_for(0, layer.B, 1 + 32768 / (work + 1), [&](int64_t begin, int64_t end) {
       FlowFields<T> field(problem, 1);
       Pieces<T> memory({layer.cells, n, 3 * n});
@@ -93,6 +93,7 @@ std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std
           layer.field(row, v_t);
           if (!all_finite(v_t, layer.cells)) finite[s] = false;
           field.load(v_t, 1);
+          if (!field.fits(0)) fits[s] = false;
           growth[s] = std::max(growth[s], problem.kernel.forward(field.flow(0), previous, moved, scratch));
           layer.input(row, h);
           layer.kernel.activate(layer.activation, moved, layer.c, layer.beta, n, h);
@@ -101,6 +102,7 @@ std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std
       }
     });
     for (char all : finite) require(all, "v + V x must be finite, got NaN or infinity");
+    problem.check_fits(fits);
     problem.check_growth(growth);
     return 0;
   });

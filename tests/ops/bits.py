@@ -79,10 +79,10 @@ class Case:
         function = getattr(vk, self.op)
         if mode != "autograd":
             with torch.no_grad() if mode == "no_grad" else torch.inference_mode():
-                return self._named(function(**given, **self.others))
+                return self._named(function(**given, **self.others, backend="cpu"))
         for t in given.values():
             t.requires_grad_()
-        results = self._named(function(**given, **self.others))
+        results = self._named(function(**given, **self.others, backend="cpu"))
         grads = [numbers(*r.shape, seed=90 + k).to(dtype) for k, r in enumerate(results.values())]
         found = torch.autograd.grad(list(results.values()), list(given.values()), grads)
         return {name: r.detach() for name, r in results.items()} | {

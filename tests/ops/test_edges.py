@@ -1,0 +1,224 @@
+"""Numbers at the edge: long and short times, generators of norms 1e4 and 1e-20, n = 1, 2 and 2000, large B and T.
+
+Values and the gradient of every tensor against float64 formulas that share no code with the package. What float32 holds
+of a generator of norm x times dt is an angle with an error of eps |dt| x: so does everything that is made of it, and
+that is the tolerance, times a constant for the roundings of the op.
+"""
+
+import pytest
+import torch
+
+from tests import oracles
+from tests.cases import (
+    DTYPES,
+    beta_for,
+    dense_flow,
+    exact_exponential,
+    exact_exponential_gradient,
+    generator,
+    random_mesh,
+    skew_matrix,
+)
+from tests.ops import flow_recurrence_cases
+from vfrnn_kernels import (
+    field_flow,
+    field_generator,
+    flow_recurrence,
+    recurrence,
+    skew_expm,
+    spectral_recurrence,
+    strang_step,
+    thin_skew_expm,
+)
+
+F64 = torch.float64
+#: Roundings of an op beside those of its arguments, at the sizes here.
+ROUNDINGS = 100
+
+#: (norm of the generator, dt). A product beyond the last one served is in `test_beyond_the_bound`.
+EDGES = ((1.0, 1e6), (1e-6, 1e6), (1e4, 1.0), (1e4, 100.0), (1e-20, 1.0), (1.0, 1e-30), (1e-20, 1e-10), (1e8, 1e-8))
+edges = pytest.mark.parametrize(("norm", "dt"), EDGES)
+sizes = pytest.mark.parametrize("n", [1, 2, 3, 9, 40])
+dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
+
+
+class Exponential(torch.autograd.Function):
+    """exp of skew-symmetric matrices by their eigenvalues, its gradient by divided differences; float64."""
+
+    @staticmethod
+    def forward(ctx, A):
+        ctx.save_for_backward(A)
+        return exact_exponential(A)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return exact_exponential_gradient(*ctx.saved_tensors, grad)
+
+
+def rotation(S, dt):
+    return Exponential.apply(dt[..., None, None] * (S - S.mT) / 2)
+
+
+def frame(S, dt):
+    n, k = S.shape[-2:]
+    A, B = S[..., :k, :], S[..., k:, :]
+    lower = torch.cat([B, S.new_zeros(*S.shape[:-2], n - k, n - k)], -1)
+    whole = torch.cat([torch.cat([(A - A.mT) / 2, -B.mT], -1), lower], -2)
+    return Exponential.apply(dt[..., None, None] * whole)[..., :k]
+
+
+def step(S, delta, dt, k):
+    e = torch.exp(-dt[..., None] * delta / (4 * k))
+    return torch.linalg.matrix_power(e[..., :, None] * rotation(S, dt / k) * e[..., None, :], k)
+
+
+def states(x, U, c, M_of, h, activation, beta):
+    hs = []
+    for t, x_t in enumerate(x):
+        h = oracles.activate(activation, (M_of(t) @ h.unsqueeze(-1)).squeeze(-1) + x_t @ U.mT + c, beta)
+        hs.append(h)
+    return torch.stack(hs)
+
+
+def judge(function, oracle, tensors, condition, scales=None):
+    """Values and gradients of `function` against those of `oracle` for the same numbers in float64.
+
+    Errors are Frobenius norms over that of what is expected, or over `scales[name]` of a gradient that cancels.
+    """
+    dtype = next(iter(tensors.values())).dtype
+    tolerance = ROUNDINGS * torch.finfo(dtype).eps * max(1.0, condition)
+    mine = {name: t.clone().requires_grad_() for name, t in tensors.items()}
+    exact = {name: t.double().requires_grad_() for name, t in tensors.items()}
+    results, expected = function(**mine), oracle(**exact)
+    results, expected = (r if isinstance(r, tuple) else (r,) for r in (results, expected))
+    grads = [torch.randn_like(r) for r in results]
+    found = torch.autograd.grad(results, list(mine.values()), grads)
+    wanted = torch.autograd.grad(expected, list(exact.values()), [g.double() for g in grads])
+    names = [f"result {k}" for k in range(len(results))] + list(tensors)
+    for name, x, y in zip(names, (*results, *found), (*expected, *wanted), strict=True):
+        assert x.dtype == dtype
+        scale = max(float(y.detach().norm()), (scales or {}).get(name, 0.0), torch.finfo(dtype).tiny)
+        error = float((x.detach().double() - y.detach()).norm()) / scale
+        assert error <= tolerance, f"{name}: {error:.1e} of {scale:.1e}, expected {tolerance:.1e}"
+
+
+def generator_of(norm, n, dtype, K=3):
+    S = torch.stack([norm * skew_matrix(n, 1.0) for _ in range(K)]).to(dtype)
+    return S, torch.tensor(1.0, dtype=dtype)
+
+
+def of_time(S):
+    """What the gradient of a time is a sum of: entries of a gradient of about 1, times S."""
+    return {"dt": float(S.double().norm()) * S.shape[-1] + 1e-300}
+
+
+@edges
+@sizes
+@dtypes
+def test_skew_expm(n, norm, dt, dtype):
+    S, one = generator_of(norm, n, dtype)
+    tensors = {"S": S, "dt": (one * dt).expand(3)}
+    judge(skew_expm, rotation, tensors, norm * dt, of_time(S))
+
+
+@pytest.mark.parametrize("n", [2, 3, 9, 40, 150])
+@dtypes
+def test_a_small_rotation_is_exact_relative_to_its_angle(n, dtype):
+    """exp(S) - I, S for norms whose squares are 0 in float32: no digit of S may be lost beside the identity."""
+    for norm in (1e-10, 1e-20, 1e-30):
+        S = norm * skew_matrix(n, 1.0).to(dtype)
+        S = (S - S.mT) / 2
+        Q = skew_expm(S)
+        assert torch.equal(Q.diagonal(), torch.ones(n, dtype=dtype))
+        off = ~torch.eye(n, dtype=torch.bool)
+        # the polynomial's error is spread evenly over all norms: 4 roundings here
+        relative = ((Q - S)[off] / S[off].abs().clamp_min(norm * 1e-6)).abs().max()
+        assert float(relative) <= 8 * torch.finfo(dtype).eps
+
+
+@edges
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (2, 1), (9, 2), (40, 7), (40, 20)])
+@dtypes
+def test_thin_skew_expm(n, k, norm, dt, dtype):
+    S, one = generator_of(norm, n, dtype)
+    S = S[..., :k].contiguous()
+    tensors = {"S": S, "dt": (one * dt).expand(3)}
+    judge(thin_skew_expm, frame, tensors, norm * dt, of_time(S))
+
+
+@edges
+@pytest.mark.parametrize("substeps", [1, 3])
+@pytest.mark.parametrize("n", [1, 2, 40])
+@dtypes
+def test_strang_step(n, substeps, norm, dt, dtype):
+    S, one = generator_of(norm, n, dtype)
+    delta = torch.randn(3, n, dtype=dtype) * min(norm, 1 / dt)
+    tensors = {"S": S, "delta": delta, "dt": (one * dt).expand(3)}
+    scales = {"dt": of_time(S)["dt"] + float(delta.norm()) * n}
+    judge(
+        lambda S, delta, dt: strang_step(S, delta, dt, substeps),
+        lambda S, delta, dt: step(S, delta, dt, substeps),
+        tensors,
+        norm * dt,
+        scales,
+    )
+
+
+@pytest.mark.parametrize("size", [1e4, 1e-20, 1e-30])
+@pytest.mark.parametrize("activation", oracles.FORMULAS)
+@pytest.mark.parametrize("n", [1, 2, 40])
+@dtypes
+def test_recurrence(n, activation, size, dtype):
+    T, B, i = 7, 3, 2
+    tensors = {
+        "x": size * torch.randn(T, B, i, dtype=F64),
+        "U": torch.randn(n, i, dtype=F64),
+        "c": size * torch.randn(n, dtype=F64),
+        "M": exact_exponential(skew_matrix(n, 1.0)),
+        "h0": size * torch.randn(B, n, dtype=F64),
+    }
+    if oracles.takes_beta(activation):
+        tensors["beta"] = size * beta_for(activation, n, 0.1)
+    tensors = {name: t.to(dtype) for name, t in tensors.items()}
+    judge(
+        lambda x, U, c, M, h0, beta=None: recurrence(x, U, c, M, h0, activation, beta),
+        lambda x, U, c, M, h0, beta=None: states(x, U, c, lambda t: M, h0, activation, beta),
+        tensors,
+        # 1 - tanh^2 cancels where tanh is near 1: an h that is rounded says nothing of it
+        1.0,
+        {name: float(t.norm()) + 1 for name, t in tensors.items()} if size > 1 else None,
+    )
+
+
+@edges
+@pytest.mark.parametrize("n", [1, 2, 40])
+@dtypes
+def test_spectral_recurrence(n, norm, dt, dtype):
+    T, B, i = 4, 2, 2
+    S, _ = generator_of(norm, n, dtype, K=1)
+    tensors = {
+        "x": torch.randn(T, B, i, dtype=dtype),
+        "U": torch.randn(n, i, dtype=dtype),
+        "c": torch.randn(n, dtype=dtype),
+        "S": S[0],
+        "delta": torch.randn(n, dtype=dtype) * min(norm, 1 / dt),
+        "dt": dt * (1 + torch.rand(T, B, dtype=F64)).to(dtype) / 2,
+        "h0": torch.randn(B, n, dtype=dtype),
+    }
+
+    def exact(x, U, c, S, delta, dt, h0):
+        return states(x, U, c, lambda t: step(S, delta, dt[t], 1), h0, "identity", None)
+
+    scales = {"dt": (norm + float(tensors["delta"].norm())) * n * T * B, "S": dt * T * B}
+    judge(lambda **tensors: spectral_recurrence(**tensors, activation="identity"), exact, tensors, norm * dt, scales)
+
+
+@pytest.mark.parametrize("norm", [1e4, 1e-20, 1e-30])
+@pytest.mark.parametrize("n", [1, 2, 40])
+@dtypes
+def test_field_generator(n, norm, dtype):
+    b, w, N, G = random_mesh(n, 11, 2, dtype)
+    v = (norm * torch.randn(3, 11, 2, dtype=F64)).to(dtype)
+    tensors = {"b": b, "w": w, "N": N, "G": G, "v": v}
+    scales = {name: norm * 100 for name in ("b", "w", "N", "G")} | {"v": 100.0}
+    judge(field_generator, lambda b, w, N, G, v: generator(b, w, N, G, v), tensors, 1.0, scales)
