@@ -91,8 +91,8 @@ void check_finite(const char* name, const Tensor& t) {
 template <class T>
 void check_scales(double largest) {
   const double most = std::log(double(std::numeric_limits<T>::max()));
-  require(largest <= most, "-dt * delta / (4 * substeps) must be at most ", most, ", or its exponential overflows, got ",
-          largest);
+  require(largest <= most, "-dt * delta / (4 * substeps) must be at most ", most,
+          ", or its exponential overflows, got ", largest);
 }
 
 // f(T{}) with T = float or double by the dtype of t. op.py has checked that it is one of the two.

@@ -102,9 +102,8 @@ struct Split {
       const Scratch<T> state(state_size), workspace(workspace_size);
       Share everything{0, panels, nullptr, nullptr};
       for (int64_t s = first; s < last; ++s) {
-        for_blocks(s, [&](int64_t begin, int64_t end) {
-          block(s, everything, state.get(), workspace.get(), begin, end);
-        });
+        for_blocks(s,
+                   [&](int64_t begin, int64_t end) { block(s, everything, state.get(), workspace.get(), begin, end); });
       }
     });
   }

@@ -9,6 +9,7 @@ from tests.cases import exact_exponential, exact_exponential_gradient, skew_matr
 #: the time, and of the squarings, which double it.
 ROUNDINGS, OF_THE_ANGLE = 100, 4
 
+
 class Exponential(torch.autograd.Function):
     """exp of skew-symmetric matrices by their eigenvalues, its gradient by divided differences; float64."""
 

@@ -1,4 +1,4 @@
-"""Ten fixed calls with results and derivatives to 30 digits: `python -m tests.ops.exact_values` makes exact_values.json.
+"""Ten fixed calls, results and derivatives to 30 digits: `python -m tests.ops.exact_values` makes exact_values.json.
 
 The formulas of the ops once more, in mpmath with 70 digits. A derivative is a central difference along a fixed
 direction: with a step of 1e-25 its error is 1e-50, so that no rule of differentiation has a part in it. The inputs are

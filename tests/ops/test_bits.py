@@ -1,4 +1,4 @@
-"""The same bits for every number of threads, in a forked child, with and without autograd, at every address: bits.py."""
+"""The same bits for every number of threads, after a fork, with and without autograd, at every address: bits.py."""
 
 import json
 import os
@@ -51,7 +51,9 @@ def test_the_table_has_the_bits_of_the_other_sets():
         assert_same(bits.hashes_with(isa), bits.table()[isa])
 
 
-@pytest.mark.parametrize("threads", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "threads", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_every_number_of_threads(expected, threads):
     torch.set_num_threads(threads)
     assert_same(bits.hashes(), expected)
@@ -101,8 +103,8 @@ def test_every_address(expected, offset):
 @CASES
 @dtypes
 def test_a_sample_does_not_see_the_others(case, dtype):
-    """Its result, and its gradients, whatever the batch it is in. `field_flow` and `flow_recurrence` plan their substeps
-    for the whole batch: for them with `substeps` given."""
+    """Its result, and its gradients, whatever the batch it is in. `field_flow` and `flow_recurrence` plan their
+    substeps for the whole batch: for them with `substeps` given."""
     others = dict(case.others)
     if case.op in ("field_flow", "flow_recurrence"):
         others["substeps"] = 8

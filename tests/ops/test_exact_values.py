@@ -40,4 +40,3 @@ def test_values_and_derivatives(stored, name, backend):
 def test_the_file_is_what_the_formulas_give(stored, name):
     assert set(stored) == set(exact_values.CASES)
     assert exact_values.exact_values(exact_values.CASES[name]) == stored[name]
-
