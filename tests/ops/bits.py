@@ -14,6 +14,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ TABLE = Path(__file__).with_name("bits.csv")
 #: Every instruction set that the kernels are compiled for, on any processor: the columns of the table.
 SETS = ("baseline", "avx2", "avx512", "neon")
 KEY = ("op", "case", "dtype", "tensor")
+#: What compiled the library whose hashes are in the table.
+COMPILER = "g++ 12"
 
 Tensors = dict[str, Tensor]
 
@@ -210,9 +213,10 @@ def table() -> dict[str, dict[str, str]]:
 
 def why_no_table() -> str | None:
     """Why the hashes of this build need not be those of the table, or None: that is for the compiler of the wheels."""
-    compiler = build_info()["compiler"]
-    if not compiler.startswith("g++"):
-        return f"the table is for g++, and {compiler} contracts products and sums in other places"
+    info = build_info()
+    if re.fullmatch(rf"{re.escape(COMPILER)}[.\d]*", info["compiler"]) is None or info["build_type"] != "Release":
+        built = f"{info['compiler']}, {info['build_type']}"
+        return f"the table is for {COMPILER} and Release, and {built} joins other products and sums to multiply-adds"
     return None
 
 

@@ -156,6 +156,19 @@ def test_a_difference_is_seen():
     assert bits.digest(x) != bits.digest(torch.nextafter(x, 2 * x))
 
 
+def test_other_builds_have_no_table(monkeypatch):
+    for compiler, build_type, held in (
+        ("g++ 12.2.0", "Release", True),
+        ("g++ 13.1.0", "Release", False),
+        ("g++ 12.2.0", "Debug", False),
+        ("g++ 12.2.0 -fsanitize=address", "Release", False),
+        ("Debian Clang 14.0.6", "Release", False),
+    ):
+        info = {"compiler": compiler, "build_type": build_type}
+        monkeypatch.setattr(bits, "build_info", lambda info=info: info)
+        assert (bits.why_no_table() is None) == held
+
+
 def test_the_command(monkeypatch, tmp_path, capsys):
     """What it writes it finds again, and it says what differs."""
     monkeypatch.setattr(bits, "TABLE", tmp_path / "bits.csv")
