@@ -1,8 +1,9 @@
 """Installs wheels alone, outside of this tree, and runs the op tests from each: `python -m tools.wheel_install WHEELS`.
 
 A new environment in a new, empty folder; torch of the release asked for; then, wheel by wheel: `vfrnn doctor`, which
-runs every op, and the tests of the ops (copied beside the environment: the sources are out of reach). Of wheels that
-hold the same CPU library, to the byte, the first one runs the tests.
+runs every op, the hashes of tests/ops/bits.csv on every instruction set of this CPU, and the tests of the ops (copied
+beside the environment: the sources are out of reach). Of wheels that hold the same CPU library, to the byte, the first
+one runs the tests.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ def try_wheel(folder: Path, python: Path, wheel: Path, *, tests: bool) -> None:
         print(f"{wheel.name}: its CPU library has been tested", flush=True)
         return
     copy_op_tests(empty)
+    run(empty, python, "-m", "tests.ops.bits")
     options = ("-q", "-n", str(min(8, os.cpu_count() or 1)), "-p", "no:cacheprovider", "-m", "not slow", "-k", NATIVE)
     run(empty, python, "-m", "pytest", *options, "tests", OMP_NUM_THREADS="1")
 

@@ -45,6 +45,16 @@ def check_mesh_values(b: Tensor, w: Tensor, v: Tensor) -> None:
         raise RuntimeError("v must be finite, got NaN or infinity")
 
 
+def check_scales(e: Tensor) -> None:
+    """e = exp(-dt delta / (4 substeps)) are numbers, where they may be read.
+
+    Raises:
+        RuntimeError: they are not.
+    """
+    if values_readable(e) and bool(torch.isinf(e.detach()).any()):
+        raise RuntimeError("-dt * delta / (4 * substeps) must not be so large that its exponential overflows")
+
+
 def check_skew(S: Tensor) -> None:
     """S is finite and skew-symmetric up to the square root of its precision.
 
@@ -56,6 +66,9 @@ def check_skew(S: Tensor) -> None:
         return
     if not bool(torch.isfinite(S).all()):
         raise RuntimeError("S must be finite, but it holds NaN or infinity")
+    largest, most = float(S.abs().max()), torch.finfo(S.dtype).max / 2
+    if largest > most:
+        raise RuntimeError(f"the entries of S must be at most {most:.3g}, got {largest:.3g}")
     defect = (S + S.mT).abs().amax((-2, -1))
     wrong = defect > math.sqrt(torch.finfo(S.dtype).eps) * S.abs().amax((-2, -1))
     if bool(wrong.any()):

@@ -9,8 +9,10 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <cmath>
 #include <cstdint>
 #include <initializer_list>
+#include <limits>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
@@ -83,6 +85,14 @@ bool all_finite(const T* x, int64_t count) {
 template <class T>
 void check_finite(const char* name, const Tensor& t) {
   require(all_finite(t.const_data_ptr<T>(), t.numel()), name, " must be finite, got NaN or infinity");
+}
+
+// exp(-dt delta / (4 substeps)) is a number of T where the largest of these exponents is `largest`.
+template <class T>
+void check_scales(double largest) {
+  const double most = std::log(double(std::numeric_limits<T>::max()));
+  require(largest <= most, "-dt * delta / (4 * substeps) must be at most ", most,
+          ", or its exponential overflows, got ", largest);
 }
 
 // f(T{}) with T = float or double by the dtype of t. op.py has checked that it is one of the two.

@@ -54,9 +54,10 @@ std::optional<FlowFields<T>> shared_field(const FlowProblem<T>& problem) {
   return field;
 }
 
-// h' of all samples, with the growth (kernels.h) of each where it is asked for; tau_sign -1: the flow of -S.
+// h' of all samples, with the growth (kernels.h) of each and whether its e are numbers, where these are asked for;
+// tau_sign -1: the flow of -S.
 template <class T>
-void flow_states(const FlowProblem<T>& problem, T tau_sign, const T* h, T* out, T* growth) {
+void flow_states(const FlowProblem<T>& problem, T tau_sign, const T* h, T* out, T* growth, char* fits) {
   const int64_t n = problem.n;
   const std::optional<FlowFields<T>> common = shared_field(problem);
   problem.for_samples(0, problem.B, [&](int64_t begin, int64_t end) {
@@ -67,7 +68,7 @@ void flow_states(const FlowProblem<T>& problem, T tau_sign, const T* h, T* out, 
           Flow<T> flow = fields.flow(f);
           flow.tau *= tau_sign;
           const T x = problem.kernel.forward(flow, h + i * n, out + i * n, scratch.get());
-          if (growth) growth[i] = x;
+          if (growth) growth[i] = x, fits[i] = fields.fits(f);
         },
         [](int64_t, int64_t, const FlowFields<T>&) {});
   });
@@ -83,7 +84,9 @@ std::tuple<Tensor, Tensor> field_flow(const Tensor& h_, const Tensor& v, const T
     const FlowProblem<T> problem({h, v, b, w, N, G, dt, scale, volume_preserving, order, substeps});
     *taken.mutable_data_ptr<T>() = T(problem.k);
     std::vector<T> growth(problem.B, T(0));
-    flow_states(problem, T(1), h.const_data_ptr<T>(), result.mutable_data_ptr<T>(), growth.data());
+    std::vector<char> fits(problem.B, true);
+    flow_states(problem, T(1), h.const_data_ptr<T>(), result.mutable_data_ptr<T>(), growth.data(), fits.data());
+    problem.check_fits(fits);
     problem.check_growth(growth);
     return 0;
   });
@@ -129,9 +132,10 @@ struct Backward {
                T* grad_h) {
     const int64_t n = problem.n, m = problem.m, k = problem.k, terms = 2 * problem.order * k;
     const int64_t on_C = needs_C() ? terms * m : 0, on_N = needed(N_bit) ? terms * m : 0;
-    Pieces<T> memory({terms * n, on_C, on_N, (k + 1) * n, k * n, 3 * n, n, n, n});
+    Pieces<T> memory({terms * n, on_C, on_N, (k + 1) * n, k * n, terms / 2 * n, 3 * n, n, n, n});
     const FlowTape<T> tape{memory.take(terms * n),   memory.take(on_C),  memory.take(on_N),
-                           memory.take((k + 1) * n), memory.take(k * n), memory.take(3 * n)};
+                           memory.take((k + 1) * n), memory.take(k * n), memory.take(terms / 2 * n),
+                           memory.take(3 * n)};
     T *own_h = memory.take(n), *grad_e = memory.take(n), *row = memory.take(n);
     // Of sample i, in the chunk or, where nothing is summed over the chunk, with those few that started at `from`.
     const Scratch<T> own_X(X || !on_C ? 0 : FlowFields<T>::at_once(problem) * m * n);
@@ -227,7 +231,7 @@ Gradients field_flow_backward(const Tensor& grad_, const Tensor& h_, const Tenso
     const FlowInputs inputs{h, v, b, w, N, G, dt, scale, volume_preserving, order, substeps};
     T* const to_h = needed.data<T>(h_bit, grad_h);
     if (needed.only(h_bit)) {  // the adjoint of the flow of S is the flow of -S
-      flow_states(FlowProblem<T>(inputs), T(-1), grad.const_data_ptr<T>(), to_h, static_cast<T*>(nullptr));
+      flow_states(FlowProblem<T>(inputs), T(-1), grad.const_data_ptr<T>(), to_h, static_cast<T*>(nullptr), nullptr);
       return 0;
     }
     Backward<T> backward{FlowProblem<T>(inputs),        needed,

@@ -4,6 +4,7 @@
 // its two contributions to S y. A few rows share the loads of y and of the sum. Sums run in one fixed order.
 #include "field_flow/kernels.h"
 
+#include "common/elementary.h"
 #include "common/isa.h"
 #include "common/rows.h"
 #include "common/simd.h"
@@ -89,6 +90,21 @@ inline void add_scaled(const T* x, T a, const T* y, int64_t n, T* out) {
   for (int64_t j = 0; j < n; ++j) out[j] = x[j] + a * y[j];
 }
 
+// (||Sy|| / ||y||)^2, 0 where y is 0. Squares that T does not hold say nothing: then those of the quotients by the
+// largest entry of y.
+template <class T>
+T squared_growth(const T* Sy, const T* y, int64_t n) {
+  constexpr T least = sizeof(T) == 4 ? T(0x1p-90) : T(0x1p-900), most = sizeof(T) == 4 ? T(0x1p120) : T(0x1p1000);
+  const T image = dot(Sy, Sy, n), square = dot(y, y, n);
+  if (square >= least && image <= most) return image / square;
+  T largest = 0, sums[2] = {};
+  for (int64_t j = 0; j < n; ++j) largest = magnitude(y[j]) > largest ? magnitude(y[j]) : largest;
+  for (int64_t j = 0; j < n && largest > 0; ++j) {
+    sums[0] += Sy[j] / largest * (Sy[j] / largest), sums[1] += y[j] / largest * (y[j] / largest);
+  }
+  return largest > 0 ? sums[0] / sums[1] : T(0);
+}
+
 // y_j = u + c_j S y_{j+1}, y_order = u = e h;  h <- e y_0
 template <class T>
 T forward(const Flow<T>& flow, const T* h, T* out, T* scratch) {
@@ -100,7 +116,7 @@ T forward(const Flow<T>& flow, const T* h, T* out, T* scratch) {
     for (int64_t j = 0; j < n; ++j) y[j] = u[j];
     for (int64_t j = flow.order - 1; j >= 0; --j) {
       apply_generator<T>(flow, y, T(0), nullptr, nullptr, Sy);
-      const T squared = dot(Sy, Sy, n) / dot(y, y, n);
+      const T squared = squared_growth(Sy, y, n);
       if (squared > growth) growth = squared;
       add_scaled(u, flow.tau / T(j + 1), Sy, n, y);
     }
@@ -128,7 +144,9 @@ T backward(const Flow<T>& flow, const T* h, const T* grad, const FlowTape<T>& ta
       const int64_t t = first + j;
       const T c = flow.tau / T(j + 1);
       apply_generator<T>(flow, y_row(t), -c, coef(tape.coef_C, 2 * t + 1), coef(tape.coef_N, 2 * t + 1), image);
-      add_scaled(u, c, image, n, j ? y_row(t - 1) : tape.sums + s * n);
+      T *y = j ? y_row(t - 1) : tape.sums + s * n, *kept = tape.images + t * n;
+      for (int64_t i = 0; i < n; ++i) kept[i] = c * image[i];
+      add_scaled(u, c, image, n, y);
     }
     multiply(flow.e, tape.sums + s * n, n, tape.inputs + (s + 1) * n);
   }
@@ -136,7 +154,7 @@ T backward(const Flow<T>& flow, const T* h, const T* grad, const FlowTape<T>& ta
   for (int64_t j = 0; j < n; ++j) grad_h[j] = grad[j], grad_e[j] = 0, series_b[j] = 0;
   for (int64_t s = flow.substeps - 1; s >= 0; --s) {
     const int64_t first = s * order;
-    const T *input = tape.inputs + s * n, *y_0 = tape.sums + s * n, *u = y_row(first + order - 1);
+    const T *input = tape.inputs + s * n, *y_0 = tape.sums + s * n;
     T* r = r_row(first);
     for (int64_t j = 0; j < n; ++j) {
       grad_e[j] += grad_h[j] * y_0[j];
@@ -146,12 +164,12 @@ T backward(const Flow<T>& flow, const T* h, const T* grad, const FlowTape<T>& ta
       const int64_t t = first + j;
       const T c = flow.tau / T(j + 1);
       apply_generator<T>(flow, r, c, coef(tape.coef_C, 2 * t), coef(tape.coef_N, 2 * t), image);
-      const T *y_next = y_row(t), *y = j ? y_row(t - 1) : y_0;
+      const T *y_next = y_row(t), *kept = tape.images + t * n;
       grad_tau -= dot(image, y_next, n) / T(j + 1);
       T* r_next = j + 1 < order ? r_row(t + 1) : last;
       for (int64_t i = 0; i < n; ++i) {
         const T x = -c * image[i];
-        series_b[i] += r[i] * (y[i] - u[i]) + x * y_next[i];
+        series_b[i] += r[i] * kept[i] + x * y_next[i];
         grad_u[i] += x;
         r_next[i] = x;
       }

@@ -100,6 +100,13 @@ struct FlowProblem {
     check_substeps<T>(std::abs(double(tau)) * std::sqrt(double(largest)), order, k);
   }
 
+  // fits: of every sample, whether the exponentials e were numbers
+  void check_fits(const std::vector<char>& fits) const {
+    for (char all : fits) {
+      require(all, "dt * divergence_scale * div v / (4 * substeps) must not be so far below 0 that exp overflows");
+    }
+  }
+
   // Samples first..last in parallel, each thread a few at once.
   template <class F>
   void for_samples(int64_t first, int64_t last, const F& f) const {
@@ -177,6 +184,7 @@ class FlowFields {
   const T* div(int64_t f) const { return vector(0, f); }
   const T* delta(int64_t f) const { return vector(1, f); }
   const T* e(int64_t f) const { return vector(2, f); }
+  bool fits(int64_t f) const { return all_finite(e(f), problem_.n); }
   Flow<T> flow(int64_t f) const {
     return {problem_.m, problem_.n,  problem_.order, problem_.k, problem_.scaled_N.get(), C(f), problem_.half_w.data(),
             e(f),       problem_.tau};

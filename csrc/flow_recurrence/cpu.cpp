@@ -80,7 +80,7 @@ std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std
     if (matrices) return 0;
     const int64_t n = layer.n, work = 8 * layer.steps * problem.m * n * problem.order * problem.k;
     std::vector<T> growth(layer.B, T(0));
-    std::vector<char> finite(layer.B, true);
+    std::vector<char> finite(layer.B, true), fits(layer.B, true);
     ts::parallel_for(0, layer.B, 1 + 32768 / (work + 1), [&](int64_t begin, int64_t end) {
       FlowFields<T> field(problem, 1);
       Pieces<T> memory({layer.cells, n, 3 * n});
@@ -93,6 +93,7 @@ std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std
           layer.field(row, v_t);
           if (!all_finite(v_t, layer.cells)) finite[s] = false;
           field.load(v_t, 1);
+          if (!field.fits(0)) fits[s] = false;
           growth[s] = std::max(growth[s], problem.kernel.forward(field.flow(0), previous, moved, scratch));
           layer.input(row, h);
           layer.kernel.activate(layer.activation, moved, layer.c, layer.beta, n, h);
@@ -101,6 +102,7 @@ std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std
       }
     });
     for (char all : finite) require(all, "v + V x must be finite, got NaN or infinity");
+    problem.check_fits(fits);
     problem.check_growth(growth);
     return 0;
   });
@@ -160,9 +162,11 @@ class Backward {
     const int64_t n = problem_.n, m = problem_.m, k = problem_.k, terms = 2 * problem_.order * k, B = layer_.B;
     const int64_t on_C = needs_v() || to_.w || to_.G ? terms * m : 0, on_N = to_.N ? terms * m : 0;
     const int64_t X_size = on_C ? mn_ : 0, Y_size = on_N ? mn_ : 0;
-    Pieces<T> memory({terms * n, on_C, on_N, (k + 1) * n, k * n, 3 * n, layer_.cells, n, n, n, X_size, Y_size});
+    Pieces<T> memory(
+        {terms * n, on_C, on_N, (k + 1) * n, k * n, terms / 2 * n, 3 * n, layer_.cells, n, n, n, X_size, Y_size});
     const FlowTape<T> tape{memory.take(terms * n),   memory.take(on_C),  memory.take(on_N),
-                           memory.take((k + 1) * n), memory.take(k * n), memory.take(3 * n)};
+                           memory.take((k + 1) * n), memory.take(k * n), memory.take(terms / 2 * n),
+                           memory.take(3 * n)};
     T *v_t = memory.take(layer_.cells), *grad_e = memory.take(n), *row = memory.take(n), *grad_b = memory.take(n);
     T *X = memory.take(X_size), *Y = memory.take(Y_size);
     FlowFields<T> field(problem_, 1);

@@ -20,6 +20,8 @@ std::map<std::string, std::string> build_info() {
       {"build_type", VFRNN_BUILD_TYPE},
 #if defined(__clang__)
       {"compiler", __VERSION__},  // says which
+#elif defined(__SANITIZE_ADDRESS__)
+      {"compiler", "g++ " __VERSION__ " -fsanitize=address"},  // which moves roundings too
 #else
       {"compiler", "g++ " __VERSION__},
 #endif

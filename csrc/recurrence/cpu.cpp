@@ -1,6 +1,7 @@
 // recurrence on the CPU: h_t = act(M h_{t-1} + U x_t + c). Packs the weights once per pass, splits the batch once for
-// all T over the framework's threads, or the state where there are more threads than samples, and adds partial sums in
-// a fixed order. The loop over time is in kernels.cpp.
+// all T over the framework's threads, or the state where there are more threads than samples. Sums over samples are
+// taken by slices of the batch that do not depend on the number of threads, and added in their order: no bit depends on
+// it either. The loop over time is in kernels.cpp.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -43,50 +44,73 @@ Tensor large_result(const Tensor& like, int64_t steps, int64_t samples, int64_t 
   return result;
 }
 
-// How a call is split over threads. Slices of the batch of nearly equal size, one per thread, are independent; a slice
-// goes block by block. Where samples are few and the state is wide, one slice is computed by several threads at once, a
-// share of the state each.
-struct Split {
-  int64_t samples, panels, slices, shares, rows;  // rows: most samples of a block
+// Slices of the batch of which the backward sums each by itself, from the sizes alone: neither the threads nor the
+// gradients that are asked for have a part in the bits. A slice has samples enough that a tile of a product is as fast
+// as it gets, and that sums of its own cost little beside it; all sums together have room in a cache. A power of two:
+// most machines have so many threads.
+int64_t slices_of_sums(int64_t steps, int64_t samples, int64_t n, int64_t i) {
+  constexpr int64_t least_samples = 8, least_entries = 1024, least_rows = 1024, most_sums = int64_t(1) << 20;
+  const int64_t samples_each = std::max({least_samples, least_entries / n, least_rows / std::max<int64_t>(steps, 1)});
+  const int64_t most = std::min(samples / samples_each, most_sums / (n * (n + i)));
+  int64_t slices = 1;
+  while (2 * slices <= std::min<int64_t>(most, 64)) slices *= 2;
+  return slices;
+}
 
-  Split(int64_t steps, int64_t samples_, int64_t n, int64_t i, int64_t panels_) : samples(samples_), panels(panels_) {
+// How a call is split over threads. Slices of the batch of nearly equal size are independent, and a slice goes block by
+// block. Where samples are few and the state is wide, a slice is computed by several threads at once, a share of the
+// state each, and one slice after the other.
+struct Split {
+  int64_t samples, panels, slices, grain, shares, rows;  // grain: slices of a thread; rows: most samples of a block
+
+  // In `slices_` slices, or, where that is 0, in one for each thread.
+  Split(int64_t steps, int64_t samples_, int64_t n, int64_t i, int64_t panels_, int64_t slices_ = 0)
+      : samples(samples_), panels(panels_), slices(slices_) {
     const double step_work = double(samples) * double(n) * double(n + i), work = double(steps) * step_work;
-    const int64_t threads = usable_threads();
     const auto worth = [](double all, int64_t least) { return int64_t(std::min(all / double(least), 1e6)); };
-    slices = std::max<int64_t>(1, std::min({threads, samples, worth(work, work_per_thread)}));
-    shares = std::min({threads, panels, worth(step_work, work_per_share)});
-    if (shares > slices) {
-      slices = 1;
-    } else {
+    int64_t threads = std::max<int64_t>(1, std::min({usable_threads(), samples, worth(work, work_per_thread)}));
+    if (slices > 0) threads = std::min(threads, slices);
+    shares = std::min({usable_threads(), panels, worth(step_work, work_per_share)});
+    if (shares <= threads) {
       shares = 1;
+    } else {
+      threads = 1;
     }
+    if (slices == 0) slices = threads;
+    grain = panels_of(slices, threads);
     rows = std::max<int64_t>(1, std::min(block_rows, panels_of(samples, slices)));
   }
 
-  // block(slice, share number, share, begin, end)
-  template <class F>
-  void run(const F& block) const {
+  // block(slice, share, state, workspace, begin, end), with memory for so many numbers: one state for all shares of a
+  // block, a workspace for each.
+  template <class T, class F>
+  void run(int64_t state_size, int64_t workspace_size, const F& block) const {
     if (shares > 1) {
+      const Scratch<T> state(state_size), workspaces(shares * workspace_size);
       return Team::run(shares, [&](const Team& team) {
         const auto wait = [](const void* t) { return static_cast<const Team*>(t)->wait(); };
         Share share{team.begin(panels), team.end(panels), wait, &team};
-        run_blocks(0, [&](int64_t begin, int64_t end) {
-          if (share.first < share.last) block(0, team.number(), share, begin, end);
-        });
+        T* const workspace = workspaces.get() + team.number() * workspace_size;
+        for (int64_t s = 0; s < slices; ++s) {
+          for_blocks(s, [&](int64_t begin, int64_t end) {
+            if (share.first < share.last) block(s, share, state.get(), workspace, begin, end);
+          });
+        }
       });
     }
-    ts::parallel_for(0, slices, 1, [&](int64_t first, int64_t last) {
+    ts::parallel_for(0, slices, grain, [&](int64_t first, int64_t last) {
+      const Scratch<T> state(state_size), workspace(workspace_size);
       Share everything{0, panels, nullptr, nullptr};
       for (int64_t s = first; s < last; ++s) {
-        run_blocks(s, [&](int64_t begin, int64_t end) { block(s, s, everything, begin, end); });
+        for_blocks(s,
+                   [&](int64_t begin, int64_t end) { block(s, everything, state.get(), workspace.get(), begin, end); });
       }
     });
   }
-  int64_t workers() const { return std::max(slices, shares); }
 
  private:
   template <class F>
-  void run_blocks(int64_t slice, const F& block) const {
+  void for_blocks(int64_t slice, const F& block) const {
     const int64_t begin = samples * slice / slices, end = samples * (slice + 1) / slices;
     const int64_t blocks = panels_of(end - begin, rows);
     for (int64_t k = 0; k < blocks; ++k) {
@@ -115,12 +139,10 @@ void forward(Tensor& hs, const Tensor& x_, const Tensor& U_, const std::optional
   problem.c = c_padded.const_data_ptr<T>(), problem.beta = beta_padded.const_data_ptr<T>();
   problem.hs = hs.mutable_data_ptr<T>(), problem.hs_step = samples * n;
   const Split split(steps, samples, n, i, panels_of(n, W));
-  const int64_t state_size = kernel.forward_state(problem, split.rows),
-                size = kernel.forward_workspace(problem, split.rows);
-  const Scratch<T> states(split.slices * state_size), workspaces(split.workers() * size);
-  split.run([&](int64_t slice, int64_t worker, Share& share, int64_t begin, int64_t end) {
-    kernel.forward(problem, begin, end, share, states.get() + slice * state_size, workspaces.get() + worker * size);
-  });
+  split.run<T>(kernel.forward_state(problem, split.rows), kernel.forward_workspace(problem, split.rows),
+               [&](int64_t, Share& share, T* state, T* workspace, int64_t begin, int64_t end) {
+                 kernel.forward(problem, begin, end, share, state, workspace);
+               });
 }
 
 void recurrence_into(Tensor hs, const Tensor& x, const Tensor& U, std::optional<Tensor> c, const Tensor& M,
@@ -192,18 +214,17 @@ Gradients backward(const Tensor& grad_hs_, const Tensor& x_, const Tensor& U_, b
   problem.grad_h0 = needs_h0 ? grad_h0.mutable_data_ptr<T>() : nullptr;
   problem.needs_M = needs_M, problem.needs_U = needs_U, problem.needs_c = needs_c;
 
-  const Split split(steps, samples, n, i, panels);
-  const int64_t state_size = kernel.backward_state(problem, split.rows),
-                size = kernel.backward_workspace(problem, split.rows), sums_size = kernel.sums_size(problem);
-  const Scratch<T> states(split.slices * state_size), workspaces(split.workers() * size);
+  const int64_t sums_size = kernel.sums_size(problem);
+  const Split split(steps, samples, n, i, panels, slices_of_sums(steps, samples, n, i));
   Tensor sums = zeros_tensor(x, {split.slices, sums_size});
   Tensor beta_sums = zeros_tensor(x, {split.slices, needs_beta ? panels * W : 0});
   T* const s = sums.mutable_data_ptr<T>();
   T* const beta_s = needs_beta ? beta_sums.mutable_data_ptr<T>() : nullptr;
-  split.run([&](int64_t slice, int64_t worker, Share& share, int64_t begin, int64_t end) {
-    kernel.backward(problem, begin, end, share, states.get() + slice * state_size, workspaces.get() + worker * size,
-                    {s + slice * sums_size, needs_beta ? beta_s + slice * panels * W : nullptr});
-  });
+  split.run<T>(kernel.backward_state(problem, split.rows), kernel.backward_workspace(problem, split.rows),
+               [&](int64_t slice, Share& share, T* state, T* workspace, int64_t begin, int64_t end) {
+                 kernel.backward(problem, begin, end, share, state, workspace,
+                                 {s + slice * sums_size, needs_beta ? beta_s + slice * panels * W : nullptr});
+               });
 
   const int64_t input_panel = needs_M ? panels : 0;
   if (needs_M) add_slices(s, split.slices, sums_size, W, n, 0, 0, n, grad_M.mutable_data_ptr<T>());

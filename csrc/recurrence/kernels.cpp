@@ -194,6 +194,7 @@ void backward_steps(const BackwardProblem<T>& b, int64_t begin, int64_t end, Sha
     carry_out<T>({next, stride, b.steps > 0 ? n : 0}, rows, b.weights, n, n, share.first, share.last, block,
                  b.grad_h0 + begin * n);
   }
+  wait(share, panels_of(n, W));  // the next block takes the place of this one
 }
 
 template <class T>

@@ -73,7 +73,7 @@ class SkewExpm {
     if (c.r == 4) mm_.set(power(saved, 4), {powers[1]}, {powers[1]});
 
     double bound = bound_.of_powers(powers);
-    if (!(bound <= std::ldexp(c.theta, max_squarings))) return {Verdict<T>::too_large, T(bound)};
+    if (!(bound <= std::ldexp(c.theta, max_squarings))) return verdict_of(S, dt, n_);
     // A squaring costs three products in all, and A^4 lowers the bound by about a tenth.
     if (c.r == 3 && squarings<T>(bound) > polish_from && squarings<T>(bound / 1.12) < squarings<T>(bound)) {
       mm_.set(left, {powers[1]}, {powers[1]});

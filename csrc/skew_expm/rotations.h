@@ -182,11 +182,14 @@ void rotation_gradients(const SmallGenerators<T>& of, const T* grad_Q, bool of_S
     read_lanes<T, double, 1>(of.dt + k * of.dt_stride, of.dt_stride, count, &dt);
     rotation_gradient<n>(coordinates_of<T, n>(S, dt), G, slopes);
     // A coordinate stands twice in A: each of the two has half of its derivative.
-    const Lanes scale = of_S ? dt / 2 : broadcast(0.5);
     for (int c = 0; c < coordinates<n>; ++c) {
-      result[positive_entry<n>(c)] = scale * slopes[c], result[negative_entry<n>(c)] = -scale * slopes[c];
+      result[positive_entry<n>(c)] = slopes[c] / 2, result[negative_entry<n>(c)] = -slopes[c] / 2;
     }
     write_lanes<T, double, area>(result, area, count, grad + k * area);
+    // In T, as where the gradient of A is asked for first: the bits do not tell which gradients were.
+    for (int64_t l = k; of_S && l < k + count; ++l) {
+      for (int e = 0; e < area; ++e) grad[l * area + e] *= of.dt[l * of.dt_stride];
+    }
   }
 }
 

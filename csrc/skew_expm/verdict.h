@@ -13,7 +13,7 @@ namespace vfrnn {
 
 template <class T>
 struct Verdict {
-  enum { fine, S_not_finite, not_skew, dt_not_finite, too_large } what = fine;
+  enum { fine, S_not_finite, not_skew, dt_not_finite, entries_too_large, too_large } what = fine;
   T value = 0;
 };
 
@@ -23,6 +23,8 @@ void raise(const Verdict<T>& verdict) {
   require(verdict.what != V::S_not_finite, "S must be finite, but it holds NaN or infinity");
   require(verdict.what != V::not_skew, "S must be skew-symmetric, S = -S^T, but max |S + S^T| = ", verdict.value);
   require(verdict.what != V::dt_not_finite, "dt must be finite");
+  require(verdict.what != V::entries_too_large, "the entries of S must be at most ", std::numeric_limits<T>::max() / 2,
+          ", got ", verdict.value);
   require(verdict.what != V::too_large, "dt * S must have a spectral norm below ",
           std::ldexp(skew_expm_scheme<T>.theta, max_squarings), ", but its norm may be ", verdict.value);
 }
@@ -30,6 +32,10 @@ void raise(const Verdict<T>& verdict) {
 // Of a generator by its largest entry, that of S + S^T, and whether it is finite.
 template <class T>
 Verdict<T> verdict_of(T largest, T defect, bool finite, T dt) {
+  // twice such an entry is none: what looks for NaN by differences finds it too
+  if (largest > std::numeric_limits<T>::max() / 2 && std::isfinite(largest)) {
+    return {Verdict<T>::entries_too_large, largest};
+  }
   if (!finite) return {Verdict<T>::S_not_finite, 0};
   if (defect > std::sqrt(std::numeric_limits<T>::epsilon()) * largest) return {Verdict<T>::not_skew, defect};
   if (!std::isfinite(dt)) return {Verdict<T>::dt_not_finite, 0};

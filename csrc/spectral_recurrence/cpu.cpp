@@ -2,16 +2,19 @@
 // Packs the planes once per pass and splits the batch once for all T over the framework's threads. The loop over time
 // is in kernels.cpp; what follows from all steps together, in vfrnn_kernels/spectral_recurrence/.
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <tuple>
+#include <utility>
 
 #include "common/isa.h"
 #include "common/packing.h"
 #include "common/scratch.h"
 #include "common/team.h"
 #include "common/tensors.h"
+#include "skew_expm/coefficients.h"
 #include "spectral_recurrence/kernels.h"
 
 namespace vfrnn {
@@ -47,6 +50,7 @@ struct Chain {
       growth = padded<T>(delta, hs, n, W, -0.25 / double(substeps));
       problem.growth = growth.const_data_ptr<T>();
     }
+    check_range(delta, packed(omega), double(substeps));
     analysis = empty_tensor(hs, {2 * plane_panels * n * W}),
     synthesis = empty_tensor(hs, {panels_of(n, W) * 2 * P * W});
     const T* b = basis.const_data_ptr<T>();  // (2, P, n)
@@ -68,6 +72,24 @@ struct Chain {
       }
     }
     require(sum == 0, "dt must be finite, got NaN or infinity");
+  }
+
+  // The angles are served, by the bound of skew_expm, and the exponentials of delta are numbers.
+  void check_range(const std::optional<Tensor>& delta, const Tensor& omega, double substeps) const {
+    const auto extremes = [](const Tensor& t) {
+      const Tensor values = packed(t);
+      const T* p = values.const_data_ptr<T>();
+      const auto [least, most] = std::minmax_element(p, p + values.numel());
+      return std::pair<double, double>(*least, *most);
+    };
+    if (dt.numel() == 0) return;
+    const auto [first, last] = extremes(dt);
+    const double norm = std::max(-first, last) * extremes(omega).second / substeps;
+    const double bound = std::ldexp(skew_expm_scheme<T>.theta, max_squarings);
+    require(norm <= bound, "dt * S must have a spectral norm below ", bound, ", but its norm is ", norm);
+    if (!delta.has_value()) return;
+    const auto [least, most] = extremes(*delta);
+    check_scales<T>(std::max({-first * least, -first * most, -last * least, -last * most}) / (4 * substeps));
   }
 
   // block(begin, end, workspace) of the kernels, for all samples

@@ -153,6 +153,9 @@ void strang_steps(const T* S, const T* delta, const T* dt, int64_t substeps, int
                   T* saved) {
   const std::vector<T> step = divided(dt, K, substeps);
   skew_expm_forward(S, step.data(), 1, K, n, Q, saved);
+  double largest = 0;
+  for (int64_t j = 0; j < K * n; ++j) largest = std::max(largest, -double(step[j / n]) / 4 * double(delta[j]));
+  check_scales<T>(largest);
   const int64_t count = StrangStep<T>::forward_scratch(n, substeps);
   for_batch<T>(K, n, count, [&](const Team& team, int64_t begin, int64_t end, T* scratch) {
     StrangStep<T> strang(team, n, substeps, scratch);

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vfrnn_kernels.field_flow.reference_plan import check_substeps, planned_substeps
-from vfrnn_kernels.reference_values import check_mesh_values, values_readable
+from vfrnn_kernels.reference_values import check_mesh_values, check_scales, values_readable
 
 Mesh = tuple[Tensor, Tensor, Tensor, Tensor]  # v (1 or B, m, d), w (m,), N B^-1/2 (m, n), G B^-1/2 (m, d, n)
 
@@ -33,6 +33,7 @@ def field_flow_reference(
     tau = dt / k
     delta = divergence_scale * _divergence(v, b, w, G, volume_preserving)
     e = torch.exp(-tau * delta / 4)  # (1 or B, n)
+    check_scales(e)
     mesh = _symmetric_mesh(v, b, w, N, G)
     reached = 0.0
     for _ in range(k):
@@ -76,7 +77,8 @@ def _generator(mesh: Mesh, y: Tensor) -> Tensor:
 
 def _growth(tau: Tensor, Sy: Tensor, y: Tensor) -> float:
     # max over the samples of |tau| ||S y|| / ||y|| <= |tau| ||S||; a state that is 0 or NaN says nothing
-    growth = (tau * Sy.detach()).norm(dim=-1) / y.detach().norm(dim=-1)
+    # in float64: squares of small or large states are no numbers of float32
+    growth = (tau * Sy.detach()).double().norm(dim=-1) / y.detach().double().norm(dim=-1)
     return max((x for x in growth.tolist() if x == x), default=0.0)
 
 

@@ -71,7 +71,7 @@ def spectral_recurrence(
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, device or shape, or is missing.
         RuntimeError: the backend cannot serve the call; S is not finite or not skew-symmetric; on the CPU also: delta
-            or dt is not finite.
+            or dt is not finite, dt S has a norm of more than about a million, or exp(-dt delta / (4 k)) overflows.
 
     Under torch.autocast it computes in float32. Second derivatives are right, but not optimised.
 

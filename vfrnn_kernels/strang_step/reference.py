@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vfrnn_kernels.reference_values import values_readable
+from vfrnn_kernels.reference_values import check_scales, values_readable
 from vfrnn_kernels.skew_expm.reference import exponential, exponential_gradient, generator
 
 
@@ -14,6 +14,7 @@ def strang_step_reference(S: Tensor, delta: Tensor, dt: Tensor, substeps: int) -
     if values_readable(delta) and not bool(torch.isfinite(delta).all()):
         raise RuntimeError("delta must be finite, got NaN or infinity")
     e, A = _halves(S, delta, dt, substeps)
+    check_scales(e)
     return (_powers(e.unsqueeze(-1) * exponential(A).Q * e.unsqueeze(-2), substeps)[-1].to(S.dtype),)
 
 
