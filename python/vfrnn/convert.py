@@ -12,7 +12,7 @@ from vfrnn.folding import as_torch, is_ours, why_not_as_torch
 from vfrnn.mesh import LatentMesh
 from vfrnn.passes import PASS_HOOKS, forget_passes
 from vfrnn.rnn import RNN, VFRNN, Network, OrthogonalRNN
-from vfrnn_kernels.checks import check_choice
+from vfrnn_kernels.checks import check_choice, check_module
 
 Target = Literal["rnn", "orthogonal", "vfrnn", "torch"]
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -95,6 +95,7 @@ def convert(
         GRU, cells, subclasses, and layers with parametrizations or hooks.
 
     Raises:
+        TypeError: the model is no module.
         ValueError: `to` is unknown, or a recurrent weight is not finite, or `exp_dtype` or `backend` is given to
             "torch".
 
@@ -104,6 +105,7 @@ def convert(
         rnn: RNN(3, 4) -> RNN(3, 4)
         lstm: kept, LSTM has gates
     """
+    check_module("model", model)
     check_choice("to", to, [*TARGETS, "torch"])
     out = to == "torch"
     for argument, value in (("exp_dtype", exp_dtype), ("backend", backend)):

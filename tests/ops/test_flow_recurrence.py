@@ -268,6 +268,8 @@ def test_field_too_large_to_plan(backend):
         ({"dt": float("nan")}, ValueError, "dt must be finite"),
         ({"dt": torch.ones(3, dtype=F64)}, ValueError, "dt must have shape"),
         ({"order": 0}, ValueError, "order must be at least 1"),
+        ({"order": 171}, ValueError, "order must be at most 170"),
+        ({"substeps": 2**40}, ValueError, "substeps must be at most 1000000"),
         ({"substeps": 0}, ValueError, "substeps must be at least 1"),
         ({"backend": "cuda"}, RuntimeError, "backend 'cuda'"),
         ({"backend": "triton"}, RuntimeError, "backend 'triton'"),

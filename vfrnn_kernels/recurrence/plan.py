@@ -78,7 +78,7 @@ def recurrence_plan(
     check_positive_int("n", n)
     check_positive_int("batch", batch)
     check_bool("backward", backward)
-    if dtype not in DTYPES:
+    if not isinstance(dtype, torch.dtype) or dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype}")
     if not isinstance(device, CudaDevice):
         raise TypeError(f"device must be a vfrnn_kernels.cuda_device.CudaDevice, got {type(device).__name__}")
