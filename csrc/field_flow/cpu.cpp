@@ -129,9 +129,10 @@ struct Backward {
                T* grad_h) {
     const int64_t n = problem.n, m = problem.m, k = problem.k, terms = 2 * problem.order * k;
     const int64_t on_C = needs_C() ? terms * m : 0, on_N = needed(N_bit) ? terms * m : 0;
-    Pieces<T> memory({terms * n, on_C, on_N, (k + 1) * n, k * n, 3 * n, n, n, n});
+    Pieces<T> memory({terms * n, on_C, on_N, (k + 1) * n, k * n, terms / 2 * n, 3 * n, n, n, n});
     const FlowTape<T> tape{memory.take(terms * n),   memory.take(on_C),  memory.take(on_N),
-                           memory.take((k + 1) * n), memory.take(k * n), memory.take(3 * n)};
+                           memory.take((k + 1) * n), memory.take(k * n), memory.take(terms / 2 * n),
+                           memory.take(3 * n)};
     T *own_h = memory.take(n), *grad_e = memory.take(n), *row = memory.take(n);
     // Of sample i, in the chunk or, where nothing is summed over the chunk, with those few that started at `from`.
     const Scratch<T> own_X(X || !on_C ? 0 : FlowFields<T>::at_once(problem) * m * n);

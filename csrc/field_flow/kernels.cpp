@@ -129,6 +129,7 @@ T backward(const Flow<T>& flow, const T* h, const T* grad, const FlowTape<T>& ta
       const T c = flow.tau / T(j + 1);
       apply_generator<T>(flow, y_row(t), -c, coef(tape.coef_C, 2 * t + 1), coef(tape.coef_N, 2 * t + 1), image);
       add_scaled(u, c, image, n, j ? y_row(t - 1) : tape.sums + s * n);
+      for (int64_t i = 0; i < n; ++i) tape.increments[t * n + i] = c * image[i];
     }
     multiply(flow.e, tape.sums + s * n, n, tape.inputs + (s + 1) * n);
   }
@@ -136,7 +137,7 @@ T backward(const Flow<T>& flow, const T* h, const T* grad, const FlowTape<T>& ta
   for (int64_t j = 0; j < n; ++j) grad_h[j] = grad[j], grad_e[j] = 0, series_b[j] = 0;
   for (int64_t s = flow.substeps - 1; s >= 0; --s) {
     const int64_t first = s * order;
-    const T *input = tape.inputs + s * n, *y_0 = tape.sums + s * n, *u = y_row(first + order - 1);
+    const T *input = tape.inputs + s * n, *y_0 = tape.sums + s * n;
     T* r = r_row(first);
     for (int64_t j = 0; j < n; ++j) {
       grad_e[j] += grad_h[j] * y_0[j];
@@ -146,12 +147,12 @@ T backward(const Flow<T>& flow, const T* h, const T* grad, const FlowTape<T>& ta
       const int64_t t = first + j;
       const T c = flow.tau / T(j + 1);
       apply_generator<T>(flow, r, c, coef(tape.coef_C, 2 * t), coef(tape.coef_N, 2 * t), image);
-      const T *y_next = y_row(t), *y = j ? y_row(t - 1) : y_0;
+      const T *y_next = y_row(t), *increment = tape.increments + t * n;
       grad_tau -= dot(image, y_next, n) / T(j + 1);
       T* r_next = j + 1 < order ? r_row(t + 1) : last;
       for (int64_t i = 0; i < n; ++i) {
         const T x = -c * image[i];
-        series_b[i] += r[i] * (y[i] - u[i]) + x * y_next[i];
+        series_b[i] += r[i] * increment[i] + x * y_next[i];
         grad_u[i] += x;
         r_next[i] = x;
       }

@@ -160,9 +160,11 @@ class Backward {
     const int64_t n = problem_.n, m = problem_.m, k = problem_.k, terms = 2 * problem_.order * k, B = layer_.B;
     const int64_t on_C = needs_v() || to_.w || to_.G ? terms * m : 0, on_N = to_.N ? terms * m : 0;
     const int64_t X_size = on_C ? mn_ : 0, Y_size = on_N ? mn_ : 0;
-    Pieces<T> memory({terms * n, on_C, on_N, (k + 1) * n, k * n, 3 * n, layer_.cells, n, n, n, X_size, Y_size});
+    Pieces<T> memory(
+        {terms * n, on_C, on_N, (k + 1) * n, k * n, terms / 2 * n, 3 * n, layer_.cells, n, n, n, X_size, Y_size});
     const FlowTape<T> tape{memory.take(terms * n),   memory.take(on_C),  memory.take(on_N),
-                           memory.take((k + 1) * n), memory.take(k * n), memory.take(3 * n)};
+                           memory.take((k + 1) * n), memory.take(k * n), memory.take(terms / 2 * n),
+                           memory.take(3 * n)};
     T *v_t = memory.take(layer_.cells), *grad_e = memory.take(n), *row = memory.take(n), *grad_b = memory.take(n);
     T *X = memory.take(X_size), *Y = memory.take(Y_size);
     FlowFields<T> field(problem_, 1);

@@ -96,7 +96,7 @@ def convert(
 
     Raises:
         TypeError: the model is no module.
-        ValueError: `to` is unknown, or a recurrent weight is not finite, or `exp_dtype` or `backend` is given to
+        ValueError: `to` is unknown, or a recurrent weight is not finite or on the meta device, or `exp_dtype` or `backend` is given to
             "torch".
 
     Example:
@@ -208,13 +208,15 @@ def nearest_rotation(W: Tensor) -> tuple[Tensor, bool]:
     direction of the smallest singular value reversed.
 
     Raises:
-        ValueError: W is not finite.
+        ValueError: W is not finite, or has no values.
 
     Example:
         >>> Q, reflected = nearest_rotation(torch.tensor([[3.0, 0.0], [0.0, -2.0]]))
         >>> Q.tolist(), reflected
         ([[1.0, 0.0], [0.0, 1.0]], True)
     """
+    if W.is_meta:
+        raise ValueError("the module's recurrent weight W must have values, got a tensor on the meta device")
     W = W.detach().double().cpu()
     if not bool(W.isfinite().all()):
         raise ValueError("W must be finite, got NaN or infinity")

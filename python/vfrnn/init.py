@@ -102,6 +102,8 @@ def least_squares_field(mesh: LatentMesh, S: Tensor) -> Tensor:
     """
     check_latent_mesh(mesh)
     check_tensor("S", S)
+    if S.device != mesh.b.device:
+        raise ValueError(f"S must be on the device of the mesh, {mesh.b.device}, got {S.device}")
     check_shape("S", S, "(n, n)", (mesh.n, mesh.n), n=mesh.n)
     b, w, N, G = (tensor.detach().double() for tensor in mesh.dense_tensors())
     r = b.rsqrt()

@@ -16,7 +16,7 @@ from vfrnn.regularization import StateNoise, check_probability
 from vfrnn.steps import Layer, StepRule
 from vfrnn_kernels.activations import ACTIVATIONS, Activation
 from vfrnn_kernels.autocast import autocasts
-from vfrnn_kernels.checks import check_dtype, check_positive_int
+from vfrnn_kernels.checks import LARGEST_INT, check_dtype, check_positive_int
 from vfrnn_kernels.dispatch import get_backend
 
 #: Names in the checkpoints of expRNN's code, of its first version and of later ones.
@@ -162,18 +162,18 @@ class Recurrent(Remembering):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
 
-def check_size(name: str, size: object) -> None:
+def check_size(name: str, size: object, most: int = LARGEST_INT) -> None:
     """A size as torch.nn.RNN wants it.
 
     Raises:
         TypeError: it is no int.
-        ValueError: it is below 1, or more than a tensor can have.
+        ValueError: it is below 1 or above `most`, which is as much as a tensor can have.
     """
     if isinstance(size, bool) or not isinstance(size, int):
         raise TypeError(f"{name} should be of type int, got: {type(size).__name__}")
     if size <= 0:
         raise ValueError(f"{name} must be greater than zero")
-    check_positive_int(name, size)
+    check_positive_int(name, size, most)
 
 
 def check_mesh_of(mesh: LatentMesh, hidden_size: int) -> None:

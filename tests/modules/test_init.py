@@ -106,6 +106,11 @@ def test_initial_field_on_a_general_mesh_is_the_least_squares_solution(cells, di
         ),
         (lambda: init_field_(torch.ones(3, 1), 3, "zero"), TypeError, "mesh must be a LatentMesh, got int"),
         (lambda: init_field_(torch.ones(3), LatentMesh.complete(3), "zero"), ValueError, r"v must have shape \(m, d\)"),
+        (
+            lambda: least_squares_field(LatentMesh.complete(3), torch.ones(3, 3, device="meta")),
+            ValueError,
+            "S must be on the device of the mesh, cpu, got meta",
+        ),
         (lambda: least_squares_field(LatentMesh.complete(3), None), TypeError, "S must be a tensor, got NoneType"),
     ],
 )

@@ -75,7 +75,7 @@ def test_parameters_and_groups_are_listed_once_and_never_empty():
 
 
 def test_what_is_no_module_is_named():
-    with pytest.raises(TypeError, match="model must be a torch.nn.Module, got list"):
+    with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got list"):
         param_groups([vfrnn.VFRNN(3, 4)], 0.1, 0.01)
 
 

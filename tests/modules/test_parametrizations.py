@@ -126,7 +126,7 @@ def test_errors():
         vfrnn.parametrizations.rebase,
         vfrnn.parametrizations.once_per_forward,
     ):
-        with pytest.raises(TypeError, match="module must be a torch.nn.Module, got NoneType"):
+        with pytest.raises(TypeError, match=r"module must be a torch.nn.Module, got NoneType"):
             call(None)
     with pytest.raises(TypeError, match="name must be a str, got int"):
         vfrnn.parametrizations.orthogonal(nn.Linear(2, 2), 0)
