@@ -201,12 +201,13 @@ def _short(number: float) -> str:
 
 
 def check_entries(name: str, *shape: int) -> None:
-    """A tensor of this shape, which `name` asks for, has no more entries than can be counted.
+    """A tensor of this shape, which `name` asks for, has no more entries than can be counted; nor would it with a
+    row where it has none, which is how its strides are counted.
 
     Raises:
         ValueError: it has more.
     """
-    if all(isinstance(size, int) for size in shape) and math.prod(shape) > LARGEST_INT:
+    if all(isinstance(size, int) for size in shape) and math.prod(max(size, 1) for size in shape) > LARGEST_INT:
         raise ValueError(f"{name} must give tensors of fewer than 2**63 entries, got shape {shape}")
 
 

@@ -96,8 +96,8 @@ def convert(
 
     Raises:
         TypeError: the model is no module.
-        ValueError: `to` is unknown, or a recurrent weight is not finite or on the meta device, or `exp_dtype` or `backend` is given to
-            "torch".
+        ValueError: `to` is unknown, or a recurrent weight is not finite or on the meta device, or `exp_dtype` or
+            `backend` is given to "torch".
 
     Example:
         >>> model = torch.nn.ModuleDict({"rnn": torch.nn.RNN(3, 4), "lstm": torch.nn.LSTM(3, 4)})

@@ -24,7 +24,6 @@ from vfrnn.steps import StepRule, is_per_step
 from vfrnn_kernels.activations import Activation
 from vfrnn_kernels.checks import check_bool, check_dense, check_shape, check_tensor
 
-
 #: Layers, each of which takes tens of kilobytes before it has a parameter.
 LARGEST_DEPTH = 10_000
 

@@ -90,7 +90,7 @@ def test_an_op_that_is_wrong_is_found_and_shrunk(tmp_path):
     wrong = mock.patch.object(oracle, "_compare_values", side_effect=Fault("wrong", "planted"))
     known = set()
     with wrong:
-        worker.explore("skew_expm", 0, 20, worker.Journal(tmp_path), known)
+        worker.explore("skew_expm", 0, 60, worker.Journal(tmp_path), known)
     assert known == {"wrong"}
     assert "changes=[]" in (tmp_path / "outcomes").read_text().splitlines()[0]
 

@@ -105,7 +105,12 @@ def test_bad_arguments_are_named(name):
         ("dtype", torch.int64, TypeError, "dtype must be None, torch.float32, .* got torch.int64"),
         ("hidden_size", 2**64, ValueError, "hidden_size must be at most 9223372036854775807, got 18446744073709551616"),
         ("nonlinearity", np.ones(2), ValueError, "Unknown nonlinearity"),
-        ("num_layers", 2**32, (TypeError, ValueError), "num_layers.* (must be at most 10000, got 4294967296|argument)"),
+        (
+            "num_layers",
+            2**32,
+            (TypeError, ValueError),
+            "num_layers must be at most 10000, got 4294967296|unexpected keyword argument 'num_layers'",
+        ),
         ("zoneout", 10**400, ValueError, "zoneout must be a probability"),
     ],
 )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import as_scalar_tensor, check_bool, check_series
+from vfrnn_kernels.checks import as_scalar_tensor, check_bool, check_positive_int, check_series
 from vfrnn_kernels.declaration import REAL, Constant, Op, Sample, Saved, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.field_flow.flops import FLOPS
@@ -90,6 +90,7 @@ def field_flow(
         divergence_scale = divergence_scale.reshape(())
     divergence_scale = as_scalar_tensor("divergence_scale", divergence_scale, h)
     check_bool("volume_preserving", volume_preserving)
+    check_positive_int("order", order)
     check_series(order, substeps)
     function = _functions[select_backend("field_flow", backend, (h,), n=n)]
     return function(h, v, b, w, N, G, dt, divergence_scale, volume_preserving, order, substeps or 0)[0]

@@ -67,7 +67,8 @@ def flow_recurrence(
         divergence_scale: a number or a tensor of shape () or (1,).
         volume_preserving: removes the mean of delta over the nodes.
         order: degree of the flow's Taylor polynomial, at most 170. None is 8 or, on the CPU where the substeps are
-            planned, planned with them; there a step along fields that repeat, because rows of x do, may be the exponential itself.
+            planned, planned with them; there a step along fields that repeat, because rows of x do, may be the
+            exponential itself.
         substeps: of the flow, in every step. None plans them from an upper bound on `|dt| ||S||` over all steps and
             samples; on a GPU for every step. A number that is certainly too small is an error on the CPU.
         return_sequence: False returns h_T alone and keeps about sqrt(T) states for the backward, which computes the

@@ -51,7 +51,7 @@ def skew_expm(S: Tensor, dt: float | Tensor = 1.0, *, backend: str | None = None
     n = OP.check(S=S)["n"]
     dt = as_times("dt", dt, S)
     batch = torch.broadcast_shapes(S.shape[:-2], dt.shape) if dt.dim() else S.shape[:-2]
-    check_entries("dt", *batch, n, n)
+    check_entries("S and dt", *batch, n, n)
     function = _functions[select_backend("skew_expm", backend, (S,))]
     return from_batch(function(as_batch(S, batch, n, n), as_batch(dt, batch))[0], batch)
 

@@ -65,7 +65,7 @@ def strang_step(
     check_positive_int("substeps", substeps)
     check_broadcast("dt", dt.shape, "delta", delta.shape[:-1])
     batch = torch.broadcast_shapes(S.shape[:-2], delta.shape[:-1], dt.shape)
-    check_entries("dt", *batch, n, n)
+    check_entries("S, delta and dt", *batch, n, n)
     function = _functions[select_backend("strang_step", backend, (S,))]
     M = function(as_batch(S, batch, n, n), as_batch(delta, batch, n), as_batch(dt, batch), substeps)[0]
     return from_batch(M, batch)

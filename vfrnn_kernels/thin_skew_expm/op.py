@@ -57,7 +57,7 @@ def thin_skew_expm(S: Tensor, dt: float | Tensor = 1.0, *, backend: str | None =
         raise ValueError(f"S must have at least one column and no more columns than rows, got shape {tuple(S.shape)}")
     dt = as_times("dt", dt, S)
     batch = torch.broadcast_shapes(S.shape[:-2], dt.shape) if dt.dim() else S.shape[:-2]
-    check_entries("dt", *batch, n, k)
+    check_entries("S and dt", *batch, n, k)
     function = _functions[select_backend("thin_skew_expm", backend, (S,))]
     return from_batch(function(as_batch(S, batch, n, k), as_batch(dt, batch))[0], batch)
 
