@@ -208,6 +208,8 @@ def compared(
     except Exception as error:
         if NO_MEMORY.search(str(error)):
             return "values, without memory for the reference"
+        if "must have a spectral norm below" in str(error):
+            return "values, beyond the norms of the reference"
         raise Fault(f"{name} refused by its reference: {template(str(error))}", told(error)) from error
     given = [t for t in leaves(list(arguments.values())) if t.is_floating_point()]
     compare(f"{name} value", results, leaves(same), leaves(exact), given)

@@ -82,7 +82,7 @@ def test_which_values_are_right(actual, key):
 def test_nan_that_is_swallowed_is_seen():
     nan = torch.tensor([math.nan], dtype=torch.float64)
     with pytest.raises(Fault, match="where the reference has NaN"):
-        compare("value", [torch.tensor([0.0])], [nan.float()], [nan])
+        compare("value", [torch.tensor([0.0])], [nan.float()], [nan], [nan])
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -113,8 +113,7 @@ def flow_recurrence(
     if isinstance(divergence_scale, Tensor) and divergence_scale.shape == (1,):
         divergence_scale = divergence_scale.reshape(())
     divergence_scale = as_scalar_tensor("divergence_scale", divergence_scale, x)
-    if order is not None:
-        check_series(order, substeps)
+    check_series(order, substeps)
     name = select_backend("flow_recurrence", backend, (x,), n=sizes["n"])
     tensors = (x, U, c, v, V, b, w, N, G, h0, beta, dt, divergence_scale)
     arguments = (*tensors, activation, volume_preserving, order or 0, substeps or 0)
