@@ -219,7 +219,7 @@ def nearest_rotation(W: Tensor) -> tuple[Tensor, bool]:
         raise ValueError("the module's recurrent weight W must have values, got a tensor on the meta device")
     W = W.detach().double().cpu()
     if not bool(W.isfinite().all()):
-        raise ValueError("W must be finite, got NaN or infinity")
+        raise ValueError("the module's recurrent weight W must be finite, got NaN or infinity")
     U, _, Vh = torch.linalg.svd(W)
     reflected = bool(torch.linalg.det(U @ Vh) < 0)
     if reflected:
