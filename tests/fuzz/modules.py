@@ -262,7 +262,7 @@ def module(
 
 def _like(value: Any, weight: Tensor) -> Any:
     if isinstance(value, PackedSequence):
-        return value._replace(data=_like(value.data, weight))
+        return value.to(weight.device)._replace(data=_like(value.data, weight))
     return value.to(weight) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
