@@ -10,7 +10,8 @@ SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
 .PHONY: demo wind build test test-slow test-interpreted test-all test-release test-isa test-clang test-aarch64 test-cuda \
   test-cuda-12 simulator test-gpu-simulated test-gpu-simulated-every test-gpu-mutations test-triton-aot test-interop \
-  test-bench soak wheels carried test-wheel test-wheel-torch test-install sbom test-reproducible audit release-check sanitize bench-cpu results docs \
+  test-bench fuzz fuzz-sanitized soak fuzz-and-soak wheels carried test-wheel test-wheel-torch test-install sbom \
+  test-reproducible audit release-check sanitize bench-cpu results docs \
   test-docs lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
@@ -47,11 +48,9 @@ test-interpreted: $(VENV)/.test-tools
 # another processor, the Triton kernels compiled for every architecture, other frameworks, the wheel in an environment of
 # its own.
 # The CUDA kernels of its wheels are for sm_80 and sm_90a alone, and its benchmarks are four: the others take minutes.
-# Of `make soak` it has 3 minutes.
 test-all: WHEEL_ARCHS := 80;90a
-test-all: MINUTES := 3
 test-all: BENCHED := --workload R1 S1 'E(64)' F1
-test-all: lint test-slow test-isa test-clang test-aarch64 sanitize test-gpu-simulated test-cuda test-triton-aot test-interop test-bench soak test-docs test-wheel test-install
+test-all: lint test-slow test-isa test-clang test-aarch64 sanitize fuzz-and-soak test-gpu-simulated test-cuda test-triton-aot test-interop test-bench test-docs test-wheel test-install
 
 # Before a release, in hours: more of what test-all has a share of, the wheels as they are published, and the toolkit
 # that makes them.
@@ -112,12 +111,26 @@ test-aarch64: $(VENV)/.test-tools
 # The native library with AddressSanitizer and UndefinedBehaviorSanitizer, in a build of its own, under the op tests. The
 # runtimes must be there before Python starts, libstdc++ with them so that exceptions are caught.
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-sanitize=alignment -fno-omit-frame-pointer
+SANITIZED = LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so) $$(c++ -print-file-name=libstdc++.so.6)" \
+  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0:detect_stack_use_after_return=0:max_allocation_size_mb=4000:allocator_may_return_null=1 \
+  UBSAN_OPTIONS=print_stacktrace=1
 sanitize: $(VENV)/.test-tools
 	$(call beside,sanitize,-DCMAKE_CXX_FLAGS="$(SANITIZERS) -g1")
-	cd build/sanitize/package && \
-	  LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so) $$(c++ -print-file-name=libstdc++.so.6)" \
-	  ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	  $(BESIDE_PYTEST)
+	cd build/sanitize/package && $(SANITIZED) $(BESIDE_PYTEST)
+
+# Odd calls of everything public (tests/fuzz), for FUZZ_MINUTES on two processes, and of the native plans and panels by
+# libFuzzer (where clang is), which gets a tenth of the time. Told at the end: calls and distinct outcomes; any fault, with
+# the call that shows it, fails.
+FUZZ_MINUTES ?= 10
+SEED ?=
+fuzz: $(VENV)/.test-tools
+	$(BIN)/python -m tests.fuzz.native --seconds $(shell awk 'BEGIN {print 6 * $(FUZZ_MINUTES)}') $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.fuzz --minutes $(shell awk 'BEGIN {print 0.9 * $(FUZZ_MINUTES)}') $(if $(SEED),--seed $(SEED))
+
+# The same calls of the library that `make sanitize` built.
+fuzz-sanitized: sanitize
+	rm -rf build/sanitize/package/tests && cp -r tests build/sanitize/package/
+	cd build/sanitize/package && $(SANITIZED) PYTHONPATH=$(CURDIR)/python $(abspath $(BIN))/python -m tests.fuzz --minutes $(FUZZ_MINUTES)
 
 CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py gpu_sequences.py cuda.py cuda_numbers.py)
 
@@ -247,9 +260,13 @@ test-bench: $(VENV)/.test-tools
 	  $(if $(BENCHED),--tasks) --screenshot build/bench/report.png
 
 # So many minutes of everything in one process, in which memory, descriptors and threads must stay level.
-MINUTES ?= 60
+SOAK_MINUTES ?= 60
 soak: $(VENV)/.test-tools
-	OMP_NUM_THREADS=1 $(BIN)/python -m vfrnn_bench.endurance --minutes $(MINUTES) --out build/soak.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m vfrnn_bench.endurance --minutes $(SOAK_MINUTES) --out build/soak.json
+
+# Both at once, in three minutes: what `make test-all` has of them.
+fuzz-and-soak: $(VENV)/.test-tools
+	$(MAKE) -j2 --output-sync=target fuzz soak FUZZ_MINUTES=2 SOAK_MINUTES=3
 
 # The README's tables and pictures, from bench/results.
 results: $(VENV)/.test-tools

@@ -12,7 +12,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vfrnn_kernels.checks import check_choice, check_mesh, check_mesh_gradient, check_rank, check_shape, check_tensor
+from vfrnn_kernels.checks import (
+    check_broadcast,
+    check_choice,
+    check_mesh,
+    check_mesh_gradient,
+    check_rank,
+    check_shape,
+    check_tensor,
+)
 
 
 def gradient(G: Tensor | None, f: Tensor) -> Tensor:
@@ -105,6 +113,7 @@ def directional_derivative(b: Tensor, w: Tensor, N: Tensor | None, G: Tensor | N
     check_rank("f", f, "(..., n)", 1, batched=True)
     n = b.shape[0]
     check_shape("f", f, "(..., n)", (*f.shape[:-1], n), n=n)
+    check_broadcast("f", f.shape[:-1], "v", v.shape[:-2])
     flux = w * (v * gradient(G, f)).sum(-1)  # (..., m)
     if N is None:
         halves = upper_triangle(flux / 2, n)
@@ -146,6 +155,8 @@ def inner_product(weights: Tensor, x: Tensor, y: Tensor, *, of: Literal["functio
             check_rank(name, value, "(..., m, d)", 2, batched=True)
             d = x.shape[-1]
             check_shape(name, value, "(..., m, d)", (*value.shape[:-2], size, d), m=size, d=d)
+    trailing = 1 if of == "functions" else 2
+    check_broadcast("y", y.shape[:-trailing], "x", x.shape[:-trailing])
     if of == "functions":
         return (weights * x * y).sum(-1)
     return (weights.unsqueeze(-1) * x * y).sum((-2, -1))

@@ -9,6 +9,12 @@ import torch
 from torch import Tensor
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+#: Of the kernels' integers, and of the entries of a tensor.
+LARGEST_INT = 2**63 - 1
+#: Of a Taylor polynomial: 1 / 171! is less than every normal float64, so that further terms add nothing.
+LARGEST_ORDER = 170
+#: A hundred times what is ever planned.
+LARGEST_SUBSTEPS = 1_000_000
 
 
 def check_tensor(name: str, value: object, like: Tensor | None = None, like_name: str = "") -> None:
@@ -67,17 +73,31 @@ def check_rank(name: str, tensor: Tensor, shape: str, rank: int, *, batched: boo
         raise ValueError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}")
 
 
-def check_positive_int(name: str, value: object) -> None:
-    """`value` is an int of at least 1.
+def check_positive_int(name: str, value: object, most: int = LARGEST_INT) -> None:
+    """`value` is an int of at least 1 and, unless torch.compile made it symbolic, of at most `most`.
 
     Raises:
         TypeError: it is no int.
-        ValueError: it is below 1.
+        ValueError: it is below 1 or above `most`.
     """
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
+    if isinstance(value, int) and value > most:
+        raise ValueError(f"{name} must be at most {most}, got {value}")
+
+
+def check_series(order: object, substeps: object) -> None:
+    """`order` and `substeps` of a flow by a series, each None where it is planned.
+
+    Raises:
+        TypeError, ValueError: one is no int, below 1, or so large that a call would not end.
+    """
+    if order is not None:
+        check_positive_int("order", order, LARGEST_ORDER)
+    if substeps is not None:
+        check_positive_int("substeps", substeps, LARGEST_SUBSTEPS)
 
 
 def check_bool(name: str, value: object) -> None:
@@ -90,13 +110,45 @@ def check_bool(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a bool, got {type(value).__name__}")
 
 
+def check_dtype(name: str, value: object) -> None:
+    """`value` is a dtype of parameters, or None for PyTorch's default.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if value is not None and not (isinstance(value, torch.dtype) and value in DTYPES):
+        raise TypeError(f"{name} must be None, torch.float32, float64, float16 or bfloat16, got {value!r}")
+
+
+def check_module(name: str, value: object) -> None:
+    """`value` is a module.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(value, torch.nn.Module):
+        raise TypeError(f"{name} must be a torch.nn.Module, got {type(value).__name__}")
+
+
+def check_broadcast(name: str, shape: Sequence[int], other: str, expected: Sequence[int]) -> None:
+    """Two batch shapes broadcast.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if any(a != b and 1 not in (a, b) for a, b in zip(reversed(shape), reversed(expected), strict=False)):
+        raise ValueError(
+            f"{name} must broadcast with the batch shape of {other}, {tuple(expected)}, got {tuple(shape)}"
+        )
+
+
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """`value` is one of `choices`.
 
     Raises:
         ValueError: it is not.
     """
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
@@ -119,14 +171,46 @@ def as_number_tensor(name: str, value: object, like: Tensor) -> Tensor:
 
     Raises:
         TypeError: it is no number.
-        ValueError: it is not finite.
+        ValueError: it is not finite, or not in the dtype of `like`.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}")
     # a number that torch.compile made symbolic has no value here
-    if not torch.compiler.is_compiling() and not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value}")
+    if not torch.compiler.is_compiling():
+        check_finite(name, value, like.dtype)
     return torch.full((), float(value), dtype=like.dtype, device=like.device)
+
+
+def check_finite(name: str, value: float, dtype: torch.dtype = torch.float64) -> None:
+    """A number is finite, also where it is converted to `dtype`.
+
+    Raises:
+        ValueError: it is not.
+    """
+    largest = torch.finfo(dtype).max
+    if abs(value) <= largest:
+        return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
+    raise ValueError(f"{name} must be at most {largest:.3g}, the largest number in {dtype}, got {_short(value)}")
+
+
+def _short(number: float) -> str:
+    """A number in a few letters; an int of thousands of digits has no other ones."""
+    return repr(number) if isinstance(number, float) else f"an int of {number.bit_length()} bits"
+
+
+def check_entries(name: str, *shape: int) -> None:
+    """A tensor of this shape, which `name` asks for, has no more entries than can be counted; nor would it with a
+    row where it has none, which is how its strides are counted.
+
+    Raises:
+        ValueError: it has more.
+    """
+    if torch.compiler.is_compiling():
+        return  # sizes are symbols
+    if math.prod([max(size, 1) for size in shape]) > LARGEST_INT:
+        raise ValueError(f"{name} must give tensors of fewer than 2**63 entries, got shape {shape}")
 
 
 def as_batch(tensor: Tensor, batch: Sequence[int], *rest: int) -> Tensor:

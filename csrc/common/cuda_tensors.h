@@ -60,7 +60,7 @@ inline void check_launch(int error, const char* kernel) {
 // Of any dtype, on the device of `like`; uninitialised.
 inline Tensor empty_tensor(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType dtype) {
   const std::vector<int64_t> s(sizes);
-  return ts::new_empty(like, s, dtype);
+  return allocated(s, [&] { return ts::new_empty(like, s, dtype); });
 }
 
 namespace detail {

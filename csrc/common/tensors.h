@@ -28,28 +28,6 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 namespace ts = torch::stable;
 
-// Of the dtype and device of `like`; uninitialised, or zero.
-inline Tensor empty_tensor(const Tensor& like, std::initializer_list<int64_t> sizes) {
-  const std::vector<int64_t> s(sizes);
-  return ts::new_empty(like, s);
-}
-inline Tensor zeros_tensor(const Tensor& like, std::initializer_list<int64_t> sizes) {
-  const std::vector<int64_t> s(sizes);
-  return ts::new_zeros(like, s);
-}
-// t itself when it is contiguous, else a contiguous copy.
-inline Tensor packed(const Tensor& t) {
-  return t.is_contiguous() ? t : ts::contiguous(t);
-}
-inline std::optional<Tensor> packed(const std::optional<Tensor>& t) {
-  return t.has_value() ? std::optional<Tensor>(packed(*t)) : t;
-}
-// t itself when the entries of its rows are adjacent, else a contiguous copy.
-inline Tensor with_adjacent_entries(const Tensor& t) {
-  const int64_t last = t.dim() - 1;
-  return t.stride(last) == 1 || t.size(last) <= 1 ? t : ts::contiguous(t);
-}
-
 // The op raises RuntimeError with the message in `parts` unless `holds`.
 template <class... Parts>
 void require(bool holds, const Parts&... parts) {
@@ -57,6 +35,48 @@ void require(bool holds, const Parts&... parts) {
   std::ostringstream message;
   (message << ... << parts);
   throw std::runtime_error(message.str());
+}
+
+// make(), which returns a new tensor of these sizes. What the framework says of one that does not fit into memory stays
+// behind its C interface.
+template <class Make>
+Tensor allocated(const std::vector<int64_t>& sizes, const Make& make) {
+  try {
+    return make();
+  } catch (const std::exception&) {
+    std::ostringstream shape;
+    for (size_t k = 0; k < sizes.size(); ++k) shape << (k > 0 ? ", " : "") << sizes[k];
+    require(false, "out of memory: a tensor of shape (", shape.str(), ") is needed");
+    throw;
+  }
+}
+
+// Of the dtype and device of `like`; uninitialised, or zero.
+inline Tensor empty_tensor(const Tensor& like, std::initializer_list<int64_t> sizes) {
+  const std::vector<int64_t> s(sizes);
+  return allocated(s, [&] { return ts::new_empty(like, s); });
+}
+inline Tensor zeros_tensor(const Tensor& like, std::initializer_list<int64_t> sizes) {
+  const std::vector<int64_t> s(sizes);
+  return allocated(s, [&] { return ts::new_zeros(like, s); });
+}
+// A copy of t whose entries are in the order of its rows.
+inline Tensor contiguous_copy(const Tensor& t) {
+  std::vector<int64_t> sizes;
+  for (int64_t k = 0; k < t.dim(); ++k) sizes.push_back(t.size(k));
+  return allocated(sizes, [&] { return ts::contiguous(t); });
+}
+// t itself when it is contiguous, else a contiguous copy.
+inline Tensor packed(const Tensor& t) {
+  return t.is_contiguous() ? t : contiguous_copy(t);
+}
+inline std::optional<Tensor> packed(const std::optional<Tensor>& t) {
+  return t.has_value() ? std::optional<Tensor>(packed(*t)) : t;
+}
+// t itself when the entries of its rows are adjacent, else a contiguous copy.
+inline Tensor with_adjacent_entries(const Tensor& t) {
+  const int64_t last = t.dim() - 1;
+  return t.stride(last) == 1 || t.size(last) <= 1 ? t : contiguous_copy(t);
 }
 
 // Whether the mask `needs` of a backward asks for the gradient number `gradient` (ops.cpp).

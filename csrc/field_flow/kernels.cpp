@@ -144,9 +144,8 @@ T backward(const Flow<T>& flow, const T* h, const T* grad, const FlowTape<T>& ta
       const int64_t t = first + j;
       const T c = flow.tau / T(j + 1);
       apply_generator<T>(flow, y_row(t), -c, coef(tape.coef_C, 2 * t + 1), coef(tape.coef_N, 2 * t + 1), image);
-      T *y = j ? y_row(t - 1) : tape.sums + s * n, *kept = tape.images + t * n;
-      for (int64_t i = 0; i < n; ++i) kept[i] = c * image[i];
-      add_scaled(u, c, image, n, y);
+      add_scaled(u, c, image, n, j ? y_row(t - 1) : tape.sums + s * n);
+      for (int64_t i = 0; i < n; ++i) tape.increments[t * n + i] = c * image[i];
     }
     multiply(flow.e, tape.sums + s * n, n, tape.inputs + (s + 1) * n);
   }
@@ -164,12 +163,12 @@ T backward(const Flow<T>& flow, const T* h, const T* grad, const FlowTape<T>& ta
       const int64_t t = first + j;
       const T c = flow.tau / T(j + 1);
       apply_generator<T>(flow, r, c, coef(tape.coef_C, 2 * t), coef(tape.coef_N, 2 * t), image);
-      const T *y_next = y_row(t), *kept = tape.images + t * n;
+      const T *y_next = y_row(t), *increment = tape.increments + t * n;
       grad_tau -= dot(image, y_next, n) / T(j + 1);
       T* r_next = j + 1 < order ? r_row(t + 1) : last;
       for (int64_t i = 0; i < n; ++i) {
         const T x = -c * image[i];
-        series_b[i] += r[i] * kept[i] + x * y_next[i];
+        series_b[i] += r[i] * increment[i] + x * y_next[i];
         grad_u[i] += x;
         r_next[i] = x;
       }

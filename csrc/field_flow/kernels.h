@@ -26,7 +26,7 @@ struct FlowTape {
   T *coef_C, *coef_N;  // (2 substeps order, m), or null where those gradients are not needed
   T* inputs;           // (substeps + 1, n): the state before every substep
   T* sums;             // (substeps, n): y_0 of every substep
-  T* images;           // (substeps order, n): c_j S y_{j+1}, which y_j - u would be but for its rounding beside u
+  T* increments;       // (substeps order, n): y_j - u, which their difference would lose where |tau| ||S|| is small
   T* scratch;          // (3, n)
 };
 

@@ -198,6 +198,9 @@ class FieldCell(Cell):
         Raises:
             TypeError, ValueError, RuntimeError: an argument has the wrong type, dtype or shape.
         """
+        if M is not None:
+            check_tensor("M", M)
+            check_shape("M", M, "(n, n)", (self.hidden_size, self.hidden_size), n=self.hidden_size)
         if M is not None and dt is not None:
             raise ValueError("dt must be None when M is given: M is the step of a certain dt")
         x, h = self._checked(input, hx)

@@ -12,7 +12,7 @@ from vfrnn.folding import as_torch, is_ours, why_not_as_torch
 from vfrnn.mesh import LatentMesh
 from vfrnn.passes import PASS_HOOKS, forget_passes
 from vfrnn.rnn import RNN, VFRNN, Network, OrthogonalRNN
-from vfrnn_kernels.checks import check_choice
+from vfrnn_kernels.checks import check_choice, check_module
 
 Target = Literal["rnn", "orthogonal", "vfrnn", "torch"]
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -95,8 +95,9 @@ def convert(
         GRU, cells, subclasses, and layers with parametrizations or hooks.
 
     Raises:
-        ValueError: `to` is unknown, or a recurrent weight is not finite, or `exp_dtype` or `backend` is given to
-            "torch".
+        TypeError: the model is no module.
+        ValueError: `to` is unknown, or a recurrent weight is not finite or on the meta device, or `exp_dtype` or
+            `backend` is given to "torch".
 
     Example:
         >>> model = torch.nn.ModuleDict({"rnn": torch.nn.RNN(3, 4), "lstm": torch.nn.LSTM(3, 4)})
@@ -104,6 +105,7 @@ def convert(
         rnn: RNN(3, 4) -> RNN(3, 4)
         lstm: kept, LSTM has gates
     """
+    check_module("model", model)
     check_choice("to", to, [*TARGETS, "torch"])
     out = to == "torch"
     for argument, value in (("exp_dtype", exp_dtype), ("backend", backend)):
@@ -206,16 +208,18 @@ def nearest_rotation(W: Tensor) -> tuple[Tensor, bool]:
     direction of the smallest singular value reversed.
 
     Raises:
-        ValueError: W is not finite.
+        ValueError: W is not finite, or has no values.
 
     Example:
         >>> Q, reflected = nearest_rotation(torch.tensor([[3.0, 0.0], [0.0, -2.0]]))
         >>> Q.tolist(), reflected
         ([[1.0, 0.0], [0.0, 1.0]], True)
     """
+    if W.is_meta:
+        raise ValueError("the module's recurrent weight W must have values, got a tensor on the meta device")
     W = W.detach().double().cpu()
     if not bool(W.isfinite().all()):
-        raise ValueError("W must be finite, got NaN or infinity")
+        raise ValueError("the module's recurrent weight W must be finite, got NaN or infinity")
     U, _, Vh = torch.linalg.svd(W)
     reflected = bool(torch.linalg.det(U @ Vh) < 0)
     if reflected:

@@ -10,10 +10,10 @@ from typing import Literal
 from torch import Tensor
 
 import vfrnn_kernels
-from vfrnn.mesh import LatentMesh
+from vfrnn.mesh import LatentMesh, check_latent_mesh
 from vfrnn_kernels import recurrence, skew_expm, spectral_recurrence, strang_step, thin_skew_expm
 from vfrnn_kernels.activations import Activation
-from vfrnn_kernels.checks import check_dense
+from vfrnn_kernels.checks import check_choice, check_dense
 
 __all__ = [
     "directional_derivative",
@@ -51,7 +51,7 @@ def gradient(mesh: LatentMesh, f: Tensor) -> Tensor:
         >>> gradient(LatentMesh.complete(3), torch.tensor([1.0, 4.0, 9.0])).tolist()
         [[3.0], [8.0], [5.0]]
     """
-    _check_mesh(mesh)
+    check_latent_mesh(mesh)
     if isinstance(f, Tensor):
         check_dense("f", f)
     # The complete mesh has no G whose size could refuse f.
@@ -80,7 +80,7 @@ def divergence(mesh: LatentMesh, v: Tensor) -> Tensor:
         >>> divergence(LatentMesh.complete(2), torch.tensor([[1.5]])).tolist()
         [3.0, -3.0]
     """
-    _check_mesh(mesh)
+    check_latent_mesh(mesh)
     return vfrnn_kernels.divergence(mesh.b, mesh.w, mesh.G, v)
 
 
@@ -105,7 +105,7 @@ def directional_derivative(mesh: LatentMesh, v: Tensor, f: Tensor) -> Tensor:
         >>> directional_derivative(LatentMesh.complete(2), torch.tensor([[1.0]]), torch.tensor([0.0, 3.0])).tolist()
         [3.0, 3.0]
     """
-    _check_mesh(mesh)
+    check_latent_mesh(mesh)
     return vfrnn_kernels.directional_derivative(*mesh.tensors(), v, f)
 
 
@@ -132,7 +132,8 @@ def inner_product(
         >>> inner_product(LatentMesh.complete(2), torch.tensor([[3.0]]), torch.tensor([[1.0]]), of="fields").item()
         6.0
     """
-    _check_mesh(mesh)
+    check_latent_mesh(mesh)
+    check_choice("of", of, ("functions", "fields"))
     return vfrnn_kernels.inner_product(mesh.w if of == "fields" else mesh.b, x, y, of=of)
 
 
@@ -158,7 +159,7 @@ def field_generator(mesh: LatentMesh, v: Tensor, *, backend: str | None = None) 
         >>> field_generator(LatentMesh.complete(2), torch.tensor([[1.5]]))[0].tolist()
         [[0.0, 1.5], [-1.5, 0.0]]
     """
-    _check_mesh(mesh)
+    check_latent_mesh(mesh)
     return vfrnn_kernels.field_generator(*mesh.tensors(), v, backend=backend)
 
 
@@ -184,7 +185,7 @@ def field_flow(
         >>> field_flow(torch.ones(1, 2), torch.zeros(1, 1), LatentMesh.complete(2)).tolist()
         [[1.0, 1.0]]
     """
-    _check_mesh(mesh)
+    check_latent_mesh(mesh)
     return vfrnn_kernels.field_flow(
         h,
         v,
@@ -228,7 +229,7 @@ def flow_recurrence(
         >>> tuple(flow_recurrence(x, U, None, v, V, LatentMesh.complete(2)).shape)
         (5, 1, 2)
     """
-    _check_mesh(mesh)
+    check_latent_mesh(mesh)
     return vfrnn_kernels.flow_recurrence(
         x,
         U,
@@ -247,8 +248,3 @@ def flow_recurrence(
         return_sequence=return_sequence,
         backend=backend,
     )
-
-
-def _check_mesh(mesh: LatentMesh) -> None:
-    if not isinstance(mesh, LatentMesh):
-        raise TypeError(f"mesh must be a LatentMesh, got {type(mesh).__name__}")

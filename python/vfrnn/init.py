@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vfrnn.mesh import LatentMesh
-from vfrnn_kernels.checks import check_choice
+from vfrnn.mesh import LatentMesh, check_latent_mesh
+from vfrnn_kernels.checks import check_choice, check_positive_int, check_shape, check_tensor
 
 Init = Literal["henaff", "cayley", "zero"]
 INITS = ("henaff", "cayley", "zero")
@@ -27,6 +27,7 @@ def rotation_angles_(angles: Tensor, init: Init) -> Tensor:
     - "zero": no rotation.
 
     Raises:
+        TypeError: angles is no floating-point tensor.
         ValueError: the name is unknown.
 
     Example:
@@ -34,6 +35,7 @@ def rotation_angles_(angles: Tensor, init: Init) -> Tensor:
         >>> -torch.pi / 2 <= angles.min() and angles.max() <= 0
         tensor(True)
     """
+    check_tensor("angles", angles)
     check_choice("init", init, INITS)
     with torch.no_grad():
         if init == "henaff":
@@ -46,10 +48,16 @@ def rotation_angles_(angles: Tensor, init: Init) -> Tensor:
 def block_diagonal_generator(angles: Tensor, n: int) -> Tensor:
     """The skew-symmetric S (n, n) that turns the planes (0, 1), (2, 3), ... by `angles` (n // 2,).
 
+    Raises:
+        TypeError, ValueError: an argument has the wrong type or shape.
+
     Example:
         >>> block_diagonal_generator(torch.tensor([0.5]), 2).tolist()
         [[0.0, 0.5], [-0.5, 0.0]]
     """
+    check_tensor("angles", angles)
+    check_positive_int("n", n)
+    check_shape("angles", angles, "(n // 2,)", (n // 2,), n=n)
     above = angles.new_zeros(max(n - 1, 0))
     above[::2] = angles
     S = torch.diag(above, 1)
@@ -62,13 +70,16 @@ def init_field_(v: Tensor, mesh: LatentMesh, init: Init) -> Tensor:
     Exact on the complete mesh. On another mesh v is the least-squares solution of `S(v) = S`, of smallest norm.
 
     Raises:
-        ValueError: the name is unknown.
+        TypeError, ValueError: the mesh is none, v does not fit it, or the name is unknown.
 
     Example:
         >>> mesh = LatentMesh.complete(4)
         >>> init_field_(torch.empty(mesh.m, mesh.d), mesh, "zero").abs().max().item()
         0.0
     """
+    check_latent_mesh(mesh)
+    check_tensor("v", v)
+    check_shape("v", v, "(m, d)", (mesh.m, mesh.d), m=mesh.m, d=mesh.d)
     angles = rotation_angles_(v.new_empty(mesh.n // 2), init)
     if v.is_meta:
         return v
@@ -85,7 +96,15 @@ def least_squares_field(mesh: LatentMesh, S: Tensor) -> Tensor:
 
     v -> S(v) is linear, and only it and its adjoint are applied (conjugate gradients on the normal equations, to the
     rounding of S or at most `STEPS` steps): as a matrix it would have n (n - 1) / 2 rows and m d columns.
+
+    Raises:
+        TypeError, ValueError: the mesh is none, or S does not fit it.
     """
+    check_latent_mesh(mesh)
+    check_tensor("S", S)
+    if S.device != mesh.b.device:
+        raise ValueError(f"S must be on the device of the mesh, {mesh.b.device}, got {S.device}")
+    check_shape("S", S, "(n, n)", (mesh.n, mesh.n), n=mesh.n)
     b, w, N, G = (tensor.detach().double() for tensor in mesh.dense_tensors())
     r = b.rsqrt()
 

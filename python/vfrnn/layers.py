@@ -16,6 +16,7 @@ from vfrnn.regularization import StateNoise, check_probability
 from vfrnn.steps import Layer, StepRule
 from vfrnn_kernels.activations import ACTIVATIONS, Activation
 from vfrnn_kernels.autocast import autocasts
+from vfrnn_kernels.checks import LARGEST_INT, check_dtype, check_positive_int
 from vfrnn_kernels.dispatch import get_backend
 
 #: Names in the checkpoints of expRNN's code, of its first version and of later ones.
@@ -67,7 +68,7 @@ class Recurrent(Remembering):
         super().__init__()
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
             check_size(name, size)
-        if nonlinearity not in ACTIVATIONS:
+        if not isinstance(nonlinearity, str) or nonlinearity not in ACTIVATIONS:
             names = [repr(activation) for activation in ACTIVATIONS]
             raise ValueError(
                 f"Unknown nonlinearity '{nonlinearity}'. Select from {', '.join(names[:-1])} or {names[-1]}."
@@ -88,6 +89,7 @@ class Recurrent(Remembering):
     def _add_layer(
         self, input_size: int, suffix: str, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> None:
+        check_dtype("dtype", dtype)
         self.suffixes.append(suffix)
         self.weight_names.append(self.rule.add_layer(self._layer(suffix), input_size, device, dtype))
 
@@ -160,17 +162,18 @@ class Recurrent(Remembering):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
 
-def check_size(name: str, size: object) -> None:
+def check_size(name: str, size: object, most: int = LARGEST_INT) -> None:
     """A size as torch.nn.RNN wants it.
 
     Raises:
         TypeError: it is no int.
-        ValueError: it is below 1.
+        ValueError: it is below 1 or above `most`, which is as much as a tensor can have.
     """
     if isinstance(size, bool) or not isinstance(size, int):
         raise TypeError(f"{name} should be of type int, got: {type(size).__name__}")
     if size <= 0:
         raise ValueError(f"{name} must be greater than zero")
+    check_positive_int(name, size, most)
 
 
 def check_mesh_of(mesh: LatentMesh, hidden_size: int) -> None:

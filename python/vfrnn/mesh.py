@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vfrnn_kernels.checks import check_mesh, check_positive_int, check_shape, check_tensor
+from vfrnn_kernels.checks import check_dtype, check_entries, check_mesh, check_positive_int, check_shape, check_tensor
 
 TENSORS = ("b", "w", "N", "G")
 
@@ -58,6 +58,9 @@ class LatentMesh(nn.Module):
         super().__init__()
         check_mesh(b, w, N, G)
         _check_values(b, w, N, G)
+        self._hold(b, w, N, G, learn)
+
+    def _hold(self, b: Tensor, w: Tensor, N: Tensor | None, G: Tensor | None, learn: Sequence[str]) -> None:
         self.learn = _check_learn(learn, complete=N is None)
         self.n, self.m, self.d = b.shape[0], w.shape[0], 1 if G is None else G.shape[1]
         if self.d < 1:
@@ -84,7 +87,8 @@ class LatentMesh(nn.Module):
             >>> LatentMesh.complete(3, learn=("b",))
             LatentMesh.complete(3, learn=('b',))
         """
-        check_positive_int("n", n)
+        check_positive_int("n", n, most=2**32)  # as many cells as can be counted
+        check_dtype("dtype", dtype)
         kwargs: dict[str, Any] = {"device": device, "dtype": dtype}
         mesh = cls(torch.ones(n, **kwargs), torch.full((n * (n - 1) // 2,), 2.0, **kwargs), learn=learn)
         mesh.standard = True
@@ -121,11 +125,14 @@ class LatentMesh(nn.Module):
         """
         for name, value in (("n", n), ("cells", cells), ("dim", dim)):
             check_positive_int(name, value)
+        check_dtype("dtype", dtype)
         kwargs: dict[str, Any] = {"device": device, "dtype": dtype, "generator": generator}
         N = torch.empty(cells, n, device=device, dtype=dtype).exponential_(generator=generator)
         G = torch.randn(cells, dim, n, **kwargs)
         # S_ij sums cells * dim terms N_ci G_cj v / 2 twice, of standard deviation about 1 / (sqrt(2) n) each.
-        G = (G - G.mean(-1, keepdim=True)) * (n * (2 / (cells * dim)) ** 0.5)
+        for _ in range(2):  # the second time what the first one rounded: rows of almost equal entries sum to 0 too
+            G = G - G.mean(-1, keepdim=True)
+        G = G * (n * (2 / (cells * dim)) ** 0.5)
         mesh = cls(N.new_ones(n), N.new_ones(cells), N / N.sum(-1, keepdim=True), G, learn=learn)
         mesh.made = f"random({n}, cells={cells}, dim={dim}"
         return mesh
@@ -154,6 +161,7 @@ class LatentMesh(nn.Module):
             [1.0, 2.0, 4.0, -7.0]
         """
         check_positive_int("n", n)
+        check_dtype("dtype", dtype)
         pairs = _check_edges(n, edges)
         m = pairs.shape[0]
         cell = torch.arange(m, device="cpu")
@@ -194,6 +202,8 @@ class LatentMesh(nn.Module):
             check_positive_int(f"shape[{axis}]", size)
             if size < 2:
                 raise ValueError(f"shape[{axis}] must be at least 2, got {size}")
+        check_entries("shape", *shape)
+        check_dtype("dtype", dtype)
         d = len(shape)
         nodes = torch.arange(torch.Size(shape).numel()).reshape(shape)
         m = nodes[tuple(slice(size - 1) for size in shape)].numel()
@@ -215,7 +225,11 @@ class LatentMesh(nn.Module):
             >>> LatentMesh.complete(3).dense(learn=("G",))
             LatentMesh(n=3, m=3, d=1, learn=('G',))
         """
-        return LatentMesh(*(tensor.detach() for tensor in self.dense_tensors()), learn=learn)
+        mesh = LatentMesh.__new__(LatentMesh)
+        nn.Module.__init__(mesh)
+        # Not checked anew: after `double()` the row sums are as exact as float32 has them.
+        mesh._hold(*self.dense_tensors(), learn)
+        return mesh
 
     def tensors(self, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """b, w, N, G as the ops of `vfrnn_kernels` take them: N and G are None on the complete mesh.
@@ -227,6 +241,7 @@ class LatentMesh(nn.Module):
             >>> tuple(b.shape), tuple(w.shape), N, G
             ((3,), (3,), None, None)
         """
+        check_dtype("dtype", dtype)
         return self._tensor("b", dtype), self._tensor("w", dtype), self._tensor("N", dtype), self._tensor("G", dtype)
 
     def dense_tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -293,6 +308,15 @@ class LatentMesh(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
 
+def check_latent_mesh(mesh: object) -> None:
+    """
+    Raises:
+        TypeError: it is no mesh.
+    """
+    if not isinstance(mesh, LatentMesh):
+        raise TypeError(f"mesh must be a LatentMesh, got {type(mesh).__name__}")
+
+
 def check_state_version(module: nn.Module, metadata: dict[str, Any]) -> None:
     """The state to be loaded was not written by a later version of this package.
 
@@ -312,7 +336,7 @@ def _parameter_name(name: str) -> str:
 
 
 def _check_learn(learn: Sequence[str], *, complete: bool) -> tuple[str, ...]:
-    if isinstance(learn, str) or not all(isinstance(name, str) for name in learn):
+    if isinstance(learn, str) or not isinstance(learn, Sequence) or not all(isinstance(name, str) for name in learn):
         raise TypeError(f"learn must be a sequence of names, such as ('b', 'w'), got {learn!r}")
     for name in learn:
         if name not in TENSORS:

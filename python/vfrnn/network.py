@@ -24,6 +24,9 @@ from vfrnn.steps import StepRule, is_per_step
 from vfrnn_kernels.activations import Activation
 from vfrnn_kernels.checks import check_bool, check_dense, check_shape, check_tensor
 
+#: Layers, each of which takes tens of kilobytes before it has a parameter.
+LARGEST_DEPTH = 10_000
+
 
 class Network(RNNBase):
     """Recurrent layers over sequences: shapes, directions, dropout, methods and messages are torch.nn.RNN's."""
@@ -59,7 +62,7 @@ class Network(RNNBase):
             if not isinstance(value, bool):
                 raise TypeError(f"{name} should be of type bool, got: {type(value).__name__}")
         check_bool("learn_h0", learn_h0)
-        check_size("num_layers", num_layers)
+        check_size("num_layers", num_layers, LARGEST_DEPTH)
         super().__init__(
             rule, input_size, hidden_size, nonlinearity=nonlinearity, bias=bias, backend=backend, mesh=mesh,
             recurrent_dropout=recurrent_dropout, zoneout=zoneout,

@@ -12,6 +12,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from vfrnn.layers import Recurrent
 from vfrnn.mesh import LatentMesh
 from vfrnn.parametrizations import Orthogonal
+from vfrnn_kernels.checks import check_module
 
 
 def param_groups(model: nn.Module, lr: float, generator_lr: float, **options: Any) -> list[dict[str, Any]]:
@@ -36,6 +37,7 @@ def param_groups(model: nn.Module, lr: float, generator_lr: float, **options: An
         >>> [(group["lr"], len(group["params"])) for group in groups]
         [(0.001, 5), (0.0001, 1)]
     """
+    check_module("model", model)
     known = _generators(model)
     parameters = list(model.parameters())
     common = {name: value for name, value in options.items() if not name.startswith("generator_")}

@@ -18,6 +18,7 @@ from vfrnn.layouts import OURS, read_layouts
 from vfrnn.passes import remember_passes
 from vfrnn.steps import FieldStep
 from vfrnn.trivializations import MAPS, Orthogonal
+from vfrnn_kernels.checks import check_bool, check_module
 from vfrnn_kernels.dispatch import get_backend
 
 
@@ -62,6 +63,7 @@ def orthogonal(
         The module.
 
     Raises:
+        TypeError: the module is none, or another argument has the wrong type.
         ValueError: there is no such tensor, it is no matrix, it is complex, or the map is another one.
         RuntimeError: the backend is not known.
 
@@ -72,12 +74,16 @@ def orthogonal(
         >>> torch.allclose(layer.weight.T @ layer.weight, torch.eye(20), atol=1e-5)
         True
     """
+    check_module("module", module)
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str, got {type(name).__name__}")
+    check_bool("use_trivialization", use_trivialization)
     weight = getattr(module, name, None)
     if not isinstance(weight, Tensor):
         raise ValueError(f"Module '{module}' has no parameter or buffer with name '{name}'")
     if weight.ndim < 2:
         raise ValueError(f"Expected a matrix or batch of matrices. Got a tensor of {weight.ndim} dimensions.")
-    if orthogonal_map not in (None, *MAPS):
+    if orthogonal_map is not None and not (isinstance(orthogonal_map, str) and orthogonal_map in MAPS):
         maps = ", ".join(f'"{known}"' for known in MAPS)
         raise ValueError(f"orthogonal_map has to be one of None, {maps}. Got: {orthogonal_map}")
     if weight.is_complex():
@@ -119,6 +125,7 @@ def rebase(module: nn.Module) -> int:
         >>> rebase(layer), layer.parametrizations.weight.original.abs().sum().item()
         (1, 0.0)
     """
+    check_module("module", module)
     found = [(matrices, matrix) for matrices, matrix in _orthogonals(module) if hasattr(matrix, "base")]
     if not found:
         raise ValueError("module must have an orthogonal parametrization with a base, got none")
@@ -146,6 +153,7 @@ def once_per_forward(module: nn.Module) -> nn.Module:
         >>> cell = orthogonal(torch.nn.RNNCell(3, 4), "weight_hh")
         >>> model = once_per_forward(torch.nn.Sequential(cell))
     """
+    check_module("module", module)
     if not _orthogonals(module) and not any(_has_step_matrix(inner) for inner in module.modules()):
         raise ValueError("module must have an orthogonal parametrization or a step matrix, got none")
     remember_passes(module, traced=True)

@@ -108,6 +108,6 @@ def check_probability(name: str, value: object) -> float:
     Raises:
         ValueError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:  # type: ignore[operator]
         raise ValueError(f"{name} must be a probability, a number in [0, 1], got {value!r}")
     return float(value)

@@ -23,7 +23,7 @@ from vfrnn.rounding import round_step, rounded_once, wider
 from vfrnn.streaming import kept_matrix, tensors_of
 from vfrnn_kernels import field_generator, flow_recurrence, recurrence, skew_expm, spectral_recurrence, strang_step
 from vfrnn_kernels.activations import Activation, has_beta
-from vfrnn_kernels.checks import check_choice, check_positive_int, check_shape, check_tensor
+from vfrnn_kernels.checks import check_choice, check_finite, check_positive_int, check_shape, check_tensor
 
 Shapes = dict[str, tuple[int, ...] | None]  # of a layer's parameters by name; None for one that is absent
 
@@ -190,8 +190,7 @@ class FieldRule(StepRule):
     def __post_init__(self) -> None:
         if isinstance(self.dt, bool) or not isinstance(self.dt, (int, float)):
             raise TypeError(f"dt must be a number, got {type(self.dt).__name__}")
-        if not math.isfinite(self.dt):
-            raise ValueError(f"dt must be finite, got {self.dt}")
+        check_finite("dt", self.dt)
         object.__setattr__(self, "dt", float(self.dt))
         if self.substeps is not None:
             check_positive_int("substeps", self.substeps)
@@ -267,7 +266,7 @@ class FieldStep(FieldRule):
     def __post_init__(self) -> None:
         check_positive_int("substeps", self.substeps)
         super().__post_init__()
-        if self.exp_dtype not in (None, torch.float32, torch.float64):
+        if not any(self.exp_dtype is dtype for dtype in (None, torch.float32, torch.float64)):
             raise ValueError(f"exp_dtype must be torch.float32, torch.float64 or None, got {self.exp_dtype}")
 
     def shapes(self, layer: Layer, input_size: int) -> Shapes:

@@ -112,6 +112,8 @@ def test_the_public_plan_is_that_of_the_host():
     ("arguments", "named", "error", "message"),
     [
         ((0, 8), {}, ValueError, "n must be at least 1, got 0"),
+        ((2**31, 8), {}, ValueError, "n must be at most 1073741824, got 2147483648"),
+        ((8, 2**31), {}, ValueError, "batch must be at most 2147483647, got 2147483648"),
         ((8, 2.0), {}, TypeError, "batch must be an int, got float"),
         ((8, 8, torch.int8), {}, ValueError, "dtype must be one of .*torch.float64, got torch.int8"),
         ((8, 8), {"backward": 1}, TypeError, "backward must be .*bool, got int"),

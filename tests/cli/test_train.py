@@ -159,6 +159,8 @@ def test_resume_continues_exactly(tmp_path):
             ["--task", "copying", "--model", "vfrnn", "gru", "--nonlinearity", "tanh"],
             "argument --nonlinearity: cannot be chosen for the model 'gru', got 'tanh'",
         ),
+        (["--task", "copying", "--epochs", "x"], "argument --epochs: must be a whole number, got 'x'"),
+        (["--task", "copying", "--lr", "x"], "argument --lr: must be a number, got 'x'"),
         (
             ["--task", "copying", "--backend", "gpu"],
             "argument --backend: must be one of 'cpu', 'cuda', 'triton', 'reference', got 'gpu'",

@@ -100,3 +100,11 @@ def test_bias_is_true_or_false_as_in_torchs_cell(bias):
 def test_repr():
     assert repr(vfrnn.RNNCell(3, 4, nonlinearity="relu")) == "RNNCell(3, 4, nonlinearity='relu')"
     assert repr(vfrnn.VFRNNCell(3, 4, dt=0.5, substeps=2)) == "VFRNNCell(3, 4, dt=0.5, substeps=2)"
+
+
+@pytest.mark.parametrize("cell", [vfrnn.VFRNNCell, vfrnn.OrthogonalRNNCell])
+def test_a_step_matrix_of_another_size_is_named(cell):
+    with pytest.raises(ValueError, match=r"M must have shape \(n, n\) with n = 4, got \(2, 2\)"):
+        cell(3, 4)(torch.zeros(1, 3), M=torch.zeros(2, 2))
+    with pytest.raises(TypeError, match="M must be a tensor, got float"):
+        cell(3, 4)(torch.zeros(1, 3), M=1.0)

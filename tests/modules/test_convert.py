@@ -143,6 +143,10 @@ def test_what_cannot_be_replaced_is_kept_with_the_reason():
     assert dict(model.items()) == before
     reasons = ["not cells", "has gates", "remove_parametrizations", "no torch.nn.RNN but a Mine", "has hooks"]
     assert all(reason in report.kept[name] for name, reason in zip(before, reasons, strict=True))
+    with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got NoneType"):
+        vfrnn.convert(None)
+    with pytest.raises(ValueError, match="W must have values, got a tensor on the meta device"):
+        vfrnn.convert(nn.RNN(2, 3, device="meta"), "vfrnn")
     with pytest.raises(ValueError, match="to must be one of 'rnn', 'orthogonal', 'vfrnn', 'torch', got 'lstm'"):
         convert(model, "lstm")
     broken = nn.RNN(3, 4)

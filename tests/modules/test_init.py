@@ -94,6 +94,31 @@ def test_initial_field_on_a_general_mesh_is_the_least_squares_solution(cells, di
     torch.testing.assert_close(least_squares_field(mesh, S).flatten(), exact, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: rotation_angles_(1.0, "zero"), TypeError, "angles must be a tensor, got float"),
+        (lambda: block_diagonal_generator(None, 2), TypeError, "angles must be a tensor, got NoneType"),
+        (
+            lambda: block_diagonal_generator(torch.ones(2), 2),
+            ValueError,
+            r"angles must have shape \(n // 2,\) with n = 2",
+        ),
+        (lambda: init_field_(torch.ones(3, 1), 3, "zero"), TypeError, "mesh must be a LatentMesh, got int"),
+        (lambda: init_field_(torch.ones(3), LatentMesh.complete(3), "zero"), ValueError, r"v must have shape \(m, d\)"),
+        (
+            lambda: least_squares_field(LatentMesh.complete(3), torch.ones(3, 3, device="meta")),
+            ValueError,
+            "S must be on the device of the mesh, cpu, got meta",
+        ),
+        (lambda: least_squares_field(LatentMesh.complete(3), None), TypeError, "S must be a tensor, got NoneType"),
+    ],
+)
+def test_what_does_not_fit_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
 def test_unknown_initialisation_is_named():
     with pytest.raises(ValueError, match="init must be one of 'henaff', 'cayley', 'zero', got 'haar'"):
         init_field_(torch.zeros(3, 1), LatentMesh.complete(3), "haar")

@@ -214,6 +214,9 @@ def test_parametrized_and_16_bit_weights():
         ((vfrnn.RNN(2, 3),), {"lags": [0]}, ValueError, "lags must be at least 1, got 0"),
         ((vfrnn.RNN(2, 3),), {"lags": []}, ValueError, "lags must name at least one"),
         ((vfrnn.RNN(2, 3),), {"lags": [1.5]}, TypeError, "lags must be ints, got float"),
+        ((vfrnn.RNN(2, 3),), {"lags": 3}, TypeError, "lags must be a sequence of ints, got int"),
+        ((vfrnn.RNN(2, 3), "x"), {}, TypeError, "RNN: input must be a tensor or a PackedSequence, got str"),
+        ((vfrnn.RNN(2, 3),), {"dt": 10**400}, ValueError, "dt must be at most .* got an int of 1329 bits"),
         ((vfrnn.RNN(2, 3),), {"dt": "1"}, TypeError, "dt must be a number, got str"),
         ((vfrnn.RNN(2, 3),), {"dt": math.nan}, ValueError, "dt must be finite, got nan"),
         ((vfrnn.RNN(2, 3), torch.zeros(4, 1, 2)), {"lags": [5]}, ValueError, "lags must be at most 4, .* got 5"),
@@ -231,6 +234,8 @@ def test_weights_that_are_not_finite_are_named():
         rnn.field_l0[0] = math.nan
     with pytest.raises(ValueError, match="got 'field_l0' with NaN or infinity"):
         vfrnn.inspect(rnn)
+    with pytest.raises(ValueError, match="got 'field_l0' with NaN or infinity"):
+        vfrnn.inspect(rnn, torch.zeros(4, 1, 2))
 
 
 def test_a_step_that_overflows_is_named():

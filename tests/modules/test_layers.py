@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -94,6 +95,28 @@ def test_bad_arguments_are_named(name):
             module(name, mesh=LatentMesh.random(4, 3))
         with pytest.raises(TypeError, match="mesh must be a LatentMesh, got str"):
             module(name, mesh="complete")
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize(
+    ("argument", "value", "error", "message"),
+    [
+        ("dtype", torch.complex64, TypeError, "dtype must be None, torch.float32, .* got torch.complex64"),
+        ("dtype", torch.int64, TypeError, "dtype must be None, torch.float32, .* got torch.int64"),
+        ("hidden_size", 2**64, ValueError, "hidden_size must be at most 9223372036854775807, got 18446744073709551616"),
+        ("nonlinearity", np.ones(2), ValueError, "Unknown nonlinearity"),
+        (
+            "num_layers",
+            2**32,
+            (TypeError, ValueError),
+            "num_layers must be at most 10000, got 4294967296|unexpected keyword argument 'num_layers'",
+        ),
+        ("zoneout", 10**400, ValueError, "zoneout must be a probability"),
+    ],
+)
+def test_what_no_parameter_can_have_is_named(name, argument, value, error, message):
+    with pytest.raises(error, match=message):
+        module(name, **{argument: value})
 
 
 @pytest.mark.parametrize("name", [name for name, rule in RULES.items() if not isinstance(rule, PlainStep)])

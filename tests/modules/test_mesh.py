@@ -106,6 +106,21 @@ def test_repr():
     assert repr(random.dense(learn=("G",))) == "LatentMesh(n=4, m=5, d=2, learn=('G',))"
 
 
+@pytest.mark.parametrize("kind", MESHES)
+def test_a_mesh_in_another_dtype_is_made_dense(kind):
+    mesh = MESHES[kind]().double()
+    for made, own in zip(mesh.dense().tensors(), mesh.dense_tensors(), strict=True):
+        assert made.dtype == torch.float64
+        assert torch.equal(made, own)
+
+
+def test_random_gradients_of_few_nodes_sum_to_zero():
+    for seed in range(300):  # among them rows of almost equal entries, whose mean is rounded
+        torch.manual_seed(seed)
+        G = LatentMesh.random(2, 5, 17).G.double()
+        assert (G.sum(-1).abs() <= 2 * torch.finfo(torch.float32).eps * G.abs().sum(-1)).all()
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -114,6 +129,14 @@ def test_repr():
         (lambda: LatentMesh.complete(3, learn=("N",)), ValueError, "learn must not name 'N' on the complete mesh"),
         (lambda: LatentMesh.complete(3, learn=("q",)), ValueError, "learn must name some of .* got 'q'"),
         (lambda: LatentMesh.complete(3, learn="bw"), TypeError, "learn must be a sequence of names"),
+        (lambda: LatentMesh.complete(3, learn=1), TypeError, "learn must be a sequence of names, .* got 1"),
+        (lambda: LatentMesh.complete(2**33), ValueError, "n must be at most 4294967296, got 8589934592"),
+        (lambda: LatentMesh.complete(3, dtype=torch.int32), TypeError, "dtype must be None, .* got torch.int32"),
+        (lambda: LatentMesh.random(3, 2, dtype=torch.cfloat), TypeError, "dtype must be None, .* got torch.complex64"),
+        (lambda: LatentMesh.from_edges(3, [], dtype=float), TypeError, "dtype must be None, .* got <class 'float'>"),
+        (lambda: LatentMesh.grid(2, dtype=torch.bool), TypeError, "dtype must be None, .* got torch.bool"),
+        (lambda: LatentMesh.grid(2).tensors("float64"), TypeError, "dtype must be None, .* got 'float64'"),
+        (lambda: LatentMesh.grid(2**40, 2**40), ValueError, r"shape must give tensors of fewer than 2\*\*63 entries"),
         (lambda: LatentMesh.random(3, -1), ValueError, "cells must be at least 1, got -1"),
         (lambda: LatentMesh.random(3, 1, 0), ValueError, "dim must be at least 1, got 0"),
         (lambda: LatentMesh.from_edges(3, [(0, 3)]), ValueError, r"nodes from 0 to n - 1 = 2, got 3"),

@@ -74,6 +74,11 @@ def test_parameters_and_groups_are_listed_once_and_never_empty():
     assert "weight_decay" not in groups[0]
 
 
+def test_what_is_no_module_is_named():
+    with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got list"):
+        param_groups([vfrnn.VFRNN(3, 4)], 0.1, 0.01)
+
+
 def test_an_option_of_the_generators_alone_is_theirs_alone():
     others, generators = param_groups(vfrnn.VFRNN(3, 4), 0.1, 0.01, generator_momentum=0.9)
     assert "momentum" not in others

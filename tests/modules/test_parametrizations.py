@@ -121,6 +121,15 @@ def test_errors():
         orthogonal(nn.Linear(3, 4), "foo")
     with pytest.raises(ValueError, match=r"Expected a matrix or batch of matrices. Got a tensor of 1 dimensions."):
         orthogonal(nn.Linear(3, 4), "bias")
+    for call in (
+        vfrnn.parametrizations.orthogonal,
+        vfrnn.parametrizations.rebase,
+        vfrnn.parametrizations.once_per_forward,
+    ):
+        with pytest.raises(TypeError, match=r"module must be a torch.nn.Module, got NoneType"):
+            call(None)
+    with pytest.raises(TypeError, match="name must be a str, got int"):
+        vfrnn.parametrizations.orthogonal(nn.Linear(2, 2), 0)
     with pytest.raises(ValueError, match="has to be one of"):
         orthogonal(nn.Linear(3, 4), "weight", "foo")
     with pytest.raises(ValueError, match="weight must be real, got torch"):

@@ -131,6 +131,16 @@ def test_gradcheck(general):
             ValueError,
             "of must be one of 'functions', 'fields'",
         ),
+        (
+            lambda b, w, N, G, v, f: directional_derivative(b, w, N, G, v.expand(2, *v.shape), f.expand(3, *f.shape)),
+            ValueError,
+            r"f must broadcast with the batch shape of v, \(2,\), got \(3,\)",
+        ),
+        (
+            lambda b, w, N, G, v, f: inner_product(b, f.expand(2, *f.shape), f.expand(3, *f.shape)),
+            ValueError,
+            r"y must broadcast with the batch shape of x, \(2,\), got \(3,\)",
+        ),
         (lambda b, w, N, G, v, f: inner_product(b, f, v), ValueError, r"y must have shape \(..., n\)"),
         (
             lambda b, w, N, G, v, f: inner_product(w, v, v[:, :1], of="fields"),

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,10 +24,29 @@ X = torch.zeros(3, 2)
         (lambda: checks.check_rank("c", X, "(..., a, b, c)", 3, batched=True), ValueError, "c must have shape"),
         (lambda: checks.check_positive_int("k", True), TypeError, "k must be an int, got bool"),
         (lambda: checks.check_positive_int("k", 0), ValueError, "k must be at least 1, got 0"),
+        (lambda: checks.check_positive_int("k", 2**63), ValueError, "k must be at most 9223372036854775807, got 9223"),
+        (lambda: checks.check_series(171, None), ValueError, "order must be at most 170, got 171"),
+        (lambda: checks.check_series(None, 10**9), ValueError, "substeps must be at most 1000000, got 1000000000"),
+        (lambda: checks.check_dtype("dtype", torch.int64), TypeError, "dtype must be None, .* got torch.int64"),
+        (lambda: checks.check_dtype("dtype", np.ones(2)), TypeError, "dtype must be None, .* got array"),
+        (lambda: checks.check_module("model", "rnn"), TypeError, "model must be a torch.nn.Module, got str"),
+        (lambda: checks.check_broadcast("y", (2,), "x", (3, 4)), ValueError, r"shape of x, \(3, 4\), got \(2,\)"),
+        (lambda: checks.check_entries("dt", 2**32, 2**31), ValueError, r"dt must give .* fewer than 2\*\*63 entries"),
+        (
+            lambda: checks.check_choice("of", np.ones(2), ("a", "b")),
+            ValueError,
+            "of must be one of 'a', 'b', got array",
+        ),
         (lambda: checks.check_choice("of", "c", ("a", "b")), ValueError, "of must be one of 'a', 'b', got 'c'"),
         (lambda: checks.as_scalar_tensor("dt", X, X), ValueError, r"dt must have shape \(\)"),
         (lambda: checks.as_number_tensor("dt", "1", X), TypeError, "dt must be a number or a tensor, got str"),
         (lambda: checks.as_number_tensor("dt", math.nan, X), ValueError, "dt must be finite, got nan"),
+        (lambda: checks.as_number_tensor("dt", 1e300, X), ValueError, r"dt must be at most 3.4e\+38.* got 1e\+300"),
+        (
+            lambda: checks.as_number_tensor("dt", -(10**400), X),
+            ValueError,
+            "dt must be at most .* got an int of 1329 bits",
+        ),
         (
             lambda: checks.check_mesh(torch.ones(2), torch.ones(1), torch.ones(1, 2), None),
             ValueError,

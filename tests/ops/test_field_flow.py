@@ -13,6 +13,7 @@ from tests.cases import (
     random_mesh,
     relative_error,
 )
+from vfrnn_kernels.declaration import OPS
 from vfrnn_kernels.field_flow import field_flow
 from vfrnn_kernels.field_flow.reference_plan import generator_bound, planned_substeps, series_limit
 
@@ -367,6 +368,8 @@ def test_nan_in_the_state_stays_in_its_sample(backend):
         ({"dt": "1"}, TypeError, "dt must be a number"),
         ({"divergence_scale": torch.ones(2, dtype=F64)}, ValueError, "divergence_scale must have shape"),
         ({"order": 0}, ValueError, "order must be at least 1"),
+        ({"order": None}, TypeError, "order must be an int, got NoneType"),
+        ({"substeps": 2**40}, ValueError, "substeps must be at most 1000000"),
         ({"substeps": 0}, ValueError, "substeps must be at least 1"),
         ({"substeps": 1.5}, TypeError, "substeps must be an int"),
         ({"backend": "gpu"}, ValueError, "backend must be one of"),
@@ -384,3 +387,13 @@ def test_planning_elsewhere_is_refused():
     with pytest.raises(ValueError, match="substeps must be given here"):
         field_flow(*arguments, backend="reference")
     assert field_flow(*arguments, substeps=3, backend="reference").shape == (2, 4)
+
+
+def test_gradient_of_b_where_the_field_is_small(backend):
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        torch.manual_seed(0)
+        h, v, b, w, N, G, dt, scale = (t.to(dtype) for t in OPS["field_flow"].sample(5).leaves.values())
+        moved = field_flow(h, 1e-9 * v, b.requires_grad_(), w, N, G, dt, scale, backend=backend)
+        found.append(torch.autograd.grad(moved.sum(), b)[0])
+    assert relative_error(*found) < 1e-5  # a difference of states, which are 1, would be off by 1e-7 / 1e-9

@@ -24,6 +24,7 @@ from tests.ops.flow_recurrence_cases import (
     symbols,
 )
 from vfrnn_kernels import field_flow, flow_recurrence
+from vfrnn_kernels.declaration import OPS
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -268,6 +269,8 @@ def test_field_too_large_to_plan(backend):
         ({"dt": float("nan")}, ValueError, "dt must be finite"),
         ({"dt": torch.ones(3, dtype=F64)}, ValueError, "dt must have shape"),
         ({"order": 0}, ValueError, "order must be at least 1"),
+        ({"order": 171}, ValueError, "order must be at most 170"),
+        ({"substeps": 2**40}, ValueError, "substeps must be at most 1000000"),
         ({"substeps": 0}, ValueError, "substeps must be at least 1"),
         ({"backend": "cuda"}, RuntimeError, "backend 'cuda'"),
         ({"backend": "triton"}, RuntimeError, "backend 'triton'"),
@@ -278,3 +281,12 @@ def test_bad_arguments(changes, error, message):
     arguments = dict(zip(NAMES, inputs(3, 2, 4, 3, 2, 2), strict=True)) | {"activation": "modrelu"}
     with pytest.raises(error, match=message):
         flow_recurrence(**{**arguments, **changes})
+
+
+def test_a_bound_that_is_not_finite_is_named_in_16_bits():
+    torch.manual_seed(2)
+    arguments = OPS["flow_recurrence"].sample(2, T=1, B=2, i=3, activation="modrelu", m=1, d=1, substeps=2).arguments
+    given = {key: t.bfloat16() if isinstance(t, torch.Tensor) else t for key, t in arguments.items()}
+    given["V"][0, 0, 0] = 1e6
+    with pytest.raises(RuntimeError, match="v, N and G must be finite and of moderate size"):
+        flow_recurrence(**given, backend="reference")

@@ -382,3 +382,9 @@ ARGUMENTS = {
 def test_what_is_refused(changes, error, message):
     with pytest.raises(error, match=message):
         recurrence(**{**ARGUMENTS, **changes})
+
+
+def test_states_without_memory_are_named():
+    x, U, M = torch.zeros(1, 1, 1).expand(2**45, 1, 1), torch.zeros(1, 1), torch.zeros(1, 1)
+    with pytest.raises(RuntimeError, match=r"out of memory: a tensor of shape \(35184372088832, 1, 1\) is needed"):
+        recurrence(x, U, None, M)

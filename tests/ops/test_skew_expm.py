@@ -341,6 +341,8 @@ def test_shapes_without_values(backend):
         (torch.zeros(2, 2), "1", TypeError, "dt must be a number or a tensor, got str"),
         (torch.zeros(2, 2), 1j, TypeError, "dt must be a number or a tensor, got complex"),
         (torch.zeros(2, 2), math.inf, ValueError, "dt must be finite, got inf"),
+        (torch.zeros(2, 2), 1e300, ValueError, r"dt must be at most 3.4e\+38, .* got 1e\+300"),
+        (torch.zeros(2, 2), torch.zeros(()).expand(2**62), ValueError, r"dt must give tensors of fewer than 2\*\*63"),
         (torch.zeros(3, 2, 2), torch.zeros(2), ValueError, r"dt must broadcast with the batch shape of S, \(3,\)"),
     ],
 )

@@ -365,6 +365,7 @@ def test_a_generator_that_is_not_skew(backend):
         ({"beta": None}, ValueError, "beta must be given when activation is 'modrelu', got None"),
         ({"activation": "gelu"}, ValueError, "activation must be one of"),
         ({"substeps": 0}, ValueError, "substeps must be at least 1"),
+        ({"substeps": 2**62}, ValueError, "substeps must be at most 1000000"),
         ({"backend": "cuda"}, RuntimeError, "backend 'cuda'"),
         ({"backend": "triton"}, RuntimeError, "backend 'triton'"),
     ],

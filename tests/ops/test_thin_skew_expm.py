@@ -359,6 +359,12 @@ def test_shapes_without_values(backend):
         (torch.zeros(2, 1, dtype=torch.int64), 1.0, TypeError, "S must be float32"),
         (torch.zeros(2, 1), torch.zeros((), dtype=torch.float64), TypeError, "dt must have the dtype of S"),
         (torch.zeros(2, 1), "1", TypeError, "dt must be a number or a tensor, got str"),
+        (
+            torch.zeros(0, 1, 2).expand(0, 2**62, 2),
+            1.0,
+            ValueError,
+            r"S and dt must give .* fewer than",
+        ),
         (torch.zeros(3, 2, 1), torch.zeros(2), ValueError, r"dt must broadcast with the batch shape of S, \(3,\)"),
     ],
 )

@@ -54,7 +54,7 @@ def test_no_exception_is_out_of_date(module):
 
 
 def test_every_test_file_is_short_and_in_a_room():
-    rooms = {room for of_package in ROOMS.values() for room in of_package} | {"packaging", "gpu_simulator"}
+    rooms = {room for of_package in ROOMS.values() for room in of_package} | {"packaging", "gpu_simulator", "fuzz"}
     for path in (ROOT / "tests").rglob("*.py"):
         inside = path.relative_to(ROOT / "tests").parts
         assert len(inside) == 1 or inside[0] in rooms, path

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import as_scalar_tensor, check_bool, check_positive_int
+from vfrnn_kernels.checks import as_scalar_tensor, check_bool, check_positive_int, check_series
 from vfrnn_kernels.declaration import REAL, Constant, Op, Sample, Saved, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.field_flow.flops import FLOPS
@@ -54,7 +54,7 @@ def field_flow(
         dt: the time step, a number or a zero-dimensional tensor; may be negative.
         divergence_scale: a number or a tensor of shape () or (1,).
         volume_preserving: removes the mean of delta over the nodes.
-        order: degree of p.
+        order: degree of p, at most 170.
         substeps: k. None plans it from an upper bound on `|dt| ||S||`: on a GPU the Triton kernels do so on the device,
             and the reference, which would have to wait for it, refuses. A number that is certainly too small is an
             error on the CPU.
@@ -91,8 +91,7 @@ def field_flow(
     divergence_scale = as_scalar_tensor("divergence_scale", divergence_scale, h)
     check_bool("volume_preserving", volume_preserving)
     check_positive_int("order", order)
-    if substeps is not None:
-        check_positive_int("substeps", substeps)
+    check_series(order, substeps)
     function = _functions[select_backend("field_flow", backend, (h,), n=n)]
     return function(h, v, b, w, N, G, dt, divergence_scale, volume_preserving, order, substeps or 0)[0]
 

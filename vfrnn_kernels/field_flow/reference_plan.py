@@ -86,6 +86,8 @@ def check_substeps(reached: float, order: int, substeps: int, dtype: torch.dtype
         RuntimeError: it is not.
     """
     limit = series_limit(order, dtype)
+    if not math.isfinite(reached):
+        raise RuntimeError(f"v, N and G must be finite and of moderate size: |dt| ||S|| / substeps is {reached}")
     if reached > limit * SLACK:
         raise RuntimeError(
             f"substeps must be at least {math.ceil(reached * substeps / limit)}, got {substeps}: "

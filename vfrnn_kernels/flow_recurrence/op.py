@@ -12,7 +12,7 @@ from torch import Tensor
 from vfrnn_kernels.activations import Activation, check_activation, has_beta
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import as_scalar_tensor, check_bool, check_positive_int
+from vfrnn_kernels.checks import as_scalar_tensor, check_bool, check_series
 from vfrnn_kernels.declaration import REAL, Constant, Op, Sample, Saved, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.field_flow.op import GPU_LARGEST_N
@@ -66,8 +66,9 @@ def flow_recurrence(
         dt: the time of a step, a number or a zero-dimensional tensor; may be negative.
         divergence_scale: a number or a tensor of shape () or (1,).
         volume_preserving: removes the mean of delta over the nodes.
-        order: degree of the flow's Taylor polynomial. None is 8 or, on the CPU where the substeps are planned, planned
-            with them; there a step along fields that repeat, because rows of x do, may be the exponential itself.
+        order: degree of the flow's Taylor polynomial, at most 170. None is 8 or, on the CPU where the substeps are
+            planned, planned with them; there a step along fields that repeat, because rows of x do, may be the
+            exponential itself.
         substeps: of the flow, in every step. None plans them from an upper bound on `|dt| ||S||` over all steps and
             samples; on a GPU for every step. A number that is certainly too small is an error on the CPU.
         return_sequence: False returns h_T alone and keeps about sqrt(T) states for the backward, which computes the
@@ -112,10 +113,7 @@ def flow_recurrence(
     if isinstance(divergence_scale, Tensor) and divergence_scale.shape == (1,):
         divergence_scale = divergence_scale.reshape(())
     divergence_scale = as_scalar_tensor("divergence_scale", divergence_scale, x)
-    if order is not None:
-        check_positive_int("order", order)
-    if substeps is not None:
-        check_positive_int("substeps", substeps)
+    check_series(order, substeps)
     name = select_backend("flow_recurrence", backend, (x,), n=sizes["n"])
     tensors = (x, U, c, v, V, b, w, N, G, h0, beta, dt, divergence_scale)
     arguments = (*tensors, activation, volume_preserving, order or 0, substeps or 0)

@@ -13,6 +13,8 @@ from vfrnn_kernels.cuda_device import CudaDevice
 
 #: An H100 or H200, for which the counts behind `RecurrencePlan.microseconds` were taken.
 HOPPER = CudaDevice(architecture=90, code=90, multiprocessors=132, shared_limit=232448, largest_cluster=16)
+#: Of a plan: an int, and the blocks of a grid.
+LARGEST_N, LARGEST_BATCH = 2**30, 2**31 - 1
 #: Those that the kernels take, by the names of the host module.
 DTYPES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float32", torch.float64: "float64"}
 
@@ -75,10 +77,10 @@ def recurrence_plan(
         >>> recurrence_plan(512, 64, torch.bfloat16).route
         'cluster'
     """
-    check_positive_int("n", n)
-    check_positive_int("batch", batch)
+    check_positive_int("n", n, LARGEST_N)
+    check_positive_int("batch", batch, LARGEST_BATCH)
     check_bool("backward", backward)
-    if dtype not in DTYPES:
+    if not isinstance(dtype, torch.dtype) or dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype}")
     if not isinstance(device, CudaDevice):
         raise TypeError(f"device must be a vfrnn_kernels.cuda_device.CudaDevice, got {type(device).__name__}")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import as_batch, as_number_tensor, check_tensor, from_batch
+from vfrnn_kernels.checks import as_batch, as_number_tensor, check_broadcast, check_entries, check_tensor, from_batch
 from vfrnn_kernels.declaration import REAL, Op, Sample, Saved, Sizes, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.loader import CUDA_SIMULATED
@@ -51,6 +51,7 @@ def skew_expm(S: Tensor, dt: float | Tensor = 1.0, *, backend: str | None = None
     n = OP.check(S=S)["n"]
     dt = as_times("dt", dt, S)
     batch = torch.broadcast_shapes(S.shape[:-2], dt.shape) if dt.dim() else S.shape[:-2]
+    check_entries("S and dt", *batch, n, n)
     function = _functions[select_backend("skew_expm", backend, (S,))]
     return from_batch(function(as_batch(S, batch, n, n), as_batch(dt, batch))[0], batch)
 
@@ -64,19 +65,8 @@ def as_times(name: str, value: float | Tensor, S: Tensor) -> Tensor:
     if not isinstance(value, Tensor):
         return as_number_tensor(name, value, S)
     check_tensor(name, value, S, "S")
-    check_broadcast(name, value.shape, S)
+    check_broadcast(name, value.shape, "S", S.shape[:-2])
     return value
-
-
-def check_broadcast(name: str, batch: torch.Size, S: Tensor) -> None:
-    """`batch` broadcasts with the batch shape of S.
-
-    Raises:
-        ValueError: it does not.
-    """
-    expected = S.shape[:-2]
-    if any(a != b and 1 not in (a, b) for a, b in zip(reversed(batch), reversed(expected), strict=False)):
-        raise ValueError(f"{name} must broadcast with the batch shape of S, {tuple(expected)}, got {tuple(batch)}")
 
 
 #: Matrices that the kernels keep of a generator for the backward: in csrc/skew_expm/cuda.h saved_slots, in

@@ -12,7 +12,7 @@ from torch import Tensor
 from vfrnn_kernels.activations import Activation, check_activation, has_beta
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import check_bool, check_positive_int, check_tensor
+from vfrnn_kernels.checks import LARGEST_SUBSTEPS, check_bool, check_positive_int, check_tensor
 from vfrnn_kernels.declaration import REAL, Constant, Op, Sample, Saved, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.final_state import final_state, last_state
@@ -98,7 +98,7 @@ def spectral_recurrence(
         h0 = x.new_zeros(B, n)
     check_activation(activation, beta)
     check_bool("return_sequence", return_sequence)
-    check_positive_int("substeps", substeps)
+    check_positive_int("substeps", substeps, LARGEST_SUBSTEPS)
     if delta is None:
         substeps = 1
     name = select_backend("spectral_recurrence", backend, (x,), n=n)

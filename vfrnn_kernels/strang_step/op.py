@@ -10,13 +10,12 @@ from torch import Tensor
 
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import as_batch, check_positive_int, from_batch
+from vfrnn_kernels.checks import as_batch, check_broadcast, check_entries, check_positive_int, from_batch
 from vfrnn_kernels.declaration import REAL, Constant, Op, Sample, Saved, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.skew_expm.op import (
     SAVED_BY_TRITON,
     as_times,
-    check_broadcast,
     generators,
     saved_sizes,
     saved_sizes_of_triton,
@@ -61,15 +60,12 @@ def strang_step(
     """
     S, delta, dt = in_float32(S, delta, dt)
     n = OP.check(S=S, delta=delta)["n"]
-    check_broadcast("delta", delta.shape[:-1], S)
+    check_broadcast("delta", delta.shape[:-1], "S", S.shape[:-2])
     dt = as_times("dt", dt, S)
     check_positive_int("substeps", substeps)
-    try:
-        batch = torch.broadcast_shapes(S.shape[:-2], delta.shape[:-1], dt.shape)
-    except RuntimeError:
-        raise ValueError(
-            f"dt must broadcast with the batch shape of delta, {tuple(delta.shape[:-1])}, got {tuple(dt.shape)}"
-        ) from None
+    check_broadcast("dt", dt.shape, "delta", delta.shape[:-1])
+    batch = torch.broadcast_shapes(S.shape[:-2], delta.shape[:-1], dt.shape)
+    check_entries("S, delta and dt", *batch, n, n)
     function = _functions[select_backend("strang_step", backend, (S,))]
     M = function(as_batch(S, batch, n, n), as_batch(delta, batch, n), as_batch(dt, batch), substeps)[0]
     return from_batch(M, batch)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import as_batch, from_batch
+from vfrnn_kernels.checks import as_batch, check_entries, from_batch
 from vfrnn_kernels.declaration import REAL, Op, Sample, Saved, Sizes, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.skew_expm.op import as_times, generators, saved_sizes
@@ -57,6 +57,7 @@ def thin_skew_expm(S: Tensor, dt: float | Tensor = 1.0, *, backend: str | None =
         raise ValueError(f"S must have at least one column and no more columns than rows, got shape {tuple(S.shape)}")
     dt = as_times("dt", dt, S)
     batch = torch.broadcast_shapes(S.shape[:-2], dt.shape) if dt.dim() else S.shape[:-2]
+    check_entries("S and dt", *batch, n, k)
     function = _functions[select_backend("thin_skew_expm", backend, (S,))]
     return from_batch(function(as_batch(S, batch, n, k), as_batch(dt, batch))[0], batch)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from vfrnn.inspection.records import recurrent_modules
 from vfrnn.inspection.twin import check_steps, float64_twin, layers_of
 from vfrnn.network import Network
 from vfrnn.steps import is_per_step
+from vfrnn_kernels.checks import check_finite, check_module
 
 LONGEST_LAG = 1000
 ABOUT = (
@@ -112,12 +112,11 @@ def inspect(
         >>> len(found.layers), found.layers[0].angles.shape, found.layers[0].departure
         (4, torch.Size([4]), 0.0)
     """
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
+    check_module("module", module)
     if dt is not None and (isinstance(dt, bool) or not isinstance(dt, int | float)):
         raise TypeError(f"dt must be a number, got {type(dt).__name__}")
-    if dt is not None and not math.isfinite(dt):
-        raise ValueError(f"dt must be finite, got {dt}")
+    if dt is not None:
+        check_finite("dt", dt)
     asked = None if lags is None else _checked(lags)
     ours = recurrent_modules(module)
     if not ours:
@@ -126,10 +125,11 @@ def inspect(
             f"got a {type(module).__name__} without one"
         )
     networks = {name: part for name, part in ours.items() if isinstance(part, Network)}
+    twins = {name: float64_twin(recurrent) for name, recurrent in ours.items()}
     calls = {} if x is None else recorded_calls(module, networks, x)
     found: list[LayerInspection] = []
     for name, recurrent in ours.items():
-        twin, sequences = float64_twin(recurrent), calls.get(name, [])
+        twin, sequences = twins[name], calls.get(name, [])
         check_steps(twin, name, dt)
         shortest = min((len(one.x) for one in sequences), default=LONGEST_LAG)
         if asked is not None and sequences and asked[-1] > shortest:
@@ -172,6 +172,8 @@ def _about_example(name: str, recurrent: nn.Module, sequences: list[Sequences]) 
 
 
 def _checked(lags: Sequence[int]) -> tuple[int, ...]:
+    if not isinstance(lags, Sequence) or isinstance(lags, str):
+        raise TypeError(f"lags must be a sequence of ints, got {type(lags).__name__}")
     for lag in lags:
         if isinstance(lag, bool) or not isinstance(lag, int):
             raise TypeError(f"lags must be ints, got {type(lag).__name__}")

@@ -50,7 +50,7 @@ def recorded_calls(module: nn.Module, networks: dict[str, Network], example: Any
     found: dict[str, list[Sequences]] = {}
 
     def recorder(name: str, network: Network) -> Any:
-        def record(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        def record(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
             if name not in found:
                 call = dict(zip(("input", "hx"), arguments, strict=False)) | named
                 found[name] = _sequences(network, call)
@@ -58,8 +58,7 @@ def recorded_calls(module: nn.Module, networks: dict[str, Network], example: Any
         return record
 
     hooks = [
-        network.register_forward_pre_hook(recorder(name, network), with_kwargs=True)
-        for name, network in networks.items()
+        network.register_forward_hook(recorder(name, network), with_kwargs=True) for name, network in networks.items()
     ]
     training = {part: part.training for part in module.modules()}
     try:
