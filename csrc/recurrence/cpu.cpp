@@ -68,14 +68,18 @@ struct Split {
   void run(const F& block) const {
     if (shares > 1) {
       return Team::run(shares, [&](const Team& team) {
-        const auto wait = [](const void* t) { return static_cast<const Team*>(t)->wait(); };
+        const auto wait = [](const void* t, bool give_up) {
+          const Team* const team = static_cast<const Team*>(t);
+          if (give_up) team->give_up();
+          return team->wait();
+        };
         Share share{team.begin(panels), team.end(panels), wait, &team};
         run_blocks(0, [&](int64_t begin, int64_t end) {
           if (share.first < share.last) block(0, team.number(), share, begin, end);
         });
       });
     }
-    ts::parallel_for(0, slices, 1, [&](int64_t first, int64_t last) {
+    parallel_for(0, slices, 1, [&](int64_t first, int64_t last) {
       Share everything{0, panels, nullptr, nullptr};
       for (int64_t s = first; s < last; ++s) {
         run_blocks(s, [&](int64_t begin, int64_t end) { block(s, s, everything, begin, end); });
@@ -89,7 +93,7 @@ struct Split {
   void run_blocks(int64_t slice, const F& block) const {
     const int64_t begin = samples * slice / slices, end = samples * (slice + 1) / slices;
     const int64_t blocks = panels_of(end - begin, rows);
-    for (int64_t k = 0; k < blocks; ++k) {
+    for (int64_t k = 0; k < blocks && !stop_asked(); ++k) {
       block(begin + (end - begin) * k / blocks, begin + (end - begin) * (k + 1) / blocks);
     }
   }
@@ -144,7 +148,7 @@ template <class T>
 void add_slices(const T* sums, int64_t slices, int64_t slice_size, int64_t W, int64_t n, int64_t first_panel,
                 int64_t first_row, int64_t columns, T* to) {
   const int64_t panels = panels_of(n, W);
-  ts::parallel_for(0, panels, 1 + 65536 / (slices * columns * W + 1), [&](int64_t begin, int64_t end) {
+  parallel_for(0, panels, 1 + 65536 / (slices * columns * W + 1), [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) {
       for (int64_t f = 0; f < columns; ++f) {
         const int64_t q = first_panel + (first_row + f) / W, r = (first_row + f) % W;
