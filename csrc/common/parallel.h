@@ -47,6 +47,17 @@ void parallel_for(int64_t begin, int64_t end, int64_t grain, const F& f) {
   region.close();
 }
 
+// f() on the calling thread, as a loop that a signal can end.
+template <class F>
+void run_here(const F& f) {
+  Region region;
+  {
+    const Region::Member member(region);
+    f();
+  }
+  region.close();
+}
+
 // The same for a loop that is not parallel, in each turn.
 inline void throw_if_stopped() {
   Region().close();

@@ -30,7 +30,7 @@ class Team {
   // f(team) on up to `members` threads at the same time, once on each.
   template <class F>
   static void run(int64_t members, const F& f) {
-    if (members <= 1) return f(Team());
+    if (members <= 1) return run_here([&] { f(Team()); });
     Barrier barrier(members);
     parallel_for(0, members, 1, [&](int64_t begin, int64_t end) { f(Team(begin, end, members, &barrier)); });
   }
