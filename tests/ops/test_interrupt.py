@@ -131,7 +131,7 @@ def _thin(n, k):
 #: name: (the function and its tensors, of sizes that grow with `size`; the size of seconds; a small one)
 CASES = {
     "recurrence": (lambda size: _recurrence(128, size, 1), 1_000_000, 50),
-    "recurrence of a batch": (lambda size: _recurrence(128, size, 64), 6_000, 50),
+    "recurrence of a batch": (lambda size: _recurrence(128, size, 64), 16_000, 50),
     "recurrence, the state split": (lambda size: _recurrence(500, size, 1), 100_000, 50),
     "spectral recurrence": (lambda size: _spectral(60, size, 2), 500_000, 50),
     "flow recurrence": (lambda size: _flow_recurrence(40, size, 2), 60_000, 20),
