@@ -3,6 +3,20 @@
 
 #include "common/parallel.h"
 
+// ThreadSanitizer does not see how OpenMP's runtime hands a loop to its threads, and waits for them.
+#if !defined(__SANITIZE_THREAD__) && defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define __SANITIZE_THREAD__
+#endif
+#endif
+#if defined(__SANITIZE_THREAD__)
+extern "C" void __tsan_acquire(void*);
+extern "C" void __tsan_release(void*);
+#else
+#define __tsan_acquire(address)
+#define __tsan_release(address)
+#endif
+
 namespace vfrnn {
 namespace {
 
@@ -19,13 +33,17 @@ thread_local clock::time_point next_look{};
 
 }  // namespace
 
-Region::Region() : outer_(current), caller_(&current) {}
+Region::Region() : outer_(current), caller_(&current) {
+  __tsan_release(&begun_);
+}
 
-Region::Member::Member(Region& region) : before_(current) {
+Region::Member::Member(Region& region) : region_(region), before_(current) {
+  __tsan_acquire(&region.begun_);
   current = region.outer_ ? region.outer_ : &region;
 }
 Region::Member::~Member() {
   current = before_;
+  __tsan_release(&region_.ended_);
 }
 
 bool Region::stop_asked() {
@@ -45,6 +63,7 @@ bool Region::stop_asked() {
 }
 
 void Region::close() {
+  __tsan_acquire(&ended_);
   if (outer_ || !stop_asked()) return;
   throw_what_was_raised.load(std::memory_order_acquire)();
 }
