@@ -28,6 +28,20 @@ def test_an_unknown_instruction_set_is_an_error_not_a_crash():
     assert f"VFRNN_ISA must be {', '.join(others)}{' or ' * bool(others)}{best}, got sse9" in result.stderr
 
 
+def test_without_the_host_module_the_installation_is_incomplete(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vfrnn_kernels._host", None)
+    assert "incomplete: " in loader._watch_signals()
+    assert "reinstall vfrnn-kernels" in loader._watch_signals()
+
+
+def test_only_a_library_that_is_loaded_and_ours_can_be_watched(tmp_path):
+    host = pytest.importorskip("vfrnn_kernels._host")
+    with pytest.raises(ValueError, match=r"library must be the path of one that is loaded, got .*none\.so"):
+        host.watch_signals(str(tmp_path / "none.so"))
+    with pytest.raises(ValueError, match=r"must be libvfrnn_cpu\.so of this build"):
+        host.watch_signals(host.__file__)
+
+
 def test_a_library_that_does_not_load_says_which_and_what_to_do(tmp_path):
     broken = tmp_path / "libvfrnn_cpu.so"
     broken.write_text("not a library")
