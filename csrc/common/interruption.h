@@ -20,7 +20,7 @@ class StopCheck {
   // `work`: multiply-adds of a step
   explicit StopCheck(double work) : every_(1 + int64_t((1 << 18) / (work + 1))), left_(every_) {}
   bool asked() {
-    if (--left_ > 0) return false;
+    if (__builtin_expect(--left_ > 0, 1)) return false;
     left_ = every_;
     return stop_asked();
   }
