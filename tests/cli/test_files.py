@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -270,6 +271,21 @@ def test_a_checkpoint_runs_no_code(tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "checkpoint.pt")]) == 1
     assert "must be a checkpoint of vfrnn train, got a file that is none" in capsys.readouterr().err
     assert not (tmp_path / "made").exists()
+
+
+def test_every_file_that_is_read_is_read_with_weights_only():
+    """What we call, and what the documentation shows."""
+    root, calls = Path(__file__).parents[2], 0
+    if not (root / "docs").exists():
+        pytest.skip("the sources are out of reach")
+    for folder in ("python", "vfrnn_kernels", "bench", "tools", "docs", "examples", "README.md"):
+        for path in (root / folder).rglob("*") if (root / folder).is_dir() else [root / folder]:
+            if path.suffix in (".py", ".md", ".ipynb"):
+                for line in path.read_text(encoding="utf-8").splitlines():
+                    if "torch.load(" in line:
+                        calls += 1
+                        assert "weights_only=True" in line, path
+    assert calls >= 2
 
 
 def test_options_are_in_a_checkpoint(checkpoint, tmp_path):
