@@ -37,7 +37,7 @@ def _watch_signals() -> str | None:
     # Ctrl-C ends an op before its end (csrc/common/interruption.h).
     try:
         importlib.import_module("vfrnn_kernels._host").watch_signals(str(CPU_LIBRARY))
-    except ImportError as error:
+    except (ImportError, AttributeError, ValueError) as error:  # not there, or of another build
         return f"incomplete: {error} (reinstall vfrnn-kernels)"
     return None
 

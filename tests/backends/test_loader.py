@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 import torch
@@ -32,6 +33,12 @@ def test_without_the_host_module_the_installation_is_incomplete(monkeypatch):
     monkeypatch.setitem(sys.modules, "vfrnn_kernels._host", None)
     assert "incomplete: " in loader._watch_signals()
     assert "reinstall vfrnn-kernels" in loader._watch_signals()
+
+
+def test_a_host_module_of_another_build_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vfrnn_kernels._host", ModuleType("vfrnn_kernels._host"))
+    assert "incomplete: " in loader._watch_signals()
+    assert "watch_signals" in loader._watch_signals()
 
 
 def test_only_a_library_that_is_loaded_and_ours_can_be_watched(tmp_path):
