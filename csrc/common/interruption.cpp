@@ -68,6 +68,9 @@ void Region::close() {
   throw_what_was_raised.load(std::memory_order_acquire)();
 }
 
+bool stopped() {
+  return current != nullptr && current->stopped();
+}
 bool stop_asked() {
   return current != nullptr && current->stop_asked();
 }

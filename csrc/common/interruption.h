@@ -11,6 +11,8 @@ namespace vfrnn {
 
 // Whether the parallel loop that this thread is in is over before its end: then its results are read by nobody.
 bool stop_asked();
+// The same as far as it is known, without a look.
+bool stopped();
 
 namespace {  // no copy of one instruction set serves another
 

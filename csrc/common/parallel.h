@@ -17,6 +17,7 @@ class Region {
   // Throws what a handler has raised, if any has; not inside of another loop, which may have other threads.
   void close();
   bool stop_asked();
+  bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
 
   // Lives on a thread while it is in the loop.
   class Member {

@@ -53,12 +53,12 @@ class Team {
     if (barrier_) barrier_->give_up();
   }
   // Whether a thread of its own may leave: the call is over. Threads that wait for each other go through all passes,
-  // of which the products are left out.
+  // in which they do nothing more.
   bool may_leave() const { return members_ == 1 && stop_asked(); }
   // f(begin, end) on the part of 0..count that is this thread's; all have done theirs when it returns.
   template <class F>
   void split(int64_t count, const F& f) const {
-    if (begin(count) < end(count)) f(begin(count), end(count));
+    if (begin(count) < end(count) && !stopped()) f(begin(count), end(count));
     wait();
   }
   // f() on one thread; it has been done when this returns.

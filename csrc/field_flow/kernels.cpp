@@ -210,8 +210,9 @@ inline void outer_rows(const T* coef, const T* vectors, const T* row, int64_t te
 template <class T>
 void outer_products(const T* coef, const T* vectors, const T* row, int64_t terms, int64_t m, int64_t n, T* out) {
   int64_t c = 0;
-  for (; c + 4 <= m; c += 4) outer_rows<T, 4>(coef + c, vectors, row, terms, m, n, out + c * n);
-  for (; c < m; ++c) outer_rows<T, 1>(coef + c, vectors, row, terms, m, n, out + c * n);
+  StopCheck stop(4.0 * double(terms) * double(n));
+  for (; c + 4 <= m && !stop.asked(); c += 4) outer_rows<T, 4>(coef + c, vectors, row, terms, m, n, out + c * n);
+  for (; c < m && !stop.asked(); ++c) outer_rows<T, 1>(coef + c, vectors, row, terms, m, n, out + c * n);
 }
 
 template <class T>
