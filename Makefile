@@ -11,7 +11,7 @@ SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 .PHONY: demo wind build test test-slow test-interpreted test-all test-release test-isa test-clang test-aarch64 test-cuda \
   test-cuda-12 simulator test-gpu-simulated test-gpu-simulated-every test-gpu-mutations test-triton-aot test-interop \
   test-bench fuzz fuzz-sanitized soak fuzz-and-soak wheels carried test-wheel test-wheel-torch test-install sbom \
-  test-reproducible audit release-check sanitize bench-cpu results docs \
+  test-reproducible audit release-check sanitize sanitize-threads bench-cpu results docs \
   test-docs lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
@@ -54,7 +54,8 @@ test-all: lint test-slow test-isa test-clang test-aarch64 sanitize fuzz-and-soak
 
 # Before a release, in hours: more of what test-all has a share of, the wheels as they are published, and the toolkit
 # that makes them.
-test-release: test-interpreted test-gpu-simulated-every test-gpu-mutations test-cuda test-cuda-12 test-wheel test-reproducible test-bench soak
+test-release: test-interpreted test-gpu-simulated-every test-gpu-mutations test-cuda test-cuda-12 test-wheel \
+  test-reproducible test-bench sanitize-threads fuzz-sanitized soak
 	$(MAKE) test-triton-aot TRITON_ARCHS="80 90 100"
 	$(BIN)/python -m tools.aarch64 --every
 
@@ -131,6 +132,16 @@ fuzz: $(VENV)/.test-tools
 fuzz-sanitized: sanitize
 	rm -rf build/sanitize/package/tests && cp -r tests build/sanitize/package/
 	cd build/sanitize/package && $(SANITIZED) PYTHONPATH=$(CURDIR)/python $(abspath $(BIN))/python -m tests.fuzz --minutes $(FUZZ_MINUTES)
+
+# The same with ThreadSanitizer and two threads in every loop, and eight threads of Python that share modules. It knows
+# how the loops of PyTorch's OpenMP begin and end from csrc/common/interruption.cpp, and looks at nothing in libraries
+# that were not compiled with it. The first race is printed and ends its process, which pytest reports as a failure.
+sanitize-threads: $(VENV)/.test-tools
+	$(call beside,threads,-DCMAKE_CXX_FLAGS="-fsanitize=thread -g1")
+	cd build/threads/package && \
+	  LD_PRELOAD="$$(c++ -print-file-name=libtsan.so) $$(c++ -print-file-name=libstdc++.so.6)" \
+	  TSAN_OPTIONS=ignore_noninstrumented_modules=1:die_after_fork=0:halt_on_error=1 \
+	  $(subst OMP_NUM_THREADS=1,OMP_NUM_THREADS=2,$(BESIDE_PYTEST)) --capture=sys tests/modules/test_shared_modules.py
 
 CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py gpu_sequences.py cuda.py cuda_numbers.py)
 

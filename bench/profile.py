@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from vfrnn_bench.timing import interleaved
 from vfrnn_bench.workloads import SEQUENCES, Sequence
 
 import vfrnn
+from vfrnn.files import write_file
 
 LIBRARY = torch.ops.vfrnn_kernels
 #: Bits of `needs` of recurrence_backward (csrc/ops.cpp): x, U, c, M, h0, beta.
@@ -129,7 +131,10 @@ def trace(w: Sequence, device: torch.device, path: Path, steps: int = 3) -> None
     with torch.profiler.profile(activities=activities) as profiler:
         for _ in range(steps):
             step()
-    profiler.export_chrome_trace(str(path))
+    with tempfile.TemporaryDirectory() as folder:  # what writes it says nothing of a disk that is full
+        whole = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(whole))
+        write_file(path, whole.read_bytes())
     if device.type == "cuda":
         with torch.autograd.profiler.emit_nvtx():
             step()

@@ -16,6 +16,8 @@ from vfrnn_bench.page_style import PAGE_STYLE
 from vfrnn_bench.runs import pairs, worst
 from vfrnn_bench.tasks.results import HEAD, cells, published_line
 
+from vfrnn.files import write_file
+
 Json = dict[str, Any]
 
 
@@ -203,4 +205,4 @@ def page(runs: Sequence[Json], tasks: list[Json]) -> str:
 
 def write(runs: Sequence[Json], tasks: list[Json], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(runs, tasks))
+    write_file(path, page(runs, tasks))

@@ -30,7 +30,16 @@ def _load_cpu_library() -> str | None:
         return "made for a torch with OpenMP, which this one was built without"
     if not CPU_LIBRARY.exists():
         return f"not built: {CPU_LIBRARY} does not exist (reinstall vfrnn-kernels, or build it with `make build`)"
-    return _load(CPU_LIBRARY)
+    return _load(CPU_LIBRARY) or _watch_signals()
+
+
+def _watch_signals() -> str | None:
+    # Ctrl-C ends an op before its end (csrc/common/interruption.h).
+    try:
+        importlib.import_module("vfrnn_kernels._host").watch_signals(str(CPU_LIBRARY))
+    except (ImportError, AttributeError, ValueError) as error:  # not there, or of another build
+        return f"incomplete: {error} (reinstall vfrnn-kernels)"
+    return None
 
 
 def _load(library: Path) -> str | None:

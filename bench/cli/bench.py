@@ -10,6 +10,8 @@ from typing import Any
 
 from vfrnn_bench.cli import MISSING, check_device
 
+from vfrnn.files import write_file
+
 
 def add_parser(commands: Any) -> None:
     """Register the subcommand."""
@@ -70,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         result = suite.run(options, heard)
     console.print(tables.ratios(result))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "results.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_file(arguments.out / "results.json", json.dumps(result, indent=1) + "\n")
     report.write([result], tasks, arguments.out / "report.html")
     told = worst([result])
     for line in (*(sentence for _, sentence in sentences.first(told)), sentences.targets(told), sentences.slower(told)):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 from vfrnn_bench.cli import MISSING, check_device
+
+from vfrnn.files import write_file
 
 
 def add_parser(commands: Any) -> None:
@@ -51,8 +54,11 @@ def run(arguments: argparse.Namespace) -> int:
         table.add_row(row["stage"], f"{row['milliseconds']:.3f}", f"{row['share']:.0%}")
     Console().print(table)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "stages.json").write_text(json.dumps({"workload": workload.name, "stages": rows}, indent=1) + "\n")
-    drawing.styled(lambda: figures.stages(rows)).savefig(arguments.out / "stages.png", dpi=150)
+    stages = json.dumps({"workload": workload.name, "stages": rows}, indent=1) + "\n"
+    write_file(arguments.out / "stages.json", stages)
+    picture = io.BytesIO()
+    drawing.styled(lambda: figures.stages(rows)).savefig(picture, format="png", dpi=150)
+    write_file(arguments.out / "stages.png", picture.getvalue())
     profile.trace(workload, device, arguments.out / "trace.json")
     print(f"Wrote stages.json, stages.png and trace.json to {arguments.out}.")
     return 0

@@ -15,6 +15,8 @@ from vfrnn_bench.tasks.benchmarks import BENCHMARKS, Benchmark
 from vfrnn_bench.tasks.protocol import Runs, missing
 from vfrnn_bench.tasks.results import Json, summarize, table
 
+from vfrnn.files import write_file
+
 
 def summary(benchmark: Benchmark, runs: Runs, seeds: int) -> Json:
     """Every model that can be trained, by the protocol.
@@ -54,12 +56,12 @@ def main() -> int:
         try:
             data = arguments.data if benchmark.archive is None else archive_folder(benchmark.archive)
             found = summary(benchmark, Runs(benchmark, arguments.runs / name, data), arguments.seeds)
+            write_file(arguments.out / f"{name}.json", json.dumps(found, indent=1) + "\n")
+            figure = drawing.styled(lambda found=found: figures.learning_over_time(found))
+            write_file(arguments.out / f"{name}.svg", drawing.svg_file(figure, name))
         except (RuntimeError, OSError, FloatingPointError) as error:
             print(f"{name}: {error}", file=sys.stderr)
             return 1
-        (arguments.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-        figure = drawing.styled(lambda found=found: figures.learning_over_time(found))
-        (arguments.out / f"{name}.svg").write_text(drawing.svg_file(figure, name))
         print(table(found))
     return 0
 

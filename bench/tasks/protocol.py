@@ -25,6 +25,7 @@ from typing import Any
 from vfrnn_bench.tasks.benchmarks import Benchmark
 
 from vfrnn.cli.train import OWN_DATA, add_parser
+from vfrnn.files import write_file
 from vfrnn.tasks.models import WITH_GENERATORS
 from vfrnn.tasks.report import LOG
 from vfrnn.tasks.training import CHECKPOINT, LAST_EPOCHS, Training
@@ -137,7 +138,7 @@ class Runs:
             try:
                 self._train(folder, arguments)
             except FloatingPointError as error:
-                (folder / DIVERGED).write_text(f"{error}\n")
+                write_file(folder / DIVERGED, f"{error}\n")
                 return None
         log: Json = json.loads((folder / LOG).read_text())
         self._check(log, folder)
@@ -163,7 +164,7 @@ class Runs:
             model: [{"step_ms": epoch.step_ms, "steps": epoch.steps} for epoch in history[-TIMING_EPOCHS:]]
             for model, history in ((run.trainees[0].name, run.trainees[0].history) for run in runs)
         }
-        path.write_text(json.dumps({"options": of, "epochs": found}, indent=1) + "\n")
+        write_file(path, json.dumps({"options": of, "epochs": found}, indent=1) + "\n")
         return found
 
     def _check(self, log: Json, folder: Path) -> None:

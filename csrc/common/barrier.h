@@ -17,7 +17,7 @@ namespace vfrnn {
 // Where other jobs keep the CPUs busy a thread that waits may wait for a turn of another process, thousands of times
 // longer than a step. A thread alone would take at most `members` times the time that the threads spend computing: once
 // the time that one of them has lost in waiting makes the whole longer than that, wait() returns false to all of them,
-// of the same round, and one of them should go on alone.
+// of the same round, and one of them should go on alone. give_up() has the same effect, in the caller's next round.
 class Barrier {
  public:
   explicit Barrier(int64_t members) : members_(members) {}
@@ -29,6 +29,8 @@ class Barrier {
     clock::time_point start_ = clock::now();
     clock::duration lost_{};
   };
+
+  void give_up() { given_up_.store(true, std::memory_order_relaxed); }
 
   bool wait(int64_t parts, Losses& losses) {
     const int64_t round = round_.load(std::memory_order_relaxed);
@@ -59,7 +61,7 @@ class Barrier {
       sched_yield();  // more threads than CPUs: let the others arrive
       const clock::time_point now = clock::now();
       const clock::duration lost = losses.lost_ + (now - before), all = now - losses.start_;
-      if (lost > least_loss && all > members_ * (all - lost)) given_up_.store(true, std::memory_order_relaxed);
+      if (lost > least_loss && all > members_ * (all - lost)) give_up();
     }
     losses.lost_ += clock::now() - before;
     return next % 2 == 0;

@@ -33,7 +33,8 @@ void matmul(const Team& team, T* out, const Operand<T>& a, const Operand<T>& b, 
   team.split(panels * blocks, [&](int64_t begin, int64_t end) {
     const Scratch<T> panel(depth * W);
     int64_t packed = -1;
-    for (int64_t task = begin; task < end; ++task) {
+    StopCheck stop(double(rows) * double(depth) * double(W) / double(blocks));
+    for (int64_t task = begin; task < end && !stop.asked(); ++task) {
       const int64_t p = task / blocks, block = task % blocks, width = std::min(W, columns - p * W);
       if (p != packed) kernel.pack(b.p + p * W * b.column, b.row, b.column, depth, width, panel.get());
       packed = p;

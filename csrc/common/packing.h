@@ -8,6 +8,7 @@
 #include "common/isa.h"
 #include "common/matmul_kernels.h"
 #include "common/panels.h"
+#include "common/parallel.h"
 #include "common/tensors.h"
 
 namespace vfrnn {
@@ -25,7 +26,7 @@ template <class T>
 void pack(const T* m, int64_t row_stride, int64_t column_stride, int64_t rows, int64_t columns, int64_t W, T* panels,
           int64_t panel_rows, int64_t first) {
   const MatmulKernels<T>& kernel = IsaTable<MatmulKernels<T>>::active();
-  ts::parallel_for(0, panels_of(columns, W), 1 + 65536 / (rows * W + 1), [&](int64_t begin, int64_t end) {
+  parallel_for(0, panels_of(columns, W), 1 + 65536 / (rows * W + 1), [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) {
       kernel.pack(m + p * W * column_stride, row_stride, column_stride, rows, std::min(W, columns - p * W),
                   panels + (p * panel_rows + first) * W);

@@ -41,7 +41,7 @@ inline constexpr int64_t small_matrix = 64;
 template <class T, class F>
 void for_batch(int64_t K, int64_t n, int64_t count, const F& f) {
   if (n <= small_matrix || K >= 4 * usable_threads()) {
-    ts::parallel_for(0, K, 1 + (int64_t(1) << 17) / (n * n * n), [&](int64_t begin, int64_t end) {
+    parallel_for(0, K, 1 + (int64_t(1) << 17) / (n * n * n), [&](int64_t begin, int64_t end) {
       const Scratch<T> scratch(count);
       f(Team(), begin, end, scratch.get());
     });

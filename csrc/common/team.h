@@ -9,6 +9,7 @@
 
 #include "common/barrier.h"
 #include "common/cpus.h"
+#include "common/parallel.h"
 #include "common/tensors.h"
 
 namespace vfrnn {
@@ -29,9 +30,9 @@ class Team {
   // f(team) on up to `members` threads at the same time, once on each.
   template <class F>
   static void run(int64_t members, const F& f) {
-    if (members <= 1) return f(Team());
+    if (members <= 1) return run_here([&] { f(Team()); });
     Barrier barrier(members);
-    ts::parallel_for(0, members, 1, [&](int64_t begin, int64_t end) { f(Team(begin, end, members, &barrier)); });
+    parallel_for(0, members, 1, [&](int64_t begin, int64_t end) { f(Team(begin, end, members, &barrier)); });
   }
   // Members that `work` multiply-adds in a pass are worth, at most a thread each.
   static int64_t members_for(int64_t work) {
@@ -47,10 +48,17 @@ class Team {
   // Until every thread of the team has called it. False, to all of them, where one thread should go on alone; who can
   // not goes on as before.
   bool wait() const { return barrier_ ? barrier_->wait(last_ - first_, losses_) : true; }
+  // Makes the next wait() say so.
+  void give_up() const {
+    if (barrier_) barrier_->give_up();
+  }
+  // Whether a thread of its own may leave: the call is over. Threads that wait for each other go through all passes,
+  // in which they do nothing more.
+  bool may_leave() const { return members_ == 1 && stop_asked(); }
   // f(begin, end) on the part of 0..count that is this thread's; all have done theirs when it returns.
   template <class F>
   void split(int64_t count, const F& f) const {
-    if (begin(count) < end(count)) f(begin(count), end(count));
+    if (begin(count) < end(count) && !stopped()) f(begin(count), end(count));
     wait();
   }
   // f() on one thread; it has been done when this returns.

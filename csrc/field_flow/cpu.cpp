@@ -30,16 +30,17 @@ enum Gradient { h_bit = 0, v_bit, b_bit, w_bit, N_bit, G_bit, dt_bit, scale_bit 
 template <class T, class F, class Done>
 void for_fields(const FlowProblem<T>& problem, const FlowFields<T>* common, int64_t begin, int64_t end, const F& f,
                 const Done& done) {
+  StopCheck stop(problem.series_work());
   if (common) {
-    for (int64_t i = begin; i < end; ++i) f(*common, 0, i);
+    for (int64_t i = begin; i < end && !stop.asked(); ++i) f(*common, 0, i);
     return done(begin, end, *common);
   }
   const int64_t step = FlowFields<T>::at_once(problem);
   FlowFields<T> fields(problem, step);
-  for (int64_t first = begin; first < end; first += step) {
+  for (int64_t first = begin; first < end && !stop_asked(); first += step) {
     const int64_t last = std::min(end, first + step);
     fields.load(problem.v + first * problem.m * problem.d, last - first);
-    for (int64_t i = first; i < last; ++i) f(fields, i - first, i);
+    for (int64_t i = first; i < last && !stop.asked(); ++i) f(fields, i - first, i);
     done(first, last, fields);
   }
 }
@@ -162,7 +163,7 @@ struct Backward {
   void cells(int64_t first, int64_t last, T* collected) {
     const int64_t n = problem.n, m = problem.m, d = problem.d;
     const MeshKernels<T>& rows = problem.rows;
-    ts::parallel_for(0, m, 1 + 32768 / ((last - first) * d * n + 1), [&](int64_t begin, int64_t end) {
+    parallel_for(0, m, 1 + 32768 / ((last - first) * d * n + 1), [&](int64_t begin, int64_t end) {
       for (int64_t c = begin; c < end; ++c) {
         for (int64_t i = first; i < last; ++i) {
           const int64_t row = place(i, first) + c * n;

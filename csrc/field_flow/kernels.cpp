@@ -5,6 +5,7 @@
 #include "field_flow/kernels.h"
 
 #include "common/elementary.h"
+#include "common/interruption.h"
 #include "common/isa.h"
 #include "common/rows.h"
 #include "common/simd.h"
@@ -111,10 +112,11 @@ T forward(const Flow<T>& flow, const T* h, T* out, T* scratch) {
   const int64_t n = flow.n;
   T *u = scratch, *y = scratch + n, *Sy = scratch + 2 * n;
   T growth = 0;
+  StopCheck stop(4.0 * double(flow.m) * double(n));
   for (int64_t s = 0; s < flow.substeps; ++s) {
     multiply(flow.e, s ? out : h, n, u);
     for (int64_t j = 0; j < n; ++j) y[j] = u[j];
-    for (int64_t j = flow.order - 1; j >= 0; --j) {
+    for (int64_t j = flow.order - 1; j >= 0 && !stop.asked(); --j) {
       apply_generator<T>(flow, y, T(0), nullptr, nullptr, Sy);
       const T squared = squared_growth(Sy, y, n);
       if (squared > growth) growth = squared;
@@ -135,12 +137,13 @@ T backward(const Flow<T>& flow, const T* h, const T* grad, const FlowTape<T>& ta
   const auto r_row = [&](int64_t t) { return tape.vectors + (2 * t + 1) * n; };
   const auto coef = [&](T* all, int64_t row) { return all ? all + row * m : nullptr; };
   T *image = tape.scratch, *grad_u = tape.scratch + n, *last = tape.scratch + 2 * n;
+  StopCheck stop(4.0 * double(m) * double(n));
   for (int64_t j = 0; j < n; ++j) tape.inputs[j] = h[j];
   for (int64_t s = 0; s < flow.substeps; ++s) {
     const int64_t first = s * order;
     const T* u = y_row(first + order - 1);
     multiply(flow.e, tape.inputs + s * n, n, y_row(first + order - 1));
-    for (int64_t j = order - 1; j >= 0; --j) {
+    for (int64_t j = order - 1; j >= 0 && !stop.asked(); --j) {
       const int64_t t = first + j;
       const T c = flow.tau / T(j + 1);
       apply_generator<T>(flow, y_row(t), -c, coef(tape.coef_C, 2 * t + 1), coef(tape.coef_N, 2 * t + 1), image);
@@ -159,7 +162,7 @@ T backward(const Flow<T>& flow, const T* h, const T* grad, const FlowTape<T>& ta
       grad_e[j] += grad_h[j] * y_0[j];
       r[j] = grad_u[j] = flow.e[j] * grad_h[j];
     }
-    for (int64_t j = 0; j < order; ++j) {
+    for (int64_t j = 0; j < order && !stop.asked(); ++j) {
       const int64_t t = first + j;
       const T c = flow.tau / T(j + 1);
       apply_generator<T>(flow, r, c, coef(tape.coef_C, 2 * t), coef(tape.coef_N, 2 * t), image);
@@ -224,8 +227,9 @@ inline void outer_rows(const T* coef, const T* vectors, const T* row, int64_t te
 template <class T>
 void outer_products(const T* coef, const T* vectors, const T* row, int64_t terms, int64_t m, int64_t n, T* out) {
   int64_t c = 0;
-  for (; c + 4 <= m; c += 4) outer_rows<T, 4>(coef + c, vectors, row, terms, m, n, out + c * n);
-  for (; c < m; ++c) outer_rows<T, 1>(coef + c, vectors, row, terms, m, n, out + c * n);
+  StopCheck stop(4.0 * double(terms) * double(n));
+  for (; c + 4 <= m && !stop.asked(); c += 4) outer_rows<T, 4>(coef + c, vectors, row, terms, m, n, out + c * n);
+  for (; c < m && !stop.asked(); ++c) outer_rows<T, 1>(coef + c, vectors, row, terms, m, n, out + c * n);
 }
 
 template <class T>

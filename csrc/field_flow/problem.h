@@ -11,6 +11,7 @@
 
 #include "common/isa.h"
 #include "common/mesh.h"
+#include "common/parallel.h"
 #include "common/scratch.h"
 #include "common/tensors.h"
 #include "field_flow/inputs.h"
@@ -107,10 +108,13 @@ struct FlowProblem {
     }
   }
 
+  // Multiply-adds of the series of a sample
+  double series_work() const { return 4.0 * double(m) * double(n) * double(order) * double(k); }
+
   // Samples first..last in parallel, each thread a few at once.
   template <class F>
   void for_samples(int64_t first, int64_t last, const F& f) const {
-    ts::parallel_for(first, last, 1 + 32768 / (8 * m * n * order * k + 1), f);
+    parallel_for(first, last, 1 + 32768 / (8 * m * n * order * k + 1), f);
   }
 
   // From the gradient of delta in `row` and -2 b times that of b through S in grad_b: that of b, -2 B^-1/2 grad_div in

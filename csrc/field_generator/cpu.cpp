@@ -15,6 +15,7 @@
 #include "common/gradients.h"
 #include "common/matmul.h"
 #include "common/mesh.h"
+#include "common/parallel.h"
 #include "common/scratch.h"
 #include "common/tensors.h"
 #include "field_generator/inputs.h"
@@ -66,7 +67,7 @@ template <class T>
 void negative_column_sums(const T* X, int64_t m, int64_t n, T* out) {
   constexpr int64_t columns = 64;
   const MeshKernels<T>& rows = IsaTable<MeshKernels<T>>::active();
-  ts::parallel_for(0, (n + columns - 1) / columns, 1 + 65536 / (columns * m + 1), [&](int64_t begin, int64_t end) {
+  parallel_for(0, (n + columns - 1) / columns, 1 + 65536 / (columns * m + 1), [&](int64_t begin, int64_t end) {
     const int64_t first = begin * columns, width = std::min(n, end * columns) - first;
     std::fill(out + first, out + first + width, T(0));
     for (int64_t c = 0; c < m; ++c) rows.add(out + first, T(-1), X + c * n + first, width);
@@ -77,9 +78,10 @@ void negative_column_sums(const T* X, int64_t m, int64_t n, T* out) {
 template <class T>
 void general_forward(const Mesh<T>& mesh, const T* v, T* wvG, T* H, T* S, T* delta) {
   const int64_t m = mesh.m, d = mesh.d, n = mesh.n;
-  ts::parallel_for(0, m, cells_per_task(d, n), [&](int64_t begin, int64_t end) {
+  parallel_for(0, m, cells_per_task(d, n), [&](int64_t begin, int64_t end) {
     std::vector<T> scaled(d);
-    for (int64_t c = begin; c < end; ++c) {
+    StopCheck stop(double(d) * double(n));
+    for (int64_t c = begin; c < end && !stop.asked(); ++c) {
       contract_cell(mesh.G + c * d * n, v + c * d, mesh.w[c], d, n, scaled.data(), wvG + c * n);
     }
   });
@@ -185,9 +187,10 @@ class Backward {
     T *A = A_.get(), *flux = to.N ? wvG_.get() : nullptr;
     const auto into_G = is_first ? rows_.set : rows_.add;
     matmul<T>(A, {mesh_.N, n, 1}, {R_.get(), n, 1}, m, n, n);
-    ts::parallel_for(0, m, cells_per_task(d, n), [&](int64_t begin, int64_t end) {
+    parallel_for(0, m, cells_per_task(d, n), [&](int64_t begin, int64_t end) {
       std::vector<T> scaled(d), on_v(d);
-      for (int64_t c = begin; c < end; ++c) {
+      StopCheck stop(3 * double(d) * double(n));
+      for (int64_t c = begin; c < end && !stop.asked(); ++c) {
         T* a = A + c * n;
         const T *G = mesh_.G + c * d * n, *along = v + c * d, w = mesh_.w[c];
         for (int64_t j = 0; j < n; ++j) a[j] += q_[j];
@@ -237,6 +240,7 @@ std::tuple<Tensor, Tensor> field_generator(const Tensor& b, const Tensor& w, std
     const Mesh<T> mesh = mesh_of<T>(inputs);
     const Scratch<T> wvG(mesh.complete ? 0 : mesh.m * n), H(mesh.complete ? 0 : n * n);
     for (int64_t k = 0; k < K; ++k) {
+      throw_if_stopped();
       const T* field = inputs.v.template const_data_ptr<T>() + k * mesh.m * mesh.d;
       T *to_S = S.mutable_data_ptr<T>() + k * n * n, *to_delta = delta.mutable_data_ptr<T>() + k * n;
       if (mesh.complete) {
@@ -271,6 +275,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> field_generator_backward(
     typename Backward<T>::Gradients to{needed.data<T>(grad_b_bit, grad_b), needed.data<T>(grad_w_bit, grad_w),
                                        needed.data<T>(grad_N_bit, grad_N), needed.data<T>(grad_G_bit, grad_G), nullptr};
     for (int64_t k = 0; k < K; ++k) {
+      throw_if_stopped();
       const int64_t matrix = k * n * n, nodes = k * n, cells = k * m * d;
       if (needed(grad_v_bit)) to.v = grad_v.mutable_data_ptr<T>() + cells;
       backward.field({grad_S.const_data_ptr<T>() + matrix, grad_delta.const_data_ptr<T>() + nodes,

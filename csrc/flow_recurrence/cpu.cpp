@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "common/matmul.h"
+#include "common/parallel.h"
 #include "common/scratch.h"
 #include "common/tensors.h"
 #include "field_flow/problem.h"
@@ -81,13 +82,14 @@ std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std
     const int64_t n = layer.n, work = 8 * layer.steps * problem.m * n * problem.order * problem.k;
     std::vector<T> growth(layer.B, T(0));
     std::vector<char> finite(layer.B, true), fits(layer.B, true);
-    ts::parallel_for(0, layer.B, 1 + 32768 / (work + 1), [&](int64_t begin, int64_t end) {
+    parallel_for(0, layer.B, 1 + 32768 / (work + 1), [&](int64_t begin, int64_t end) {
       FlowFields<T> field(problem, 1);
       Pieces<T> memory({layer.cells, n, 3 * n});
       T *v_t = memory.take(layer.cells), *moved = memory.take(n), *scratch = memory.take(3 * n);
+      StopCheck stop(problem.series_work());
       for (int64_t s = begin; s < end; ++s) {
         const T* previous = layer.h0 + s * n;
-        for (int64_t t = 0; t < layer.steps; ++t) {
+        for (int64_t t = 0; t < layer.steps && !stop.asked(); ++t) {
           const int64_t row = layer.row(t, s);
           T* h = states + row * n;
           layer.field(row, v_t);
@@ -135,7 +137,7 @@ class Backward {
   void run() {
     for (int64_t last = layer_.steps; last > 0; last -= chunk_) {
       const int64_t first = std::max<int64_t>(0, last - chunk_);
-      ts::parallel_for(0, groups_, 1, [&](int64_t begin, int64_t end) {
+      parallel_for(0, groups_, 1, [&](int64_t begin, int64_t end) {
         for (int64_t g = begin; g < end; ++g) group(g, first, last);
       });
       products(first, last);
@@ -170,9 +172,10 @@ class Backward {
     T *v_t = memory.take(layer_.cells), *grad_e = memory.take(n), *row = memory.take(n), *grad_b = memory.take(n);
     T *X = memory.take(X_size), *Y = memory.take(Y_size);
     FlowFields<T> field(problem_, 1);
+    StopCheck stop(3 * problem_.series_work());
     for (int64_t s = B * g / groups_; s < B * (g + 1) / groups_; ++s) {
       T* carried = carried_.data() + s * n;
-      for (int64_t t = last - 1; t >= first; --t) {
+      for (int64_t t = last - 1; t >= first && !stop.asked(); --t) {
         const int64_t at = layer_.row(t, s), in_chunk = layer_.row(t - first, s);
         const T* previous = t > 0 ? hs_ + (at - B) * n : layer_.h0 + s * n;
         T* grad_z = grad_z_.get() + in_chunk * n;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "common/matmul.h"
+#include "common/parallel.h"
 #include "common/scratch.h"
 #include "field_flow/problem.h"
 #include "flow_recurrence/layer.h"
@@ -33,6 +34,7 @@ DistinctRows distinct_rows(const T* x, int64_t rows, int64_t i, int64_t most) {
   std::vector<T> values(i);
   std::string bytes;
   for (int64_t row = 0; row < rows; ++row) {
+    if (row % 4096 == 0) throw_if_stopped();
     for (int64_t k = 0; k < i; ++k) values[k] = x[row * i + k] + T(0);  // -0 is 0
     bytes.assign(reinterpret_cast<const char*>(values.data()), sizeof(T) * i);
     const auto [place, is_new] = numbers.try_emplace(bytes, int64_t(found.first.size()));
@@ -148,7 +150,9 @@ double largest_generator(const Layer<T>& layer, const FlowProblem<T>& problem, c
     columns[k] = bounds.of(field.data(), sum.data());
   }
   const double together = bounds.of_sums(sum.data());
-  for (const T *x = layer.x, *end = x + layer.steps * layer.B * i; x != end; x += i) {
+  for (int64_t row = 0; row < layer.steps * layer.B; ++row) {
+    if (row % 4096 == 0) throw_if_stopped();
+    const T* x = layer.x + row * i;
     double apart = 0, square = 0;
     for (int64_t k = 0; k < i; ++k) apart += std::abs(double(x[k])) * columns[k], square += double(x[k]) * double(x[k]);
     const double bound = std::min(apart, std::sqrt(square) * together);

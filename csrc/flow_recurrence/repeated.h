@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "common/matmul.h"
+#include "common/parallel.h"
 #include "common/scratch.h"
 #include "field_flow/problem.h"
 #include "flow_recurrence/layer.h"
@@ -52,7 +53,8 @@ class RepeatedFields {
   void forward(T* states) {
     const std::vector<T> matrices = packed_matrices(false);
     for_samples([&](Sorted& sorted) {
-      for (int64_t t = 0; t < layer_.steps; ++t) {
+      StopCheck stop(double(sorted.end - sorted.begin) * double(nn_));
+      for (int64_t t = 0; t < layer_.steps && !stop.asked(); ++t) {
         const T* previous = t > 0 ? states + layer_.row(t - 1, 0) * n_ : layer_.h0;
         sorted.multiply(t, matrices.data(), previous, [&](int64_t s, const T* moved) {
           T* h = states + layer_.row(t, s) * n_;
@@ -73,7 +75,8 @@ class RepeatedFields {
     for (int64_t last = layer_.steps; last > 0; last -= chunk) {
       const int64_t first = std::max<int64_t>(0, last - chunk);
       for_samples([&](Sorted& sorted) {
-        for (int64_t t = last - 1; t >= first; --t) {
+        StopCheck stop(double(sorted.end - sorted.begin) * double(nn_));
+        for (int64_t t = last - 1; t >= first && !stop.asked(); --t) {
           T* of_step = grad_z.get() + layer_.row(t - first, 0) * n_;
           for (int64_t s = sorted.begin; s < sorted.end; ++s) {
             const int64_t at = layer_.row(t, s) * n_;
@@ -141,7 +144,7 @@ class RepeatedFields {
 
   template <class F>
   void for_samples(const F& f) const {
-    ts::parallel_for(0, layer_.B, 1 + 32768 / (layer_.steps * nn_ + 1), [&](int64_t begin, int64_t end) {
+    parallel_for(0, layer_.B, 1 + 32768 / (layer_.steps * nn_ + 1), [&](int64_t begin, int64_t end) {
       Sorted sorted(*this, begin, end);
       f(sorted);
     });
@@ -196,7 +199,7 @@ class RepeatedFields {
     std::iota(order.begin(), order.end(), begin);
     std::stable_sort(order.begin(), order.end(), [&](int64_t r, int64_t s) { return rows_.which[r] < rows_.which[s]; });
     const Scratch<T> z(count * n_), h(count * n_);
-    ts::parallel_for(0, count, 1 + 32768 / n_, [&](int64_t from, int64_t to) {
+    parallel_for(0, count, 1 + 32768 / n_, [&](int64_t from, int64_t to) {
       for (int64_t k = from; k < to; ++k) {
         const int64_t row = order[k];
         std::copy_n(grad_z + (row - begin) * n_, n_, z.get() + k * n_);

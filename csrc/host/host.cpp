@@ -1,5 +1,5 @@
-// vfrnn_kernels._host: what this build is, the CPUs it may use, and what its CUDA kernels would do. Links no torch, so
-// it loads when nothing else does.
+// vfrnn_kernels._host: what this build is, the CPUs it may use, what its CUDA kernels would do, and the signals that
+// end its CPU kernels. Links no torch, so it loads when nothing else does.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -9,6 +9,7 @@
 
 #include "common/cpus.h"
 #include "field_flow/layout.h"
+#include "host/signals.h"
 #include "recurrence/plan.h"
 
 namespace {
@@ -66,8 +67,9 @@ py::dict field_flow_layout(int64_t batch, int m, int n, int order, bool backward
 
 }  // namespace
 
-PYBIND11_MODULE(_host, m) {
-  m.doc() = "Build information of vfrnn_kernels, the CPUs for its threads, and the plans of its CUDA kernels.";
+// All it keeps is the main thread's (host/signals.cpp).
+PYBIND11_MODULE(_host, m, py::mod_gil_not_used()) {
+  m.doc() = "Build information of vfrnn_kernels, the CPUs for its threads, the plans of its CUDA kernels, and signals.";
   m.def("build_info", &build_info,
         "Version, compiler, oldest torch served, build type, CUDA architectures and toolkit, as strings.");
   m.def("usable_cpus", &vfrnn::usable_cpus,
@@ -76,6 +78,8 @@ PYBIND11_MODULE(_host, m) {
   m.def(
       "cgroup_cpus", &vfrnn::cgroup_cpus, py::arg("membership"), py::arg("root"),
       "The quota of the control groups that a file like /proc/self/cgroup names, in CPUs, rounded up; 2^20 for none.");
+  m.def("watch_signals", &vfrnn::watch_signals, py::arg("library"),
+        "Lets signals whose handlers raise end the calls of the CPU kernels in `library`, a path that is loaded.");
   m.def("recurrence_plan", &recurrence_plan, py::arg("n"), py::arg("dtype"), py::arg("batch"), py::arg("backward"),
         py::arg("arch") = 90, py::arg("multiprocessors") = 132, py::arg("shared_limit") = 232448,
         py::arg("largest_cluster") = 16,

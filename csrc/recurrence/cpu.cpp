@@ -88,32 +88,37 @@ struct Split {
     if (shares > 1) {
       const Scratch<T> state(state_size), workspaces(shares * workspace_size);
       return Team::run(shares, [&](const Team& team) {
-        const auto wait = [](const void* t) { return static_cast<const Team*>(t)->wait(); };
+        const auto wait = [](const void* t, bool give_up) {
+          const Team* const team = static_cast<const Team*>(t);
+          if (give_up) team->give_up();
+          return team->wait();
+        };
         Share share{team.begin(panels), team.end(panels), wait, &team};
         T* const workspace = workspaces.get() + team.number() * workspace_size;
         for (int64_t s = 0; s < slices; ++s) {
-          for_blocks(s, [&](int64_t begin, int64_t end) {
+          for_blocks(s, share, [&](int64_t begin, int64_t end) {
             if (share.first < share.last) block(s, share, state.get(), workspace, begin, end);
           });
         }
       });
     }
-    ts::parallel_for(0, slices, grain, [&](int64_t first, int64_t last) {
+    parallel_for(0, slices, grain, [&](int64_t first, int64_t last) {
       const Scratch<T> state(state_size), workspace(workspace_size);
       Share everything{0, panels, nullptr, nullptr};
       for (int64_t s = first; s < last; ++s) {
-        for_blocks(s,
+        for_blocks(s, everything,
                    [&](int64_t begin, int64_t end) { block(s, everything, state.get(), workspace.get(), begin, end); });
       }
     });
   }
 
  private:
+  // A thread for which others wait does not leave between two blocks, only with them, in a step.
   template <class F>
-  void for_blocks(int64_t slice, const F& block) const {
+  void for_blocks(int64_t slice, const Share& share, const F& block) const {
     const int64_t begin = samples * slice / slices, end = samples * (slice + 1) / slices;
     const int64_t blocks = panels_of(end - begin, rows);
-    for (int64_t k = 0; k < blocks; ++k) {
+    for (int64_t k = 0; k < blocks && (share.wait || !stop_asked()); ++k) {
       block(begin + (end - begin) * k / blocks, begin + (end - begin) * (k + 1) / blocks);
     }
   }
@@ -166,7 +171,7 @@ template <class T>
 void add_slices(const T* sums, int64_t slices, int64_t slice_size, int64_t W, int64_t n, int64_t first_panel,
                 int64_t first_row, int64_t columns, T* to) {
   const int64_t panels = panels_of(n, W);
-  ts::parallel_for(0, panels, 1 + 65536 / (slices * columns * W + 1), [&](int64_t begin, int64_t end) {
+  parallel_for(0, panels, 1 + 65536 / (slices * columns * W + 1), [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) {
       for (int64_t f = 0; f < columns; ++f) {
         const int64_t q = first_panel + (first_row + f) / W, r = (first_row + f) % W;

@@ -6,6 +6,7 @@
 // (backward), from which the weight gradients take one rank-K update per chunk.
 #include "recurrence/kernels.h"
 
+#include "common/interruption.h"
 #include "common/isa.h"
 #include "common/state_panels.h"
 
@@ -24,11 +25,11 @@ int64_t forward_workspace(const ForwardProblem<T>& f, int64_t rows) {
   return rows * panel_width<T> * panels_of(f.i, panel_width<T>);
 }
 
-// Until the others have come as far; false where this share is over.
-inline bool wait(Share& share, int64_t panels) {
-  if (!share.wait || share.wait(share.team)) return true;
+// Until the others have come as far; false where this share is over, or the call.
+inline bool wait(Share& share, int64_t panels, bool stop = false) {
+  if (!share.wait || share.wait(share.team, stop)) return !stop;
   share = {0, share.first == 0 ? panels : 0, nullptr, nullptr};
-  return share.last > 0;
+  return share.last > 0 && !stop;
 }
 
 // Two copies of the state take turns, so that a step is written while others still read the one before.
@@ -40,6 +41,7 @@ void forward_steps(const ForwardProblem<T>& f, int64_t begin, int64_t end, Share
   to_panels(f.h0.p + begin * f.h0.sample + first, f.h0.sample, rows, smaller(n, share.last * W) - first,
             h + share.first * stride, stride);
   if (!wait(share, panels)) return;
+  StopCheck stop(double(rows) * double(n) * double(n + f.i));
   for (int64_t t = 0; t < f.steps; ++t) {
     to_panels(f.x.p + t * f.x.step + begin * f.x.sample, f.x.sample, rows, f.i, x, stride);
     T* hs = f.hs + t * f.hs_step + begin * n;
@@ -52,7 +54,7 @@ void forward_steps(const ForwardProblem<T>& f, int64_t begin, int64_t end, Share
     });
     T* const swap = h;
     h = next, next = swap;
-    if (!wait(share, panels)) return;
+    if (!wait(share, panels, stop.asked())) return;
   }
 }
 
@@ -162,6 +164,7 @@ void backward_steps(const BackwardProblem<T>& b, int64_t begin, int64_t end, Sha
   const int64_t chunk = chunk_steps(b, rows), stride = chunk * rows * W;
   T *factors = workspace, *block = factors + factor_panels(b) * stride;
   const T* next = chunk_grad_z;  // grad_z_{t+1}
+  StopCheck stop(double(rows) * double(n) * double(n + b.i));
   for (int64_t last = b.steps; last > 0;) {
     const int64_t steps = smaller(chunk, last), first = last - steps;
     const int64_t offset = (chunk - steps) * rows * W;  // a shorter chunk, the last one, takes the last slots
@@ -180,7 +183,7 @@ void backward_steps(const BackwardProblem<T>& b, int64_t begin, int64_t end, Sha
       });
       next = grad_z;
       if (factor_panels(b)) factor_step(b, t, begin, rows, factors + offset + (t - first) * rows * W, stride);
-      if (!wait(share, panels_of(n, W))) return;
+      if (!wait(share, panels_of(n, W), stop.asked())) return;
       if (b.grad_x && share.first == 0) {
         T* grad_x = b.grad_x + t * b.grad_x_step + begin * b.i;
         carry_out<T>({grad_z, stride, n}, rows, b.input_weights, n, b.i, 0, panels_of(b.i, W), block, grad_x);

@@ -44,10 +44,11 @@ struct BackwardProblem {
 
 // The panels of the state that one call computes. Where others compute the rest at the same time, `wait` returns when
 // all have called it: after every step, since each needs the state of all. Once it is false, to all of them, the share
-// of the first becomes everything, and those of the others nothing: they are over.
+// of the first becomes everything, and those of the others nothing: they are over. One that was asked to stop gives the
+// others up, so that all leave in the same round.
 struct Share {
   int64_t first, last;
-  bool (*wait)(const void* team);  // null: the share is everything
+  bool (*wait)(const void* team, bool give_up);  // null: the share is everything
   const void* team;
 };
 

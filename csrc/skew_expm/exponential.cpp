@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "common/isa.h"
+#include "common/parallel.h"
 #include "common/square_matrices.h"
 #include "common/tensors.h"
 #include "skew_expm/norm_bound.h"
@@ -267,7 +268,7 @@ template <class T>
 void small_forward(const SmallGenerators<T>& of, int64_t K, T* Q) {
   const SmallExpmKernels<T>& kernels = IsaTable<SmallExpmKernels<T>>::active();
   std::atomic<int64_t> refused{K};
-  ts::parallel_for(0, K, small_grain(of.n), [&](int64_t begin, int64_t end) {
+  parallel_for(0, K, small_grain(of.n), [&](int64_t begin, int64_t end) {
     const Scratch<T> scratch(kernels.scratch(of.n));
     const int64_t first = kernels.forward(of, begin, end, Q, scratch.get());
     int64_t seen = refused;
@@ -282,7 +283,7 @@ template <class T>
 void small_gradient(const SmallGenerators<T>& of, const T* grad_Q, int64_t K, T* grad_S, T* grad_dt) {
   const SmallExpmKernels<T>& kernels = IsaTable<SmallExpmKernels<T>>::active();
   const int64_t nn = of.n * of.n;
-  ts::parallel_for(0, K, small_grain(of.n), [&](int64_t begin, int64_t end) {
+  parallel_for(0, K, small_grain(of.n), [&](int64_t begin, int64_t end) {
     const Scratch<T> scratch(kernels.scratch(of.n));
     kernels.gradient(of, grad_Q, grad_dt == nullptr, begin, end, grad_S, scratch.get());
     if (!grad_dt) return;
@@ -301,7 +302,7 @@ void skew_expm_forward(const T* S, const T* dt, int64_t dt_stride, int64_t K, in
   std::vector<Verdict<T>> verdicts(K);
   for_batch<T>(K, n, SkewExpm<T>::forward_scratch(n), [&](const Team& team, int64_t begin, int64_t end, T* scratch) {
     SkewExpm<T> expm(team, n, scratch);
-    for (int64_t k = begin; k < end; ++k) {
+    for (int64_t k = begin; k < end && !team.may_leave(); ++k) {
       const Verdict<T> verdict = expm.forward(S + k * nn, dt[k * dt_stride], Q + k * nn, saved + k * stride);
       team.alone([&] { verdicts[k] = verdict; });
     }
@@ -323,7 +324,7 @@ void skew_expm_gradient(const T* grad_Q, const T* S, const T* dt, int64_t dt_str
   const int64_t count = SkewExpm<T>::gradient_scratch(n, int64_t(most));
   for_batch<T>(K, n, count, [&](const Team& team, int64_t begin, int64_t end, T* scratch) {
     SkewExpm<T> expm(team, n, scratch);
-    for (int64_t k = begin; k < end; ++k) {
+    for (int64_t k = begin; k < end && !team.may_leave(); ++k) {
       T* gradient = grad_S + k * nn;
       const T* Sk = S + k * nn;
       const T time = dt[k * dt_stride];

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "common/elementary.h"
+#include "common/interruption.h"
 #include "skew_expm/lane_matrices.h"
 #include "skew_expm/small.h"
 
@@ -219,7 +220,8 @@ class LaneExponential {
 template <class T>
 int64_t lane_exponentials(const SmallGenerators<T>& of, int64_t begin, int64_t end, T* Q, T* scratch) {
   LaneExponential<T> exponential(of, scratch);
-  for (int64_t k = begin; k < end; k += lanes<T>) {
+  StopCheck stop(20.0 * lanes<T> * double(of.n * of.n * of.n));
+  for (int64_t k = begin; k < end && !stop.asked(); k += lanes<T>) {
     const int64_t count = end - k < lanes<T> ? end - k : lanes<T>;
     const int64_t first = exponential.forward(k, count, Q);
     if (first < count) return k + first;
@@ -231,7 +233,8 @@ template <class T>
 void lane_gradients(const SmallGenerators<T>& of, const T* grad_Q, bool of_S, int64_t begin, int64_t end, T* grad,
                     T* scratch) {
   LaneExponential<T> exponential(of, scratch);
-  for (int64_t k = begin; k < end; k += lanes<T>) {
+  StopCheck stop(20.0 * lanes<T> * double(of.n * of.n * of.n));
+  for (int64_t k = begin; k < end && !stop.asked(); k += lanes<T>) {
     exponential.gradient(grad_Q, of_S, k, end - k < lanes<T> ? end - k : lanes<T>, grad);
   }
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "common/elementary.h"
+#include "common/interruption.h"
 #include "skew_expm/lane_matrices.h"
 #include "skew_expm/small.h"
 
@@ -157,7 +158,8 @@ inline void rotation_gradient(const Coordinates<n>& generator, const Lanes* G, L
 template <class T, int n>
 int64_t rotations(const SmallGenerators<T>& of, int64_t begin, int64_t end, T* Q) {
   constexpr int area = n * n, width = lanes<double>;
-  for (int64_t k = begin; k < end; k += width) {
+  StopCheck stop(40.0 * width);
+  for (int64_t k = begin; k < end && !stop.asked(); k += width) {
     const int64_t count = end - k < width ? end - k : width;
     Lanes S[area], exponential[area], dt;
     read_lanes<T, double, area>(of.S + k * area, area, count, S);
@@ -174,7 +176,8 @@ int64_t rotations(const SmallGenerators<T>& of, int64_t begin, int64_t end, T* Q
 template <class T, int n>
 void rotation_gradients(const SmallGenerators<T>& of, const T* grad_Q, bool of_S, int64_t begin, int64_t end, T* grad) {
   constexpr int area = n * n, width = lanes<double>;
-  for (int64_t k = begin; k < end; k += width) {
+  StopCheck stop(40.0 * width);
+  for (int64_t k = begin; k < end && !stop.asked(); k += width) {
     const int64_t count = end - k < width ? end - k : width;
     Lanes S[area], G[area], result[area] = {}, dt, slopes[3] = {};
     read_lanes<T, double, area>(of.S + k * area, area, count, S);

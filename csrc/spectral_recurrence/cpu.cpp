@@ -100,11 +100,11 @@ struct Chain {
     const int64_t worth = int64_t(std::min(work / double(work_per_thread), 1e6));
     const int64_t slices = std::max<int64_t>(1, std::min({usable_threads(), samples, worth}));
     const int64_t rows = std::min(block_rows, (samples + slices - 1) / slices);
-    ts::parallel_for(0, slices, 1, [&](int64_t first, int64_t last) {
+    parallel_for(0, slices, 1, [&](int64_t first, int64_t last) {
       const Scratch<T> workspace(kernel.workspace(problem, rows));
       for (int64_t s = first; s < last; ++s) {
         const int64_t begin = samples * s / slices, end = samples * (s + 1) / slices;
-        for (int64_t row = begin; row < end; row += rows) {
+        for (int64_t row = begin; row < end && !stop_asked(); row += rows) {
           block(problem, row, std::min(end, row + rows), workspace.get());
         }
       }

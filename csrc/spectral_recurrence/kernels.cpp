@@ -3,6 +3,7 @@
 #include "spectral_recurrence/kernels.h"
 
 #include "common/elementary.h"
+#include "common/interruption.h"
 #include "common/isa.h"
 #include "common/state_panels.h"
 
@@ -29,6 +30,8 @@ struct Block {
     growth = planes + 2 * plane_panels * stride, cosine = growth + state_panels * stride;
     sine = cosine + plane_panels * stride;
   }
+  // Multiply-adds of a step
+  double work() const { return 4.0 * double(rows) * double(s.substeps) * double(s.n) * double(s.planes); }
   static int64_t size(const SpectralProblem<T>& s, int64_t rows) {
     constexpr int W = panel_width<T>;
     return (3 * panels_of(s.n, W) + 4 * panels_of(s.planes, W)) * rows * W;
@@ -104,7 +107,8 @@ void forward_steps(const SpectralProblem<T>& s, int64_t begin, const Block<T>& b
   constexpr int W = panel_width<T>;
   const int64_t rows = block.rows, n = s.n, stride = block.stride;
   to_panels(s.h0.p + begin * s.h0.sample, s.h0.sample, rows, n, block.state, stride);
-  for (int64_t t = 0; t < s.steps; ++t) {
+  StopCheck stop(block.work());
+  for (int64_t t = 0; t < s.steps && !stop.asked(); ++t) {
     block.set_factors(t, begin);
     block.template move<false>();
     T* hs = s.hs + t * s.hs_step + begin * n;
@@ -128,7 +132,8 @@ void backward_steps(const SpectralProblem<T>& s, int64_t begin, const Block<T>& 
   constexpr int W = panel_width<T>;
   const int64_t rows = block.rows, n = s.n, stride = block.stride;
   for (int64_t k = 0; k < block.state_panels * stride; ++k) block.state[k] = 0;
-  for (int64_t t = s.steps - 1; t >= 0; --t) {
+  StopCheck stop(block.work());
+  for (int64_t t = s.steps - 1; t >= 0 && !stop.asked(); --t) {
     const T* hs = s.hs + t * s.hs_step + begin * n;
     const T* grad_hs = s.grad_hs.p + t * s.grad_hs.step + begin * s.grad_hs.sample;
     for (int64_t p = 0; p < block.state_panels; ++p) {

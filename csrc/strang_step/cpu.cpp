@@ -159,7 +159,8 @@ void strang_steps(const T* S, const T* delta, const T* dt, int64_t substeps, int
   const int64_t count = StrangStep<T>::forward_scratch(n, substeps);
   for_batch<T>(K, n, count, [&](const Team& team, int64_t begin, int64_t end, T* scratch) {
     StrangStep<T> strang(team, n, substeps, scratch);
-    for (int64_t k = begin; k < end; ++k) strang.forward(Q + k * n * n, delta + k * n, dt[k], M + k * n * n);
+    for (int64_t k = begin; k < end && !team.may_leave(); ++k)
+      strang.forward(Q + k * n * n, delta + k * n, dt[k], M + k * n * n);
   });
 }
 
@@ -171,7 +172,7 @@ void strang_steps_gradient(const T* grad_M, const T* S, const T* delta, const T*
   const int64_t count = StrangStep<T>::gradient_scratch(n, substeps);
   for_batch<T>(K, n, count, [&](const Team& team, int64_t begin, int64_t end, T* scratch) {
     StrangStep<T> strang(team, n, substeps, scratch);
-    for (int64_t k = begin; k < end; ++k) {
+    for (int64_t k = begin; k < end && !team.may_leave(); ++k) {
       const int64_t at = k * n * n;
       strang.gradient(grad_M + at, Q + at, M + at, delta + k * n, dt[k], grad_S + at, grad_delta + k * n);
     }

@@ -10,6 +10,7 @@
 
 #include "common/isa.h"
 #include "common/matmul.h"
+#include "common/parallel.h"
 #include "common/scratch.h"
 #include "common/tensors.h"
 #include "thin_skew_expm/kernels.h"
@@ -25,9 +26,9 @@ constexpr int64_t block_rows = 512;
 template <class F>
 void for_each_matrix(int64_t K, const F& f) {
   const auto some = [&](int64_t begin, int64_t end) {
-    for (int64_t k = begin; k < end; ++k) f(k);
+    for (int64_t k = begin; k < end && !stop_asked(); ++k) f(k);
   };
-  if (K >= int64_t(ts::get_num_threads())) return ts::parallel_for(0, K, 1, some);
+  if (K >= int64_t(ts::get_num_threads())) return parallel_for(0, K, 1, some);
   some(0, K);
 }
 
@@ -35,7 +36,7 @@ void for_each_matrix(int64_t K, const F& f) {
 template <class F>
 void split_rows(int64_t count, int64_t work, const F& f) {
   constexpr int64_t least_rows = 8, least_work = 50000;
-  ts::parallel_for(0, count, std::max(least_rows, least_work / (work + 1)), f);
+  parallel_for(0, count, std::max(least_rows, least_work / (work + 1)), f);
 }
 
 // out (rows, columns) = a b, or += a b, for a (rows, depth).
@@ -111,7 +112,7 @@ class Factorization {
   void gram(const T* X, int64_t row, double scale, double* C) const {
     split_rows(k_, m_ * k_, [&](int64_t begin, int64_t end) {
       const Scratch<double> block(std::min(block_rows, m_) * stride_);
-      for (int64_t first = 0; first < m_; first += block_rows) {
+      for (int64_t first = 0; first < m_ && !stop_asked(); first += block_rows) {
         const int64_t count = std::min(block_rows, m_ - first);
         widen(X + first * row, row, scale, count, block.get());
         matmul<double>(Team(), C + begin * stride_, {block.get() + begin, 1, stride_}, {block.get(), stride_, 1},
@@ -135,7 +136,7 @@ class Factorization {
     constexpr int64_t at_once = 64;
     split_rows(m_, k_ * k_, [&](int64_t begin, int64_t end) {
       const Scratch<double> rows(at_once * stride_);
-      for (int64_t i = begin; i < end; i += at_once) {
+      for (int64_t i = begin; i < end && !stop_asked(); i += at_once) {
         const int64_t count = std::min(at_once, end - i);
         widen(X + i * row, row, scale, count, rows.get());
         kernels_.solve(R, k_, stride_, rows.get(), count);

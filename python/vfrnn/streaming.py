@@ -56,8 +56,9 @@ def kept_matrix(module: nn.Module, key: Any, compute: Callable[[], Tensor]) -> T
     kept = _kept.get(module)
     if kept is None or not kept.are_of(tensors, marks):
         kept = _kept[module] = _Kept(tensors, marks)
-    if key not in kept.matrices:
-        if len(kept.matrices) >= _KEPT:
-            kept.matrices.pop(next(iter(kept.matrices)))
-        kept.matrices[key] = compute()
-    return kept.matrices[key]
+    matrix = kept.matrices.get(key)
+    if matrix is None:
+        matrix = compute()
+        # Another dictionary takes the place of this one, which other threads may be reading.
+        kept.matrices = {**dict([*kept.matrices.items()][1 - _KEPT :]), key: matrix}
+    return matrix

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 import torch
@@ -26,6 +27,26 @@ def test_an_unknown_instruction_set_is_an_error_not_a_crash():
     assert result.returncode == 1
     *others, best = torch.ops.vfrnn_kernels.cpu_isas()
     assert f"VFRNN_ISA must be {', '.join(others)}{' or ' * bool(others)}{best}, got sse9" in result.stderr
+
+
+def test_without_the_host_module_the_installation_is_incomplete(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vfrnn_kernels._host", None)
+    assert "incomplete: " in loader._watch_signals()
+    assert "reinstall vfrnn-kernels" in loader._watch_signals()
+
+
+def test_a_host_module_of_another_build_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vfrnn_kernels._host", ModuleType("vfrnn_kernels._host"))
+    assert "incomplete: " in loader._watch_signals()
+    assert "watch_signals" in loader._watch_signals()
+
+
+def test_only_a_library_that_is_loaded_and_ours_can_be_watched(tmp_path):
+    host = pytest.importorskip("vfrnn_kernels._host")
+    with pytest.raises(ValueError, match=r"library must be the path of one that is loaded, got .*none\.so"):
+        host.watch_signals(str(tmp_path / "none.so"))
+    with pytest.raises(ValueError, match=r"must be libvfrnn_cpu\.so of this build"):
+        host.watch_signals(host.__file__)
 
 
 def test_a_library_that_does_not_load_says_which_and_what_to_do(tmp_path):

@@ -61,6 +61,11 @@ def test_no_op_calls_the_exponential_of_the_framework():
         assert "matrix_exp(" not in path.read_text(), path
 
 
+def test_every_parallel_loop_can_be_ended_by_a_signal():
+    callers = [path.name for path in (ROOT / "csrc").rglob("*.[ch]*") if "ts::parallel_for(" in path.read_text()]
+    assert callers == ["parallel.h"]
+
+
 def test_import_loads_no_heavy_package():
     code = "import sys, vfrnn; print([m for m in ('sklearn', 'matplotlib', 'scipy', 'triton') if m in sys.modules])"
     assert run_python(code).stdout.strip() == "[]"

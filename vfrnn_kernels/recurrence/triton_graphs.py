@@ -7,6 +7,7 @@ Where a graph is already being captured, and for the few steps left over, the ke
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 
@@ -65,6 +66,9 @@ class StepGraph:
 
 # Keyed by the stream too: work of one stream never meets another's in the buffers.
 _graphs: OrderedDict[Hashable, StepGraph] = OrderedDict()
+# A graph's buffers are one thread's from its weights to its last state: the default stream is that of all threads. A
+# handler of a signal may interrupt a thread that has them.
+_in_use = threading.RLock()
 
 
 def run_steps(
@@ -83,15 +87,16 @@ def run_steps(
     T = operands[0].shape[0]
     done = 0
     for length in _chunk_lengths(state):
-        graph = None
-        while T - done >= length:
-            if graph is None:
-                graph = _graph(key, step, length, state, weights, operands, reverse)
-                graph.set_weights(weights)
-            part = slice(T - done - length, T - done) if reverse else slice(done, done + length)
-            graph.run(state, [operand[part] for operand in operands])
-            state = operands[-1][part.start if reverse else part.stop - 1]
-            done += length
+        if T - done < length:
+            continue
+        with _in_use:
+            graph = _graph(key, step, length, state, weights, operands, reverse)
+            graph.set_weights(weights)
+            while T - done >= length:
+                part = slice(T - done - length, T - done) if reverse else slice(done, done + length)
+                graph.run(state, [operand[part] for operand in operands])
+                state = operands[-1][part.start if reverse else part.stop - 1]
+                done += length
     for k in range(done, T):
         t = T - 1 - k if reverse else k
         step(state, weights, [operand[t] for operand in operands])

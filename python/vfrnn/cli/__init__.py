@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RuntimeError, OSError, FloatingPointError) as error:
         print(f"vfrnn {arguments.command}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"vfrnn {arguments.command}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        told = f"; {interrupt}" if str(interrupt) else ""
+        print(f"vfrnn {arguments.command}: interrupted{told}", file=sys.stderr)
         return 130

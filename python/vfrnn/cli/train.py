@@ -169,10 +169,24 @@ def run(arguments: argparse.Namespace) -> int:
         until = min(arguments.stop_after or training.options.epochs, training.options.epochs)
         if processes.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
-            _train(training, folder, until, arguments.quiet, not arguments.no_page)
+            try:
+                _train(training, folder, until, arguments.quiet, not arguments.no_page)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(_how_to_go_on(training, folder, until)) from None
         else:  # what the first process writes and prints is the same for all
             training.train(until, lambda trainee, loss: None, lambda: None)
     return 0
+
+
+def _how_to_go_on(training: Any, folder: Path, until: int) -> str:
+    from vfrnn.tasks.training import CHECKPOINT
+
+    if training.epochs_saved == 0:
+        return "no epoch was finished, nothing was saved"
+    return (
+        f"{training.epochs_saved} of {until} epochs are in {folder / CHECKPOINT}: "
+        f"go on with vfrnn train --resume {folder}"
+    )
 
 
 def _options(arguments: argparse.Namespace) -> Any:

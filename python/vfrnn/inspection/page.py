@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from vfrnn.files import write_file
+
 STYLE = """
 :root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 52rem; padding: 1rem }
@@ -72,7 +74,7 @@ def write_page(
     """Writes every picture as a file, and the page with all of them inside; returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     for picture in pictures:
-        (folder / f"{picture.name}.{picture.kind}").write_bytes(picture.data)
+        write_file(folder / f"{picture.name}.{picture.kind}", picture.data)
     path = folder / "index.html"
-    path.write_text(page(title, sentences, facts, pictures), encoding="utf-8")
+    write_file(path, page(title, sentences, facts, pictures))
     return path

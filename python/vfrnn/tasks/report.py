@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import platform
 import statistics
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 import vfrnn
+from vfrnn.files import write_file
 from vfrnn.tasks.models import TITLES
 from vfrnn.tasks.training import LAST_EPOCHS, Training
 
@@ -81,7 +83,7 @@ def write_log(training: Training, folder: Path) -> Path:
         "summary": summary(training),
         "epochs": {trainee.name: [asdict(epoch) for epoch in trainee.history] for trainee in training.trainees},
     }
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    write_file(path, json.dumps(document, indent=1) + "\n")
     return path
 
 
@@ -109,5 +111,7 @@ def draw(training: Training, folder: Path) -> Path:
         axes.grid(alpha=0.3)
     right.legend()
     path = folder / PICTURE
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_file(path, picture.getvalue())
     return path

@@ -6,9 +6,8 @@ a data order, an optimizer and a random state of its own: the others do not chan
 
 from __future__ import annotations
 
+import io
 import math
-import os
-import pickle
 import statistics
 import time
 from collections.abc import Callable
@@ -18,11 +17,13 @@ from typing import Any
 
 import torch
 
+import vfrnn
+from vfrnn.files import write_file
 from vfrnn.inspection.records import LayerRecord, layer_records
 from vfrnn.optim import param_groups
 from vfrnn.tasks import TASKS, Task, TaskOptions
 from vfrnn.tasks.data_parallel import Alone, Processes, shard, sum_gradients
-from vfrnn.tasks.models import ModelOptions, make_model
+from vfrnn.tasks.models import MODELS, ModelOptions, make_model
 
 CHECKPOINT = "checkpoint.pt"
 #: Epochs at the end over which the reported test metric is averaged.
@@ -87,6 +88,8 @@ class Training:
         self.processes = processes or Alone()
         self.task: Task = TASKS[options.task](options.task_options)
         self.trainees = [self._trainee(name) for name in options.models]
+        #: Epochs in the checkpoint.
+        self.epochs_saved = 0
 
     def _trainee(self, name: str) -> Trainee:
         o = self.options
@@ -161,8 +164,13 @@ class Training:
             return float(self.processes.sum(torch.tensor(found, dtype=torch.float64, device=device))) / target.shape[-1]
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint whole or not at all."""
+        """Write the checkpoint whole or not at all.
+
+        Raises:
+            OSError: it cannot be written; one that was there before is as it was.
+        """
         state: dict[str, Any] = {
+            "version": vfrnn.__version__,
             "options": asdict(self.options),
             "fingerprint": self.task.fingerprint,
             "trainees": {},
@@ -175,9 +183,10 @@ class Training:
                 "random_state": trainee.random_state,
                 "history": [asdict(epoch) for epoch in trainee.history],
             }
-        partial = folder / f"{CHECKPOINT}.part"
-        torch.save(state, partial)
-        os.replace(partial, folder / CHECKPOINT)
+        file = io.BytesIO()  # what torch.save says of a disk that is full names neither the disk nor the file
+        torch.save(state, file)
+        write_file(folder / CHECKPOINT, file.getvalue())
+        self.epochs_saved = self.epochs_done
 
     @classmethod
     def resume(cls, folder: Path, processes: Processes | None = None, data: str | None = None) -> Training:
@@ -202,37 +211,61 @@ class Training:
         """The run of a checkpoint; arguments as in `resume`.
 
         Raises:
-            RuntimeError: `save` did not write the file, or the data are not those of the run.
+            FileNotFoundError: the data of the run are not where they were.
+            OSError: the file cannot be read.
+            RuntimeError: `save` did not write the file, it is cut or of a version of vfrnn whose runs are other ones,
+                or the data are not those of the run.
         """
+        contents = io.BytesIO(path.read_bytes())
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
-            raise RuntimeError(f"{path} must be a checkpoint of vfrnn train, got a file that is none") from error
+            # Cut or changed bytes make the reader raise whatever they lead it to.
+            state = torch.load(contents, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise RuntimeError(
+                f"{path} must be a checkpoint of vfrnn train, got a file that is none, or only a part of one"
+            ) from error
         if not isinstance(state, dict) or not {"options", "trainees"} <= set(state):
             raise RuntimeError(
                 f"{path} must be a checkpoint of vfrnn train, got one without its options: "
                 "for a model of your own call vfrnn.inspect(module) in Python"
             )
-        options = dict(state["options"])
-        moved = {} if data is None else {"data": data}
-        options["task_options"] = TaskOptions(**{**options["task_options"], **moved})
-        options["model_options"] = ModelOptions(**options["model_options"])
-        options["models"] = tuple(options["models"])
-        training = cls(TrainingOptions(**options), processes)
+        try:
+            options = dict(state["options"])
+            moved = {} if data is None else {"data": data}
+            options["task_options"] = TaskOptions(**{**options["task_options"], **moved})
+            options["model_options"] = ModelOptions(**options["model_options"])
+            options["models"] = tuple(options["models"])
+            parsed = TrainingOptions(**options)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _of_another_version(path, state, error) from error
+        if parsed.task not in TASKS or not set(parsed.models) <= set(MODELS):
+            raise _of_another_version(path, state, f"{parsed.task!r} or one of {parsed.models} is unknown")
+        training = cls(parsed, processes)
         expected, found = state.get("fingerprint", ""), training.task.fingerprint
         if expected != found:
             raise RuntimeError(
                 f"{path}: {options['task_options'].data or options['task']} must hold the data that the run began with "
                 f"(SHA-256 {expected[:16]}), got others ({found[:16]})"
             )
-        for trainee in training.trainees:
-            saved = state["trainees"][trainee.name]
-            trainee.model.load_state_dict(saved["model"])
-            trainee.optimizer.load_state_dict(saved["optimizer"])
-            trainee.order.set_state(saved["order"])
-            trainee.random_state = saved["random_state"]
-            trainee.history = [_epoch(epoch) for epoch in saved["history"]]
+        try:
+            for trainee in training.trainees:
+                saved = state["trainees"][trainee.name]
+                trainee.model.load_state_dict(saved["model"])
+                trainee.optimizer.load_state_dict(saved["optimizer"])
+                trainee.order.set_state(saved["order"])
+                trainee.random_state = saved["random_state"]
+                trainee.history = [_epoch(epoch) for epoch in saved["history"]]
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise _of_another_version(path, state, error) from error
+        training.epochs_saved = training.epochs_done
         return training
+
+
+def _of_another_version(path: Path, state: dict[str, Any], why: object) -> RuntimeError:
+    version = f"vfrnn {state['version']}" if "version" in state else "an older vfrnn"
+    return RuntimeError(
+        f"{path} must be a checkpoint that vfrnn {vfrnn.__version__} can go on with, got one of {version}: {why}"
+    )
 
 
 def _have_finite_gradients(parameters: list[torch.nn.Parameter]) -> bool:

@@ -1,6 +1,9 @@
 // A recurrence that two threads share, one of which is given up at round `round`, must have the bits of one thread
-// alone: forward and backward, for every round. And a barrier gives up whom it waits for too long, to all in one round.
+// alone: forward and backward, for every round. One that is asked to stop leaves with the other. And a barrier gives up
+// whom it waits for too long, to all in one round.
+#include <atomic>
 #include <chrono>
+#include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -8,6 +11,7 @@
 #include <vector>
 
 #include "common/barrier.h"
+#include "common/interruption.h"
 #include "common/isa.h"
 #include "recurrence/kernels.h"
 
@@ -15,21 +19,30 @@ using namespace vfrnn;
 
 namespace {
 
-constexpr int64_t T = 23, B = 2, n = 21, i = 3;
+constexpr int64_t B = 2, n = 21, i = 3;
+int64_t T = 23;
+
+// What threads are told that ask whether to stop: true from the call with this number on.
+std::atomic<int64_t> asked{0}, stop_from{INT64_MAX};
 
 // A meeting of two that is over at one round, as Barrier's is.
 struct Meeting {
   explicit Meeting(int64_t round) : last_round(round) {}
   Barrier barrier{2};
   const int64_t last_round;
+  std::atomic<bool> given_up{false};
 };
 struct Member {
   Meeting* meeting;
   int64_t rounds = 0;
   Barrier::Losses losses;
-  bool wait() {
+  bool wait(bool give_up) {
+    // As Barrier says it, which sees what was said before the last of a round has come
+    if (give_up) meeting->given_up = true;
     meeting->barrier.wait(1, losses);
-    return rounds++ < meeting->last_round;
+    const bool together = rounds++ < meeting->last_round && !meeting->given_up;
+    meeting->barrier.wait(1, losses);
+    return together;
   }
 };
 
@@ -42,6 +55,8 @@ std::vector<float> numbers(int64_t count, unsigned seed) {
   return x;
 }
 
+constexpr float never_written = 1e30f;
+
 // All results, one after the other; round < 0: by one thread.
 std::vector<float> results(int64_t round) {
   const RecurrenceKernels<float>& kernel = IsaTable<RecurrenceKernels<float>>::baseline;
@@ -49,7 +64,8 @@ std::vector<float> results(int64_t round) {
   const auto x = numbers(T * B * i, 1), h0 = numbers(B * n, 2), grad_hs = numbers(T * B * n, 3);
   const auto weights = numbers(panels * (n + i) * W, 4), c = numbers(panels * W, 5), beta = numbers(panels * W, 6);
   const auto input_weights = numbers(panels_of(i, W) * n * W, 7);
-  std::vector<float> hs(T * B * n), grad_x(T * B * i), grad_h0(B * n), beta_sums(panels * W);
+  std::vector<float> hs(T * B * n, never_written), grad_x(T * B * i, never_written), grad_h0(B * n),
+      beta_sums(panels * W);
 
   ForwardProblem<float> f{};
   f.steps = T, f.n = n, f.i = i, f.activation = Activation::modrelu;
@@ -67,7 +83,9 @@ std::vector<float> results(int64_t round) {
     Meeting meeting(round);
     const auto part = [&](int64_t first, int64_t last) {
       Member member{&meeting, 0, {}};
-      const auto wait = [](const void* m) { return static_cast<Member*>(const_cast<void*>(m))->wait(); };
+      const auto wait = [](const void* m, bool give_up) {
+        return static_cast<Member*>(const_cast<void*>(m))->wait(give_up);
+      };
       Share share{first, last, wait, &member};
       if (round < 0) share.wait = nullptr;
       call(share);
@@ -112,7 +130,21 @@ int64_t rounds_together(std::chrono::microseconds sleep, int64_t most) {
   return rounds[0];
 }
 
+// Whether both threads leave a forward and a backward before their last step, told so at their first question.
+bool both_stop() {
+  T = 4000;
+  stop_from = 0;
+  const std::vector<float> found = results(INT64_MAX);
+  const bool stopped = found[T * B * n - 1] == never_written && found[T * B * n] == never_written;
+  T = 23, stop_from = INT64_MAX;
+  return stopped && asked >= 2;
+}
+
 }  // namespace
+
+bool vfrnn::stop_asked() {
+  return asked++ >= stop_from;
+}
 
 int main() {
   const std::vector<float> alone = results(-1);
@@ -123,6 +155,7 @@ int main() {
       return 1;
     }
   }
+  if (!both_stop()) return std::printf("a call goes on that was asked to stop\n"), 1;
   const int64_t slow = rounds_together(std::chrono::microseconds(5000), 400);
   if (slow > 20) return std::printf("a thread that takes 5 ms was waited for %ld times\n", long(slow)), 1;
   std::printf("parted after %ld rounds\n", long(slow));
