@@ -70,8 +70,8 @@ template <class Type, int index, bool backward, bool wide>
 __global__ void __launch_bounds__(shape_of<Type>(index).threads(), 1)
     recurrence_persistent_kernel(const PersistentProblem problem) {
   constexpr RecurrenceShape shape = shape_of<Type>(index);
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-  if constexpr (shape.cluster > 1) return;  // no plan comes here
+#if defined(__CUDA_ARCH__)
+  if constexpr (!shape.fits(sizeof(typename Type::Storage), __CUDA_ARCH__)) return;  // no plan comes here
 #endif
   using Storage = typename Type::Storage;
   using State = Pair<Type, wide>;                // of the input and of states

@@ -12,6 +12,11 @@
 namespace vfrnn {
 
 constexpr int most_shared_bytes = 232448;  // of a block
+// The most of any device that runs the code of an architecture (900: sm_90); that of 8.0 runs on 8.6 and 8.9 too, which
+// have less.
+constexpr int shared_bytes_of(int arch) {
+  return arch >= 1200 ? 101376 : arch >= 900 ? most_shared_bytes : 166912;
+}
 
 // What a shape is compiled for: the direction in which no plan chooses it, on any device, is left out.
 enum class Serves { both, forward, backward };
@@ -76,6 +81,10 @@ struct RecurrenceShape {
            warps() * unit_tiles * shared_groups(element_bytes) * fragment_bytes(element_bytes);
   }
   constexpr int shared_bytes(int element_bytes) const { return barriers_at(element_bytes) + 16; }
+  // Whether any device that runs the code of an architecture (900: sm_90) has room, and clusters, for it.
+  constexpr bool fits(int element_bytes, int arch) const {
+    return shared_bytes(element_bytes) <= shared_bytes_of(arch) && (cluster == 1 || arch >= 900);
+  }
 
   // What a block receives of every state from its peers: counted by an mbarrier.
   constexpr int received_bytes(int element_bytes) const { return (cluster - 1) * samples() * units() * element_bytes; }
