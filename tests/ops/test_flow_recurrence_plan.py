@@ -19,7 +19,7 @@ from tests.ops.flow_recurrence_cases import (
     run,
     symbols,
 )
-from vfrnn_kernels.field_flow.reference_plan import series_limit
+from vfrnn_kernels.field_flow.reference_plan import check_substeps, series_limit
 from vfrnn_kernels.flow_recurrence.reference_plan import LARGEST_ARGUMENT, largest_generator, planned_series
 
 
@@ -129,3 +129,8 @@ def test_fields_that_repeat(volume_preserving):
     assert not torch.equal(results[0][0], results[1][0])  # they went different ways
     for x, y in zip(*results, strict=True):
         assert relative_error(x, y) < 1e-12
+
+
+def test_a_bound_that_is_not_finite_is_named():
+    with pytest.raises(RuntimeError, match="v, N and G must be finite and of moderate size.* is inf"):
+        check_substeps(float("inf"), 8, 2, torch.bfloat16)
