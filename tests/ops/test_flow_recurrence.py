@@ -24,7 +24,6 @@ from tests.ops.flow_recurrence_cases import (
     symbols,
 )
 from vfrnn_kernels import field_flow, flow_recurrence
-from vfrnn_kernels.declaration import OPS
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
