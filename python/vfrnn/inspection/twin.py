@@ -78,8 +78,10 @@ def check_steps(twin: Recurrent, name: str, dt: float | None) -> None:
         ValueError: a step matrix of the module of that name is not finite.
     """
     for suffix, layer in layers_of(twin).items():
-        if not bool(step_matrix(layer, twin, dt).isfinite().all()):
-            raise ValueError(
-                f"module must have finite step matrices, got that of {name + suffix!r} with NaN or infinity: its "
-                "divergence times dt is too large"
-            )
+        wanted = f"module must have finite step matrices, got that of {name + suffix!r}"
+        try:
+            matrix = step_matrix(layer, twin, dt)
+        except RuntimeError as error:
+            raise ValueError(f"{wanted}: {error}") from error
+        if not bool(matrix.isfinite().all()):
+            raise ValueError(f"{wanted} with NaN or infinity: its divergence times dt is too large")

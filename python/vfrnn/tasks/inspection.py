@@ -81,7 +81,7 @@ def inspect_trainee(training: Training, trainee: Trainee, folder: Path) -> RunIn
     x, _ = task.evaluation_batch("test")
     try:
         found = inspect(trainee.model, x[:, :EXAMPLES])
-    except (ValueError, RuntimeError) as error:
+    except ValueError as error:
         raise RuntimeError(f"{name} cannot be inspected: {error}") from error
     trainee.model.eval()
     frames = task.frames(trainee.model)
