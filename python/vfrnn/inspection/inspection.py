@@ -126,11 +126,12 @@ def inspect(
         )
     networks = {name: part for name, part in ours.items() if isinstance(part, Network)}
     twins = {name: float64_twin(recurrent) for name, recurrent in ours.items()}
+    for name, twin in twins.items():
+        check_steps(twin, name, dt)
     calls = {} if x is None else recorded_calls(module, networks, x)
     found: list[LayerInspection] = []
     for name, recurrent in ours.items():
         twin, sequences = twins[name], calls.get(name, [])
-        check_steps(twin, name, dt)
         shortest = min((len(one.x) for one in sequences), default=LONGEST_LAG)
         if asked is not None and sequences and asked[-1] > shortest:
             raise ValueError(
