@@ -81,6 +81,11 @@ def seconds_until_raised(call, after=0.2):
     return took
 
 
+def assert_ends_in_time(call):
+    """A machine that is busy may take the CPUs away for a while, but not at every one of three tries."""
+    assert any(seconds_until_raised(call) < LIMIT for _ in range(3))
+
+
 def _recurrence(n, T, B):
     M = torch.linalg.qr(torch.randn(n, n)).Q
     return recurrence, (torch.randn(T, B, 3), torch.randn(n, 3), torch.randn(n), M)
@@ -166,11 +171,11 @@ def test_an_op_ends(case, backward, threads):
     if backward:
         results = long_function(*(None if t is None else t.requires_grad_() for t in tensors))
         results = results if isinstance(results, tuple) else (results,)
-        took = seconds_until_raised(sum(result.sum() for result in results).backward)
+        total = sum(result.sum() for result in results)
+        assert_ends_in_time(lambda: total.backward(retain_graph=True))
     else:
         with torch.no_grad():
-            took = seconds_until_raised(lambda: long_function(*tensors))
-    assert took < LIMIT
+            assert_ends_in_time(lambda: long_function(*tensors))
     again = value_and_gradients(function, small)
     assert all(torch.equal(a, b) for a, b in zip(expected, again, strict=True))
 
@@ -181,7 +186,7 @@ def test_a_compiled_function_ends(threads):
     compiled = torch.compile(lambda *ts: function(*ts).sum(), fullgraph=True, backend="aot_eager")
     small = [tensors[0][:50], *tensors[1:]]
     expected = [compiled(*small), compiled(*tensors)][0]
-    assert seconds_until_raised(lambda: compiled(*tensors)) < LIMIT
+    assert_ends_in_time(lambda: compiled(*tensors))
     assert torch.equal(compiled(*small), expected)
 
 
@@ -248,10 +253,10 @@ CTRL_C = """
         except KeyboardInterrupt:
             return time.perf_counter() - sent[0]
 
-    print(interrupted(), torch.equal(recurrence(x[:50], U, None, M), expected), flush=True)
+    print(min(interrupted(), interrupted()), torch.equal(recurrence(x[:50], U, None, M), expected), flush=True)
     child = os.fork()
     if child == 0:  # its main thread is the one that forked
-        print(interrupted(), torch.equal(recurrence(x[:50], U, None, M), expected), flush=True)
+        print(min(interrupted(), interrupted()), torch.equal(recurrence(x[:50], U, None, M), expected), flush=True)
         os._exit(0)
     os.waitpid(child, 0)
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
