@@ -31,8 +31,8 @@ from vfrnn_bench.mixed_work import Largest, Work, works, works_of_torch
 WARM_UP = 0.25
 #: The work that is told apart is done in one cycle of so many, and in the first.
 APART = 10
-#: What memory may rise by over the judged cycles, along the line of `levels.slope`: bytes, and pieces. The heap of a cycle
-#: is known to 50 KiB; resident memory has steps of several MiB, where an allocator keeps what a larger call had.
+#: What memory may rise by over the judged cycles, along the line of `levels.slope`: bytes, and pieces. The heap of a
+#: cycle is known to 50 KiB; resident memory has steps of several MiB, where an allocator keeps what a larger call had.
 LIMITS = {"resident": 32 * 2.0**20, "heap": 64 * 2.0**10, "blocks": 0.0}
 #: And by so much a cycle, for what comes in the cycles after PyTorch's tracing: about 450 bytes and 25 pieces. 5 more
 #: pieces hold what was seen of the cycle. A cycle makes hundreds of calls: a few bytes kept by each are more.
