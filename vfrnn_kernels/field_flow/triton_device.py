@@ -265,7 +265,6 @@ def field_flow_bwd_kernel(
     Y_ptr += slot * m * n
     states_ptr += slot * states * n
     vectors_ptr += slot * 3 * order * n
-    images_ptr = vectors_ptr + 2 * order * n
     coef_C_ptr += slot * 2 * order * m
     coef_N_ptr += slot * 2 * order * m
     row_ptr += slot * n
@@ -306,7 +305,7 @@ def field_flow_bwd_kernel(
                     coef_C_ptr + at, coef_N_ptr + at, -c, True, MESH, RESIDENT, BC,
                 )  # fmt: skip
                 image = c * Sy
-                tl.store(images_ptr + j * n + nodes, image, mask=inside)
+                tl.store(vectors_ptr + (2 * order + j) * n + nodes, image, mask=inside)
                 y = u + image
             grad_e += g * y
             y_r = e * g
@@ -322,7 +321,7 @@ def field_flow_bwd_kernel(
                 )  # fmt: skip
                 y_next = tl.load(vectors_ptr + 2 * j * n + nodes, mask=inside, other=0.0)
                 grad_tau -= Sr * y_next / (j + 1)
-                image = tl.load(images_ptr + j * n + nodes, mask=inside, other=0.0)
+                image = tl.load(vectors_ptr + (2 * order + j) * n + nodes, mask=inside, other=0.0)
                 series_b += y_r * image - c * Sr * y_next
                 y_r = -c * Sr
                 grad_u += y_r
