@@ -7,7 +7,8 @@
 namespace vfrnn {
 namespace {
 
-// Beside the flow: y_0; the gradients of h, e, u, b and tau; r_j; and, at the end, the row that all of X gets.
+// Beside the flow: y_0; the gradients of h, e, u, b and tau; r_j; and `more`, c_j S y_{j+1} of the term at hand and, at
+// the end, the row that all of X gets.
 struct AdjointNode : Node {
   float y0, grad, to_e, to_u, to_b, to_tau, adjoint, more;
 };
@@ -48,7 +49,8 @@ struct Adjoint {
   VFRNN_DEVICE float* X() const { return piece(layout.X, g.X, times->X_index, size()); }
   VFRNN_DEVICE float* Y() const { return piece(layout.Y, g.Y, blockIdx.x, size()); }
 
-  // The terms of one substep from h: y_0, the tape's rows of y, and the coefficients of the rows of r.
+  // The terms of one substep from h: y_0, the tape's rows of y, and the coefficients of the rows of r. Those rows have
+  // c_j S y_{j+1} until `series`, since y_j - u would have only the digits that are left of it beside u.
   VFRNN_DEVICE void terms() {
     const float tau = times->tau;
     for_nodes(p.n, [&](int j) {
@@ -60,7 +62,8 @@ struct Adjoint {
       const float c = tau / float(k + 1);
       keep_dots(2 * k, 2 * k + 1, -c);
       for_nodes(p.n, [&](int j) {
-        const float y = nodes[j].u + c * nodes[j].r * mesh.total(j);
+        const float image = c * nodes[j].r * mesh.total(j), y = nodes[j].u + image;
+        row(2 * k + 1)[j] = image;
         if (k > 0) {
           row(2 * k - 2)[j] = nodes[j].r * y;
         } else {
@@ -76,7 +79,7 @@ struct Adjoint {
       AdjointNode& node = nodes[j];
       node.to_e += node.grad * node.y0;
       node.adjoint = node.to_u = node.e * node.grad;
-      row(1)[j] = node.r * node.adjoint;
+      next(j, 0);
     });
     for (int k = 0; k < p.order; ++k) {
       gpu::sync_threads();
@@ -85,18 +88,23 @@ struct Adjoint {
       for_nodes(p.n, [&](int j) {
         AdjointNode& node = nodes[j];
         const float total = mesh.total(j), along = total * row(2 * k)[j];  // <S r_k, y_{k+1}>, of this node
-        const float y = k > 0 ? row(2 * k - 2)[j] / node.r : node.y0;
         node.to_tau -= along / float(k + 1);
-        node.to_b += node.adjoint * (y - node.u) - c * along;
+        node.to_b += node.adjoint * node.more - c * along;
         node.adjoint = -c * node.r * total;
         node.to_u += node.adjoint;
-        if (k + 1 < p.order) row(2 * k + 3)[j] = node.r * node.adjoint;
+        if (k + 1 < p.order) next(j, k + 1);
       });
     }
     for_nodes(p.n, [&](int j) {
       nodes[j].to_e += nodes[j].to_u * nodes[j].h;
       nodes[j].grad = nodes[j].e * nodes[j].to_u;
     });
+  }
+  // r_k of node j, in `adjoint`, takes the place of c_k S y_{k+1} on the tape; only this thread has read that.
+  VFRNN_DEVICE void next(int j, int k) const {
+    float* place = row(2 * k + 1) + j;
+    nodes[j].more = *place;
+    *place = nodes[j].r * nodes[j].adjoint;
   }
   // S times the tape's row `from`; its dots become the coefficients of the row `of`.
   VFRNN_DEVICE void keep_dots(int from, int of, float sigma) {

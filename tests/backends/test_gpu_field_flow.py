@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tests.backends.gpu_cases import BACKENDS, DEVICE, GPU, assert_right, field_flow_case
+from tests.backends.gpu_cases import BACKENDS, DEVICE, GPU, assert_near, assert_right, field_flow_case
 from tests.cases import random_mesh, relative_error
 from vfrnn_kernels import field_flow
 from vfrnn_kernels.field_flow.reference_plan import MOST_SUBSTEPS, planned_substeps
@@ -56,6 +56,23 @@ def test_planned_substeps_and_their_gradients(backend):
     gradients = torch.autograd.grad(found, tensors, weight.float().to(DEVICE))
     for gradient, expected in zip(gradients, torch.autograd.grad(right, exact, weight), strict=True):
         assert relative_error(gradient.cpu(), expected) <= 1e-4
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("dt", [1e-4, 1e-7])
+def test_the_gradient_of_b_of_a_weak_field(backend, dt, per_sample):
+    """A field that hardly moves the state has a small gradient of b, of which no digit may be lost beside the state."""
+    case = field_flow_case(17, per_sample=per_sample)
+    case.tensors[case.op.input_names.index("dt")] = torch.tensor(dt)
+    leaves = case.leaves()
+    exact = [t.detach().double().requires_grad_() for t in leaves]
+    (found,), (right,) = case.run(leaves, backend), case.run(exact, "reference")
+    weight = torch.randn_like(right)
+    b = case.op.input_names.index("b")
+    (gradient,) = torch.autograd.grad(found, leaves[b], weight.to(found.dtype))
+    (expected,) = torch.autograd.grad(right, exact[b], weight.to(found.dtype).double())
+    eps = torch.finfo(torch.float32).eps
+    assert_near(gradient, expected, 20 * eps, float(expected.norm()), f"grad_b of dt {dt:g}")
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the interpreter's numpy, about NaN

@@ -250,8 +250,9 @@ def field_flow_bwd_kernel(
     NB: tl.constexpr,
 ):
     # Program p takes the samples p, p + programs, ... and sums their X = dL/dC over w / 2, and Y, that of N~ (MESH).
-    # Of a substep it keeps the vectors y_{j+1} (row 2 j) and r_j (row 2 j + 1) and their coefficients; of the whole
-    # flow the state before every `segment`-th substep, from which the others are computed again.
+    # Of a substep it keeps the vectors y_{j+1} (row 2 j) and r_j (row 2 j + 1) and their coefficients, and in the rows
+    # after these the images c_j S y_{j+1}, since y_j - u would have only the digits that are left of them beside u; of
+    # the whole flow the state before every `segment`-th substep, from which the others are computed again.
     slot, slots = tl.program_id(0).to(tl.int64), tl.num_programs(0)
     nodes = tl.arange(0, NB)
     inside = nodes < n
@@ -263,7 +264,7 @@ def field_flow_bwd_kernel(
     X_ptr += slot * m * n
     Y_ptr += slot * m * n
     states_ptr += slot * states * n
-    vectors_ptr += slot * 2 * order * n
+    vectors_ptr += slot * 3 * order * n
     coef_C_ptr += slot * 2 * order * m
     coef_N_ptr += slot * 2 * order * m
     row_ptr += slot * n
@@ -303,12 +304,14 @@ def field_flow_bwd_kernel(
                     y, N, C, half_w, nodes, r, w_ptr, N_ptr, G_ptr, field_ptr, m, n, d,
                     coef_C_ptr + at, coef_N_ptr + at, -c, True, MESH, RESIDENT, BC,
                 )  # fmt: skip
-                y = u + c * Sy
+                image = c * Sy
+                tl.store(vectors_ptr + (2 * order + j) * n + nodes, image, mask=inside)
+                y = u + image
             grad_e += g * y
             y_r = e * g
             grad_u = y_r
             tl.debug_barrier()
-            # The adjoint of y_j = u + c_j S y_{j+1}: README.md, (6), with y = y_j and y_r = r_j
+            # The adjoint of y_j = u + c_j S y_{j+1}: README.md, (6), with y_r = r_j
             for j in range(order):
                 tl.store(vectors_ptr + (2 * j + 1) * n + nodes, y_r, mask=inside)
                 c, at = tau / (j + 1), 2 * j * m
@@ -318,10 +321,10 @@ def field_flow_bwd_kernel(
                 )  # fmt: skip
                 y_next = tl.load(vectors_ptr + 2 * j * n + nodes, mask=inside, other=0.0)
                 grad_tau -= Sr * y_next / (j + 1)
-                series_b += y_r * (y - u) - c * Sr * y_next
+                image = tl.load(vectors_ptr + (2 * order + j) * n + nodes, mask=inside, other=0.0)
+                series_b += y_r * image - c * Sr * y_next
                 y_r = -c * Sr
                 grad_u += y_r
-                y = y_next
             grad_e += grad_u * h
             g = e * grad_u
             # What delta gets, complete after the first substep: e = exp(-tau delta / 4), delta = scale div

@@ -162,7 +162,7 @@ def field_flow_backward(
     X = h.new_empty(slots, m, n)
     Y = torch.empty_like(X) if mesh else X  # unread without `mesh`, like the coefficients below
     row, kept = h.new_empty(slots, n), h.new_empty(slots, states, n)
-    vectors, coef_C = h.new_empty(slots, 2 * order, n), h.new_empty(slots, 2 * order, m)
+    vectors, coef_C = h.new_empty(slots, 3 * order, n), h.new_empty(slots, 2 * order, m)
     coef_N = torch.empty_like(coef_C) if mesh else coef_C
     axes = gradient.shape[1]
     sizes = (B, m, n, axes, m * axes if fields > 1 else 0, order, int(volume_preserving), states)
