@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Iterable
 from typing import Any
 
@@ -122,3 +123,8 @@ def non_contiguous(t: Tensor) -> Tensor:
     wide = t.detach().new_empty(*t.shape[:-1], 2 * t.shape[-1])
     wide[..., ::2] = t.detach()
     return wide[..., ::2].requires_grad_(t.requires_grad)
+
+
+def heeds_ctrl_c() -> None:
+    """In a process that is about to start: what a shell starts in the background ignores SIGINT, and hands that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -103,7 +103,7 @@ std::tuple<Tensor, Tensor> flow_recurrence(const Tensor& x, const Tensor& U, std
         }
       }
     });
-    for (char all : finite) require(all, "v + V x must be finite, got NaN or infinity");
+    for (char all : finite) require(all, "v + V x must be finite for every input x, got NaN or infinity");
     problem.check_fits(fits);
     problem.check_growth(growth);
     return 0;

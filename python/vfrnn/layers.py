@@ -16,7 +16,7 @@ from vfrnn.regularization import StateNoise, check_probability
 from vfrnn.steps import Layer, StepRule
 from vfrnn_kernels.activations import ACTIVATIONS, Activation
 from vfrnn_kernels.autocast import autocasts
-from vfrnn_kernels.checks import LARGEST_INT, check_dtype, check_positive_int
+from vfrnn_kernels.checks import check_dtype, check_positive_int
 from vfrnn_kernels.dispatch import get_backend
 
 #: Names in the checkpoints of expRNN's code, of its first version and of later ones.
@@ -144,8 +144,11 @@ class Recurrent(Remembering):
         return self._weight().dtype
 
     def _check_dtype(self, name: str, value: Tensor) -> None:
-        """The value has the dtype of the parameters, or autocast is on."""
-        dtype = self._dtype()
+        """The value is where the parameters are, and has their dtype, or autocast is on."""
+        weight, dtype = self._weight(), self._dtype()
+        if value.device != weight.device:
+            wanted = f"{type(self).__name__} {name} must be on the device of the parameters, {weight.device}"
+            raise ValueError(f"{wanted}, got {value.device}")
         if value.dtype != dtype and not autocasts(value.device.type):
             raise ValueError(
                 f"{type(self).__name__} {name} dtype ({value.dtype}) does not match weight dtype ({dtype}). "
@@ -162,12 +165,12 @@ class Recurrent(Remembering):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
 
-def check_size(name: str, size: object, most: int = LARGEST_INT) -> None:
+def check_size(name: str, size: object, most: int = 2**31 - 1) -> None:
     """A size as torch.nn.RNN wants it.
 
     Raises:
         TypeError: it is no int.
-        ValueError: it is below 1 or above `most`, which is as much as a tensor can have.
+        ValueError: it is below 1 or above `most`.
     """
     if isinstance(size, bool) or not isinstance(size, int):
         raise TypeError(f"{name} should be of type int, got: {type(size).__name__}")

@@ -369,7 +369,10 @@ def _check_values(b: Tensor, w: Tensor, N: Tensor | None, G: Tensor | None) -> N
 
 
 def _check_edges(n: int, edges: Sequence[tuple[int, int]] | Tensor) -> Tensor:
-    pairs = torch.as_tensor(edges, device="cpu")
+    try:
+        pairs = torch.as_tensor(edges, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"edges must be pairs of ints, got {type(edges).__name__}: {error}") from error
     if pairs.numel() == 0:
         pairs = pairs.reshape(0, 2).long()
     if pairs.is_floating_point() or pairs.dtype == torch.bool:

@@ -275,8 +275,8 @@ class Network(RNNBase):
         x = (input if batched else input.unsqueeze(0)).unsqueeze(0)
         expected = (self.num_layers, x.shape[1], self.hidden_size)
         h0 = state if batched or state is None else state.unsqueeze(1)
-        h0 = self._first_states(x, expected) if h0 is None else h0
         self.check_input(x, None)
+        h0 = self._first_states(x, expected) if h0 is None else h0
         self.check_hidden_size(h0, expected)
         self._check_dtype("state", h0)
         if is_per_step(dt):

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from tests.cases import heeds_ctrl_c
 from vfrnn.cli import main
 from vfrnn.tasks.training import Training
 
@@ -19,7 +20,13 @@ TINY = ["--task", "copying", "--delay", "12", "--hidden-size", "6", "--batch-siz
 def test_ctrl_c_leaves_a_run_to_go_on_with(tmp_path, capsys):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "vfrnn", "train", *TINY, "--steps-per-epoch", "20", "--out", str(folder)]
-    run = subprocess.Popen([*command, "--epochs", "10000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        [*command, "--epochs", "10000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heeds_ctrl_c,
+    )
     deadline = time.monotonic() + 100
     while not (folder / "checkpoint.pt").exists():
         assert run.poll() is None, run.communicate()

@@ -145,6 +145,7 @@ def test_resume_continues_exactly(tmp_path):
         (["--task", "transport", "--grid", "3"], "argument --grid: must be at least 4, got 3"),
         (["--task", "transport", "--hidden-size", "9"], "argument --hidden-size: is the number of nodes for transport"),
         (["--task", "digits", "--hidden-size", "-3"], "argument --hidden-size: must be at least 1, got -3"),
+        (["--task", "digits", "--batch-size", "9" * 30], "argument --batch-size: must be at most 2147483647, got 99"),
         (["--task", "digits", "--lr", "nan"], "argument --lr: must be positive and finite, got nan"),
         (["--task", "adding", "--length", "1"], "argument --length: must be at least 2, got 1"),
         (

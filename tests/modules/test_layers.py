@@ -103,7 +103,7 @@ def test_bad_arguments_are_named(name):
     [
         ("dtype", torch.complex64, TypeError, "dtype must be None, torch.float32, .* got torch.complex64"),
         ("dtype", torch.int64, TypeError, "dtype must be None, torch.float32, .* got torch.int64"),
-        ("hidden_size", 2**64, ValueError, "hidden_size must be at most 9223372036854775807, got 18446744073709551616"),
+        ("hidden_size", 2**64, ValueError, "hidden_size must be at most 2147483647, got 18446744073709551616"),
         ("nonlinearity", np.ones(2), ValueError, "Unknown nonlinearity"),
         (
             "num_layers",

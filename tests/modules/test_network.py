@@ -82,6 +82,12 @@ def test_what_is_no_tensor_is_named():
         VFRNN(3, 5)(torch.zeros(2, 3), [0.0])
     with pytest.raises(ValueError, match=r"VFRNN hx dtype \(torch.float64\) does not match weight dtype"):
         VFRNN(3, 5)(torch.zeros(2, 3), torch.zeros(1, 5, dtype=torch.float64))
+    with pytest.raises(ValueError, match="VFRNN input must be on the device of the parameters, cpu, got meta"):
+        VFRNN(3, 5)(torch.zeros(2, 3, device="meta"))
+    with pytest.raises(ValueError, match="VFRNN hx must be on the device of the parameters, cpu, got meta"):
+        VFRNN(3, 5)(torch.zeros(2, 3), torch.zeros(1, 5, device="meta"))
+    with pytest.raises(ValueError, match=r"VFRNN input dtype \(torch.int64\) does not match weight dtype"):
+        VFRNN(3, 5).step(torch.zeros(2, 3, dtype=torch.int64))
     with pytest.raises(ValueError, match="layer must be below num_layers = 1 and reverse needs bidirectional=True"):
         VFRNN(3, 5).step_matrix(1)
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from vfrnn_kernels import checks
+from vfrnn_kernels import checks, field_flow
+from vfrnn_kernels.declaration import OPS
 
 X = torch.zeros(3, 2)
 
@@ -41,7 +42,7 @@ X = torch.zeros(3, 2)
         (lambda: checks.as_scalar_tensor("dt", X, X), ValueError, r"dt must have shape \(\)"),
         (lambda: checks.as_number_tensor("dt", "1", X), TypeError, "dt must be a number or a tensor, got str"),
         (lambda: checks.as_number_tensor("dt", math.nan, X), ValueError, "dt must be finite, got nan"),
-        (lambda: checks.as_number_tensor("dt", 1e300, X), ValueError, r"dt must be at most 3.4e\+38.* got 1e\+300"),
+        (lambda: checks.as_number_tensor("dt", 1e30, X), ValueError, r"dt must be at most 3.4e\+38.* got 1e\+300"),
         (
             lambda: checks.as_number_tensor("dt", -(10**400), X),
             ValueError,
@@ -82,3 +83,19 @@ def test_batches_become_one_dimension_and_back():
     one = torch.zeros(5, 3)
     assert checks.as_batch(one, (5,), 3) is one
     assert checks.from_batch(one, (5,)) is one
+
+
+@pytest.mark.parametrize("name", ["field_flow", "flow_recurrence"])
+def test_a_nested_divergence_scale_is_named(name):
+    arguments = {
+        **OPS[name].sample(4).arguments,
+        "divergence_scale": torch.nested.as_nested_tensor([X[0]], layout=torch.jagged),
+    }
+    with pytest.raises(TypeError, match="divergence_scale must be a dense tensor, got a nested one"):
+        OPS[name].function(**arguments)
+
+
+def test_of_no_sample_no_exponential_is_asked(backend):
+    arguments = OPS["field_flow"].sample(4, B=0).arguments
+    arguments["v"] = torch.full_like(arguments["v"], 1e30)
+    assert field_flow(**{**arguments, "substeps": 1}, backend=backend).shape == (0, 4)

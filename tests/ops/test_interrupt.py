@@ -14,7 +14,7 @@ import time
 import pytest
 import torch
 
-from tests.cases import quick, random_mesh, skew_matrix
+from tests.cases import heeds_ctrl_c, quick, random_mesh, skew_matrix
 from tests.ops import flow_recurrence_cases
 from vfrnn_kernels import (
     field_flow,
@@ -274,6 +274,7 @@ def test_ctrl_c(number):
         capture_output=True,
         text=True,
         timeout=100,
+        preexec_fn=heeds_ctrl_c,
     )
     lines = [line.split() for line in done.stdout.splitlines()]
     assert len(lines) == 2, done.stdout + done.stderr

@@ -86,7 +86,7 @@ def field_flow(
     if v.dim() == 2:
         v = v.unsqueeze(0)
     dt = as_scalar_tensor("dt", dt, h)
-    if isinstance(divergence_scale, Tensor) and divergence_scale.shape == (1,):
+    if isinstance(divergence_scale, Tensor) and not divergence_scale.is_nested and divergence_scale.shape == (1,):
         divergence_scale = divergence_scale.reshape(())
     divergence_scale = as_scalar_tensor("divergence_scale", divergence_scale, h)
     check_bool("volume_preserving", volume_preserving)

@@ -110,7 +110,7 @@ def flow_recurrence(
     check_bool("return_sequence", return_sequence)
     check_bool("volume_preserving", volume_preserving)
     dt = as_scalar_tensor("dt", dt, x)
-    if isinstance(divergence_scale, Tensor) and divergence_scale.shape == (1,):
+    if isinstance(divergence_scale, Tensor) and not divergence_scale.is_nested and divergence_scale.shape == (1,):
         divergence_scale = divergence_scale.reshape(())
     divergence_scale = as_scalar_tensor("divergence_scale", divergence_scale, x)
     check_series(order, substeps)
