@@ -159,3 +159,10 @@ def test_packed_within_an_exported_program():
     network, packed = RNN(3, 5), pack_sequence([torch.randn(2, 3), torch.randn(4, 3)], enforce_sorted=False)
     program = torch.export.export(network, (packed,)).module()
     torch.testing.assert_close(program(packed)[0].data, network(packed)[0].data)
+
+
+def test_times_packed_like_an_input_without_values():
+    net = VFRNN(2, 3, device="meta")
+    x = pack_sequence([torch.zeros(4, 2), torch.zeros(2, 2)]).to("meta")
+    dt = pack_sequence([torch.zeros(4), torch.zeros(2)]).to("meta")
+    assert net(x, dt=dt)[0].data.shape == (6, 3)

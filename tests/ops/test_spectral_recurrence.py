@@ -375,3 +375,10 @@ def test_bad_arguments(changes, error, message):
     arguments = dict(zip(NAMES, inputs(3, 2, GENERATORS["generic"]()), strict=True)) | {"activation": "modrelu"}
     with pytest.raises(error, match=message):
         spectral_recurrence(**{**arguments, **changes})
+
+
+def test_without_a_step_no_gradient_depends_on_the_generator():
+    """Divided differences of frequencies so large are no numbers."""
+    arguments = leaves(inputs(0, 0, skew(1e30 * torch.randn(2, 2)), dtype=torch.float32, divergence=False))
+    (grad_S,) = torch.autograd.grad(run(arguments, "modrelu").sum(), arguments[NAMES.index("S")])
+    assert not grad_S.any()

@@ -263,6 +263,7 @@ def test_wrong_values_are_named(backend):
         ({"dt": None}, TypeError, "dt must be a number or a tensor, got NoneType"),
         ({"dt": math.nan}, ValueError, "dt must be finite, got nan"),
         ({"substeps": 0}, ValueError, "substeps must be at least 1, got 0"),
+        ({"substeps": 2**62}, ValueError, "substeps must be at most 1000000, got 4611686018427387904"),
         ({"substeps": 1.0}, TypeError, "substeps must be an int, got float"),
         ({"backend": "gpu"}, ValueError, "backend must be one of"),
     ],

@@ -46,7 +46,11 @@ def gradients(
     if "c" in wanted:
         found["c"] = rows.sum(0)
     if wanted & {"S", "delta", "dt"}:
-        found |= _of_the_flow(grad_z, delta, dt, h0, hs, basis, omega, substeps)
+        if rows.numel():
+            found |= _of_the_flow(grad_z, delta, dt, h0, hs, basis, omega, substeps)
+        else:  # whatever the planes are: without a step no state moved along them
+            flow = {"S": S, "delta": delta, "dt": dt}
+            found |= {name: torch.zeros_like(tensor) for name, tensor in flow.items() if tensor is not None}
     if "h0" in wanted:
         found["h0"] = grad_h0
     if "beta" in wanted:

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from vfrnn_kernels.autocast import in_float32
 from vfrnn_kernels.autograd import differentiable
-from vfrnn_kernels.checks import as_batch, check_broadcast, check_entries, check_positive_int, from_batch
+from vfrnn_kernels.checks import (
+    LARGEST_SUBSTEPS,
+    as_batch,
+    check_broadcast,
+    check_entries,
+    check_positive_int,
+    from_batch,
+)
 from vfrnn_kernels.declaration import REAL, Constant, Op, Sample, Saved, T, declare
 from vfrnn_kernels.dispatch import select_backend
 from vfrnn_kernels.skew_expm.op import (
@@ -62,7 +69,7 @@ def strang_step(
     n = OP.check(S=S, delta=delta)["n"]
     check_broadcast("delta", delta.shape[:-1], "S", S.shape[:-2])
     dt = as_times("dt", dt, S)
-    check_positive_int("substeps", substeps)
+    check_positive_int("substeps", substeps, LARGEST_SUBSTEPS)
     check_broadcast("dt", dt.shape, "delta", delta.shape[:-1])
     batch = torch.broadcast_shapes(S.shape[:-2], delta.shape[:-1], dt.shape)
     check_entries("S, delta and dt", *batch, n, n)
