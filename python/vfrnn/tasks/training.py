@@ -109,8 +109,7 @@ class Training:
         """Train to `until` epochs (at most those of the options).
 
         Raises:
-            FloatingPointError: a loss, a gradient or a parameter is not finite, or a parameter so large that its layer's
-                step is no number.
+            FloatingPointError: a loss, a gradient or a parameter is not finite, or a field too strong for its step.
         """
         for epoch in range(self.epochs_done, min(until, self.options.epochs)):
             for trainee in self.trainees:
