@@ -42,6 +42,22 @@ def test_a_parameter_that_becomes_infinite_ends_the_run():
         trained(options, until=1)
 
 
+@pytest.mark.parametrize("model", ["vfrnn", "orthogonal"])
+@pytest.mark.parametrize("lr", [1e8, float("inf")])
+def test_a_field_too_strong_for_its_step_ends_the_run(model, lr):
+    """A kernel refuses it in the evaluation, with an error of which the benchmark of tasks would not go on."""
+    options = replace(training_options(models=(model,)), task_options=task_options(steps_per_epoch=1))
+    with pytest.raises(FloatingPointError, match=f"{model} in epoch 1: module must have finite step matrices, got"):
+        trained(replace(options, generator_lr=lr), until=1)
+
+
+def test_another_error_of_a_model_stays_what_it_is():
+    run = Training(training_options(models=("vfrnn",)))
+    run.trainees[0].model.readout.weight.data = torch.zeros(1, 1)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        run.train(1, lambda trainee, loss: None, lambda: None)
+
+
 @pytest.mark.parametrize("model", ["vfrnn", "lstm"])
 def test_an_infinite_gradient_of_a_finite_loss_ends_the_run(model):
     run = Training(training_options(models=(model,)))

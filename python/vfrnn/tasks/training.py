@@ -19,7 +19,8 @@ import torch
 
 import vfrnn
 from vfrnn.files import write_file
-from vfrnn.inspection.records import LayerRecord, layer_records
+from vfrnn.inspection.records import LayerRecord, layer_records, recurrent_modules
+from vfrnn.inspection.twin import check_steps
 from vfrnn.optim import param_groups
 from vfrnn.tasks import TASKS, Task, TaskOptions
 from vfrnn.tasks.data_parallel import Alone, Processes, shard, sum_gradients
@@ -108,12 +109,16 @@ class Training:
         """Train to `until` epochs (at most those of the options).
 
         Raises:
-            FloatingPointError: a loss, a gradient or a parameter is not finite.
+            FloatingPointError: a loss, a gradient or a parameter is not finite, or a field too strong for its step.
         """
         for epoch in range(self.epochs_done, min(until, self.options.epochs)):
             for trainee in self.trainees:
                 torch.set_rng_state(trainee.random_state)
-                trainee.history.append(self._epoch(trainee, epoch, after_step))
+                try:
+                    trainee.history.append(self._epoch(trainee, epoch, after_step))
+                except RuntimeError as error:
+                    _check_steps(trainee, epoch, error)
+                    raise
                 trainee.random_state = torch.get_rng_state()
             after_epoch()
         for trainee in self.trainees:  # what is told of them is computed on the CPU
@@ -271,6 +276,23 @@ def _of_another_version(path: Path, state: dict[str, Any], why: object) -> Runti
 def _have_finite_gradients(parameters: list[torch.nn.Parameter]) -> bool:
     """Whether the step can be taken: the norm of finite gradients may overflow, and then clips them to 0."""
     return all(bool(p.grad.isfinite().all()) for p in parameters if p.grad is not None)
+
+
+@torch.no_grad()
+def _check_steps(trainee: Trainee, epoch: int, error: RuntimeError) -> None:
+    """Whether `error` is a kernel's, which refuses a step that the last one of the optimizer has made too large.
+
+    Raises:
+        FloatingPointError: it is.
+    """
+    try:
+        for name, recurrent in recurrent_modules(trainee.model).items():
+            check_steps(recurrent, name, None)
+        for module in trainee.model.modules():
+            for name in getattr(module, "parametrizations", ()):
+                getattr(module, name)
+    except (ValueError, RuntimeError) as why:
+        raise FloatingPointError(f"{trainee.name} in epoch {epoch + 1}: {why}") from error
 
 
 def _epoch(saved: dict[str, Any]) -> Epoch:
