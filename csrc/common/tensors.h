@@ -139,8 +139,8 @@ struct torch::stable::detail::ToImpl<vfrnn::Activation> {
     } const name{to<StringHandle>(value)};
     size_t length = 0;
     const char* data = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(torch_string_length(name.handle, &length));
-    STABLE_TORCH_ERROR_CODE_CHECK(torch_string_c_str(name.handle, &data));
+    TORCH_ERROR_CODE_CHECK(torch_string_length(name.handle, &length));
+    TORCH_ERROR_CODE_CHECK(torch_string_c_str(name.handle, &data));
     return vfrnn::activation_of(std::string(data, length));
   }
 };
