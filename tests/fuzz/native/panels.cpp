@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "common/interruption.h"
 #include "common/isa.h"
 #include "common/matmul_kernels.h"
 #include "common/panel_products.h"
@@ -18,6 +19,14 @@
     std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
     std::abort();                                                        \
   }
+
+// No loop here has threads, and no signal ends one.
+bool vfrnn::stop_asked() {
+  return false;
+}
+bool vfrnn::stopped() {
+  return false;
+}
 
 using namespace vfrnn;
 
