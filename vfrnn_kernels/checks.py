@@ -12,6 +12,8 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _LARGEST = {dtype: torch.finfo(dtype).max for dtype in DTYPES}  # what asking costs, every call would pay
 #: Of the kernels' integers, and of the entries of a tensor.
 LARGEST_INT = 2**63 - 1
+#: Of a count of units, samples or epochs: more than any memory, or anyone's time, is for.
+LARGEST_SIZE = 2**31 - 1
 #: Of a Taylor polynomial: 1 / 171! is less than every normal float64, so that further terms add nothing.
 LARGEST_ORDER = 170
 #: A hundred times what is ever planned.

@@ -10,7 +10,7 @@ from vfrnn.layers import Recurrent, rule_argument
 from vfrnn.mesh import LatentMesh
 from vfrnn.steps import FieldStep, PlainStep, StepRule, Steps
 from vfrnn_kernels.activations import Activation
-from vfrnn_kernels.checks import check_dense, check_shape, check_tensor
+from vfrnn_kernels.checks import LARGEST_SIZE, check_dense, check_shape, check_tensor
 
 
 class Cell(Recurrent):
@@ -50,6 +50,8 @@ class Cell(Recurrent):
             raise TypeError(f"batch_size must be an int or None, got {type(batch_size).__name__}")
         if batch_size is not None and batch_size < 0:
             raise ValueError(f"batch_size must be at least 0, got {batch_size}")
+        if isinstance(batch_size, int) and batch_size > LARGEST_SIZE:
+            raise ValueError(f"batch_size must be at most {LARGEST_SIZE}, got {batch_size}")
         if not self._noise().drops:
             return None
         shape = (self.hidden_size,) if batch_size is None else (batch_size, self.hidden_size)

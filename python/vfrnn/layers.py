@@ -16,7 +16,7 @@ from vfrnn.regularization import StateNoise, check_probability
 from vfrnn.steps import Layer, StepRule
 from vfrnn_kernels.activations import ACTIVATIONS, Activation
 from vfrnn_kernels.autocast import autocasts
-from vfrnn_kernels.checks import check_dtype, check_positive_int
+from vfrnn_kernels.checks import LARGEST_SIZE, check_dtype, check_positive_int
 from vfrnn_kernels.dispatch import get_backend
 
 #: Names in the checkpoints of expRNN's code, of its first version and of later ones.
@@ -165,7 +165,7 @@ class Recurrent(Remembering):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
 
-def check_size(name: str, size: object, most: int = 2**31 - 1) -> None:
+def check_size(name: str, size: object, most: int = LARGEST_SIZE) -> None:
     """A size as torch.nn.RNN wants it.
 
     Raises:

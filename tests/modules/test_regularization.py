@@ -189,6 +189,8 @@ def test_a_cell_needs_the_mask_of_its_sequence():
     for size, error in (("2", TypeError), (2.0, TypeError), (-1, ValueError)):
         with pytest.raises(error, match="batch_size must be"):
             RNNCell(3, 5).dropout_mask(size)
+    with pytest.raises(ValueError, match="batch_size must be at most 2147483647, got 9223372036854775808"):
+        RNNCell(3, 5, recurrent_dropout=0.5).dropout_mask(2**63)
     cell = VFRNNCell(3, 5, recurrent_dropout=0.5)
     with pytest.raises(ValueError, match=r"mask must be given where recurrent_dropout acts: mask = cell\.dropout_mask"):
         cell(torch.zeros(2, 3))

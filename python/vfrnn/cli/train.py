@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vfrnn_kernels.activations import ACTIVATIONS
+from vfrnn_kernels.checks import LARGEST_SIZE
 
 # What a plain `vfrnn train --task TASK` uses, found with the validation split; an option given replaces its entry.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -40,8 +41,6 @@ OWN_DATA, READS_A_FOLDER = "series", "mnist"
 TASK_NAMES = tuple(name for name in DEFAULTS if name != OWN_DATA)
 MODEL_NAMES = ("vfrnn", "orthogonal", "rnn", "lstm", "gru", "torch-orthogonal", "identity-rnn", "geotorch")
 
-LARGEST_COUNT = 2**31 - 1
-
 
 def _positive_int(text: str) -> int:
     try:
@@ -50,8 +49,8 @@ def _positive_int(text: str) -> int:
         raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    if value > LARGEST_COUNT:
-        raise argparse.ArgumentTypeError(f"must be at most {LARGEST_COUNT}, got {value}")
+    if value > LARGEST_SIZE:
+        raise argparse.ArgumentTypeError(f"must be at most {LARGEST_SIZE}, got {value}")
     return value
 
 
