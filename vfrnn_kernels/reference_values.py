@@ -31,7 +31,7 @@ def values_readable(tensor: Tensor) -> bool:
 
 
 def check_mesh_values(b: Tensor, w: Tensor, v: Tensor) -> None:
-    """b and w are positive and v is finite, where the values may be read.
+    """b and w are positive and no subnormal numbers, and v is finite, where the values may be read.
 
     Raises:
         RuntimeError: they are not.
@@ -39,8 +39,9 @@ def check_mesh_values(b: Tensor, w: Tensor, v: Tensor) -> None:
     if not values_readable(v):
         return
     for name, weights in (("b", b), ("w", w)):
-        if not bool((weights.detach() > 0).all() and torch.isfinite(weights.detach()).all()):
-            raise RuntimeError(f"{name} must be positive and finite")
+        normal = weights.detach() >= torch.finfo(weights.dtype).tiny
+        if not bool(normal.all() and torch.isfinite(weights.detach()).all()):
+            raise RuntimeError(f"{name} must be positive and finite, and no subnormal number")
     if not bool(torch.isfinite(v.detach()).all()):
         raise RuntimeError("v must be finite, got NaN or infinity")
 

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "common/isa.h"
@@ -12,13 +13,14 @@
 
 namespace vfrnn {
 
+// The quotients by such numbers are finite.
 template <class T>
 void check_positive(const char* name, const Tensor& t) {
   const T* x = t.const_data_ptr<T>();
   const int64_t count = t.numel();
   bool positive = all_finite(x, count);
-  for (int64_t j = 0; j < count; ++j) positive = positive && x[j] > 0;
-  require(positive, name, " must be positive and finite");
+  for (int64_t j = 0; j < count; ++j) positive = positive && x[j] >= std::numeric_limits<T>::min();
+  require(positive, name, " must be positive and finite, and no subnormal number");
 }
 
 // b^-1/2 of the n nodes.

@@ -353,9 +353,10 @@ def _check_values(b: Tensor, w: Tensor, N: Tensor | None, G: Tensor | None) -> N
     if b.device.type != "cpu":
         return
     for name, value in (("b", b), ("w", w)):
-        wrong = value[~((value > 0) & value.isfinite())]
+        least = torch.finfo(torch.promote_types(value.dtype, torch.float32)).tiny  # 16 bits are computed in 32
+        wrong = value[~((value >= least) & value.isfinite())]
         if wrong.numel():
-            raise ValueError(f"{name} must be positive and finite, got {wrong[0].item()}")
+            raise ValueError(f"{name} must be positive and finite, and no subnormal number, got {wrong[0].item()}")
     for name, rows, total in (("N", N, 1.0), ("G", G, 0.0)):
         if rows is None or rows.numel() == 0:
             continue
@@ -375,7 +376,7 @@ def _check_edges(n: int, edges: Sequence[tuple[int, int]] | Tensor) -> Tensor:
         raise TypeError(f"edges must be pairs of ints, got {type(edges).__name__}: {error}") from error
     if pairs.numel() == 0:
         pairs = pairs.reshape(0, 2).long()
-    if pairs.is_floating_point() or pairs.dtype == torch.bool:
+    if pairs.is_floating_point() or pairs.is_complex() or pairs.dtype == torch.bool:
         raise TypeError(f"edges must be pairs of ints, got {pairs.dtype}")
     if pairs.dim() != 2 or pairs.shape[1] != 2:
         raise ValueError(f"edges must have shape (m, 2), got {tuple(pairs.shape)}")

@@ -195,6 +195,8 @@ class Network(RNNBase):
             # The order knows the batch without reading a number from a tensor, which torch.compile cannot.
             B = int(batch_sizes[0]) if order is None else order.shape[0]
             expected = (self.num_layers * (1 + self.bidirectional), B, self.hidden_size)
+            if hx is not None and hx.dim() != 3:
+                self.check_hidden_size(hx, expected)
             hx = self._first_states(data, expected) if hx is None else self.permute_hidden(hx, order)
             self.check_input(data, batch_sizes)
             self.check_hidden_size(hx, expected)

@@ -196,9 +196,11 @@ def compared(
         try:
             same, same_grads = _run(call, lower, True, _plain(arguments, lower), gradient)
         except (RuntimeError, ValueError) as error:
-            if lower is None or not re.search("finite|largest number|exponential overflows", str(error)):
-                raise
-            return "values, beyond float32"
+            if lower is not None and re.search("finite|largest number|exponential overflows", str(error)):
+                return "values, beyond float32"
+            if lower is not None and "must be skew-symmetric" in str(error):
+                return "values, of a subclass that nobody reads"
+            raise
         try:
             exact, exact_grads = _run(call, torch.float64, True, _plain(arguments, torch.float64), gradient)
         except RuntimeError as error:

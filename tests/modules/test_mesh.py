@@ -154,6 +154,12 @@ def test_random_gradients_of_few_nodes_sum_to_zero():
         (lambda: LatentMesh.grid(3, 1), ValueError, r"shape\[1\] must be at least 2, got 1"),
         (lambda: LatentMesh(torch.tensor([1.0, -1.0]), torch.ones(1)), ValueError, "b must be positive .* got -1"),
         (lambda: LatentMesh(torch.ones(2), torch.tensor([math.nan])), ValueError, "w must be positive .* got nan"),
+        (lambda: LatentMesh(torch.tensor([1.0, 1e-45]), torch.ones(1)), ValueError, "b must be .* no subnormal number"),
+        (
+            lambda: LatentMesh.from_edges(3, torch.ones(1, 2) + 0j),
+            TypeError,
+            "pairs of ints, got torch.complex64",
+        ),
         (lambda: LatentMesh(torch.ones(2), torch.ones(2)), ValueError, r"w must have shape \(n \(n - 1\) / 2,\)"),
         (
             lambda: LatentMesh(torch.ones(2), torch.ones(1), torch.ones(1, 2), torch.zeros(1, 1, 2)),

@@ -166,3 +166,9 @@ def test_times_packed_like_an_input_without_values():
     x = pack_sequence([torch.zeros(4, 2), torch.zeros(2, 2)]).to("meta")
     dt = pack_sequence([torch.zeros(4), torch.zeros(2)]).to("meta")
     assert net(x, dt=dt)[0].data.shape == (6, 3)
+
+
+def test_states_of_another_rank_are_named():
+    x = pack_sequence([torch.zeros(4, 2), torch.zeros(2, 2)])
+    with pytest.raises(RuntimeError, match=r"Expected hidden size \(1, 2, 3\), got \[3\]"):
+        VFRNN(2, 3)(x, torch.zeros(3))

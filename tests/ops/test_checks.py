@@ -99,3 +99,11 @@ def test_of_no_sample_no_exponential_is_asked(backend):
     arguments = OPS["field_flow"].sample(4, B=0).arguments
     arguments["v"] = torch.full_like(arguments["v"], 1e30)
     assert field_flow(**{**arguments, "substeps": 1}, backend=backend).shape == (0, 4)
+
+
+@pytest.mark.parametrize("name", ["field_generator", "field_flow"])
+def test_weights_whose_quotients_overflow_are_refused(name, backend):
+    arguments = OPS[name].sample(4).arguments
+    arguments["b"] = torch.full_like(arguments["b"], 1e-45)
+    with pytest.raises(RuntimeError, match="b must be positive and finite, and no subnormal number"):
+        OPS[name].function(**arguments, backend=backend)
