@@ -188,7 +188,8 @@ class FlowFields {
   const T* div(int64_t f) const { return vector(0, f); }
   const T* delta(int64_t f) const { return vector(1, f); }
   const T* e(int64_t f) const { return vector(2, f); }
-  bool fits(int64_t f) const { return all_finite(e(f), problem_.n); }
+  // The mean of large divergences may be no number, with which e would be 0.
+  bool fits(int64_t f) const { return all_finite(delta(f), problem_.n) && all_finite(e(f), problem_.n); }
   Flow<T> flow(int64_t f) const {
     return {problem_.m, problem_.n,  problem_.order, problem_.k, problem_.scaled_N.get(), C(f), problem_.half_w.data(),
             e(f),       problem_.tau};

@@ -126,8 +126,10 @@ class LatentMesh(nn.Module):
         for name, value in (("n", n), ("cells", cells), ("dim", dim)):
             check_positive_int(name, value)
         check_dtype("dtype", dtype)
+        N = torch.empty(cells, n, device=device, dtype=dtype)
+        generator = None if N.is_meta else generator  # where nothing is drawn
         kwargs: dict[str, Any] = {"device": device, "dtype": dtype, "generator": generator}
-        N = torch.empty(cells, n, device=device, dtype=dtype).exponential_(generator=generator)
+        N.exponential_(generator=generator)
         G = torch.randn(cells, dim, n, **kwargs)
         # S_ij sums cells * dim terms N_ci G_cj v / 2 twice, of standard deviation about 1 / (sqrt(2) n) each.
         for _ in range(2):  # the second time what the first one rounded: rows of almost equal entries sum to 0 too

@@ -176,3 +176,8 @@ def test_random_gradients_of_few_nodes_sum_to_zero():
 def test_bad_arguments_are_named(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_on_a_device_without_values_no_generator_draws():
+    mesh = LatentMesh.random(3, cells=2, dim=1, generator=torch.Generator(), device="meta")
+    assert all(tensor.is_meta for tensor in mesh.tensors())

@@ -107,3 +107,10 @@ def test_weights_whose_quotients_overflow_are_refused(name, backend):
     arguments["b"] = torch.full_like(arguments["b"], 1e-45)
     with pytest.raises(RuntimeError, match="b must be positive and finite, and no subnormal number"):
         OPS[name].function(**arguments, backend=backend)
+
+
+def test_divergences_whose_mean_is_no_number_are_refused(backend):
+    arguments = OPS["field_flow"].sample(33, B=2, m=1, d=1, substeps=1, volume_preserving=True).arguments
+    arguments["v"] = torch.full_like(arguments["v"], -1e38)
+    with pytest.raises(RuntimeError, match="its exponential overflows|v must be|exp overflows|moderate size"):
+        field_flow(**arguments, backend=backend)
