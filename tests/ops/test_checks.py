@@ -112,5 +112,5 @@ def test_weights_whose_quotients_overflow_are_refused(name, backend):
 def test_divergences_whose_mean_is_no_number_are_refused(backend):
     arguments = OPS["field_flow"].sample(33, B=2, m=1, d=1, substeps=1, volume_preserving=True).arguments
     arguments["v"] = torch.full_like(arguments["v"], -1e38)
-    with pytest.raises(RuntimeError, match="its exponential overflows|v must be|exp overflows|moderate size"):
+    with pytest.raises(RuntimeError, match=r"its exponential overflows|exp overflows"):
         field_flow(**arguments, backend=backend)
