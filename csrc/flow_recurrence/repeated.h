@@ -47,7 +47,8 @@ class RepeatedFields {
         fields_(count_ * layer.cells),
         some_(problem, at_once_) {
     for (int64_t f = 0; f < count_; ++f) layer.field(rows.first[f], fields_.data() + f * layer.cells);
-    require(all_finite(fields_.data(), count_ * layer.cells), "v + V x must be finite for every input x, got NaN or infinity");
+    require(all_finite(fields_.data(), count_ * layer.cells),
+            "v + V x must be finite for every input x, got NaN or infinity");
   }
 
   void forward(T* states) {
