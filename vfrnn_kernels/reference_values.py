@@ -46,13 +46,13 @@ def check_mesh_values(b: Tensor, w: Tensor, v: Tensor) -> None:
         raise RuntimeError("v must be finite, got NaN or infinity")
 
 
-def check_scales(e: Tensor) -> None:
-    """e = exp(-dt delta / (4 substeps)) are numbers, where they may be read.
+def check_scales(e: Tensor, delta: Tensor) -> None:
+    """delta and e = exp(-dt delta / (4 substeps)) are numbers, where they may be read.
 
     Raises:
         RuntimeError: they are not.
     """
-    if values_readable(e) and bool(torch.isinf(e.detach()).any()):
+    if values_readable(e) and not bool(torch.isfinite(delta.detach()).all() and torch.isfinite(e.detach()).all()):
         raise RuntimeError("-dt * delta / (4 * substeps) must not be so large that its exponential overflows")
 
 

@@ -33,7 +33,7 @@ def field_flow_reference(
     tau = dt / k
     delta = divergence_scale * _divergence(v, b, w, G, volume_preserving)
     e = torch.exp(-tau * delta / 4)  # (1 or B, n)
-    check_scales(e[: len(h)])  # of no sample nothing is asked
+    check_scales(e[: len(h)], delta[: len(h)])  # of no sample nothing is asked
     mesh = _symmetric_mesh(v, b, w, N, G)
     reached = 0.0
     for _ in range(k):

@@ -14,7 +14,7 @@ def strang_step_reference(S: Tensor, delta: Tensor, dt: Tensor, substeps: int) -
     if values_readable(delta) and not bool(torch.isfinite(delta).all()):
         raise RuntimeError("delta must be finite, got NaN or infinity")
     e, A = _halves(S, delta, dt, substeps)
-    check_scales(e)
+    check_scales(e, delta)
     return (_powers(e.unsqueeze(-1) * exponential(A).Q * e.unsqueeze(-2), substeps)[-1].to(S.dtype),)
 
 
