@@ -10,7 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vfrnn_kernels.checks import check_dtype, check_entries, check_mesh, check_positive_int, check_shape, check_tensor
+from vfrnn_kernels.checks import (
+    check_dense,
+    check_dtype,
+    check_entries,
+    check_mesh,
+    check_positive_int,
+    check_shape,
+    check_tensor,
+)
 
 TENSORS = ("b", "w", "N", "G")
 
@@ -376,6 +384,7 @@ def _check_edges(n: int, edges: Sequence[tuple[int, int]] | Tensor) -> Tensor:
         pairs = torch.as_tensor(edges, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"edges must be pairs of ints, got {type(edges).__name__}: {error}") from error
+    check_dense("edges", pairs)
     if pairs.numel() == 0:
         pairs = pairs.reshape(0, 2).long()
     if pairs.is_floating_point() or pairs.is_complex() or pairs.dtype == torch.bool:

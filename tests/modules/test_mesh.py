@@ -143,6 +143,7 @@ def test_random_gradients_of_few_nodes_sum_to_zero():
         (lambda: LatentMesh.from_edges(3, [(1, 1)]), ValueError, r"two different nodes, got \(1, 1\)"),
         (lambda: LatentMesh.from_edges(3, [(0, 1, 2)]), ValueError, r"shape \(m, 2\), got \(1, 3\)"),
         (lambda: LatentMesh.from_edges(3, [(0.0, 1.0)]), TypeError, "pairs of ints, got torch.float32"),
+        (lambda: LatentMesh.from_edges(3, torch.ones(1, 2).to_sparse()), TypeError, "edges must be a dense tensor"),
         (lambda: LatentMesh.from_edges(3, torch.float32), TypeError, "edges must be pairs of ints, got dtype"),
         (lambda: LatentMesh.from_edges(3, [(0, 2**63)]), TypeError, "edges must be pairs of ints, got list: Overflow"),
         (
