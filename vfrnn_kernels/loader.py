@@ -36,8 +36,12 @@ def _load_cpu_library() -> str | None:
 def _watch_signals() -> str | None:
     # Ctrl-C ends an op before its end (csrc/common/interruption.h).
     try:
-        importlib.import_module("vfrnn_kernels._host").watch_signals(str(CPU_LIBRARY))
-    except (ImportError, AttributeError, ValueError) as error:  # not there, or of another build
+        host = importlib.import_module("vfrnn_kernels._host")
+    except ImportError:  # made for another Python: the kernels serve without it, and `vfrnn doctor` says so
+        return None
+    try:
+        host.watch_signals(str(CPU_LIBRARY))
+    except (AttributeError, ValueError) as error:  # of another build
         return f"incomplete: {error} (reinstall vfrnn-kernels)"
     return None
 

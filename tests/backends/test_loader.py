@@ -29,10 +29,10 @@ def test_an_unknown_instruction_set_is_an_error_not_a_crash():
     assert f"VFRNN_ISA must be {', '.join(others)}{' or ' * bool(others)}{best}, got sse9" in result.stderr
 
 
-def test_without_the_host_module_the_installation_is_incomplete(monkeypatch):
+def test_the_kernels_serve_without_the_host_module(monkeypatch):
+    """As where the libraries travel to another Python (bench/gpu/run.sh); signals then wait for the end of an op."""
     monkeypatch.setitem(sys.modules, "vfrnn_kernels._host", None)
-    assert "incomplete: " in loader._watch_signals()
-    assert "reinstall vfrnn-kernels" in loader._watch_signals()
+    assert loader._load_cpu_library() is None
 
 
 def test_a_host_module_of_another_build_is_told(monkeypatch):

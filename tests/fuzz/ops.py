@@ -198,7 +198,8 @@ def compared(
         except (RuntimeError, ValueError) as error:
             if lower is not None and re.search("finite|largest number|exponential overflows", str(error)):
                 return "values, beyond float32"
-            if lower is None and "must be skew-symmetric" in str(error):
+            # In 16 bits ours is the reference too, which reads no subclass.
+            if dtype in (torch.float16, torch.bfloat16) and "must be skew-symmetric" in str(error):
                 return "values, of a subclass that nobody reads"
             raise
         try:
