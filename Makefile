@@ -10,8 +10,8 @@ SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
 .PHONY: demo wind build test test-slow test-interpreted test-all test-release test-isa test-clang test-aarch64 test-cuda \
   test-cuda-12 simulator test-gpu-simulated test-gpu-simulated-every test-gpu-mutations test-triton-aot test-interop \
-  test-bench fuzz fuzz-sanitized soak fuzz-and-soak wheels carried test-wheel test-wheel-torch test-install sbom \
-  test-reproducible audit release-check sanitize sanitize-threads bench-cpu results docs \
+  test-bench fuzz fuzz-sanitized soak fuzz-and-soak test-free-threaded wheels carried test-wheel test-wheel-torch \
+  test-install sbom test-reproducible audit release-check sanitize sanitize-threads bench-cpu results docs \
   test-docs lint format clean
 
 # Train a vector-field RNN on handwritten digits, beside the one-line orthogonal nn.RNN and an LSTM.
@@ -55,7 +55,7 @@ test-all: lint test-slow test-isa test-clang test-aarch64 sanitize fuzz-and-soak
 # Before a release, in hours: more of what test-all has a share of, the wheels as they are published, and the toolkit
 # that makes them.
 test-release: test-interpreted test-gpu-simulated-every test-gpu-mutations test-cuda test-cuda-12 test-wheel \
-  test-reproducible test-bench sanitize-threads fuzz-sanitized soak
+  test-reproducible test-bench sanitize-threads test-free-threaded fuzz-sanitized soak
 	$(MAKE) test-triton-aot TRITON_ARCHS="80 90 100"
 	$(BIN)/python -m tools.aarch64 --every
 
@@ -142,6 +142,22 @@ sanitize-threads: $(VENV)/.test-tools
 	  LD_PRELOAD="$$(c++ -print-file-name=libtsan.so) $$(c++ -print-file-name=libstdc++.so.6)" \
 	  TSAN_OPTIONS=ignore_noninstrumented_modules=1:die_after_fork=0:halt_on_error=1 \
 	  $(subst OMP_NUM_THREADS=1,OMP_NUM_THREADS=2,$(BESIDE_PYTEST)) --capture=sys tests/modules/test_shared_modules.py
+
+# By a Python without its global lock, FREE_THREADED, where there is one, and the package as pip builds it there: the ops,
+# and modules that threads share.
+FREE_THREADED ?= python3.14t
+test-free-threaded:
+ifeq ($(shell command -v $(FREE_THREADED)),)
+	@echo "test-free-threaded: skipped, there is no $(FREE_THREADED)"
+else
+	rm -rf build/free-threaded && $(FREE_THREADED) -m venv build/free-threaded
+	build/free-threaded/bin/pip install -q $(TORCH) numpy "setuptools>=77" "cmake>=3.24" ninja "pybind11>=2.13" \
+	  pytest pytest-timeout pytest-xdist expecttest hypothesis scipy
+	PATH="$(CURDIR)/build/free-threaded/bin:$$PATH" VFRNN_CUDA=OFF build/free-threaded/bin/pip install -q --no-build-isolation --no-deps .
+	cp -r tests pyproject.toml build/free-threaded/
+	cd build/free-threaded && OMP_NUM_THREADS=1 bin/python -m pytest -q -n $(WORKERS) -p no:cacheprovider $(NATIVE) \
+	  $(OP_TESTS) tests/modules/test_shared_modules.py
+endif
 
 CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py gpu_sequences.py cuda.py cuda_numbers.py)
 

@@ -83,7 +83,8 @@ class CMakeBuild(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         package = Path(self.get_ext_fullpath(ext.name)).resolve().parent
-        build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"  # kept, so that a rebuild is incremental
+        python = sys.implementation.cache_tag + sys.abiflags
+        build = ROOT / "build" / f"cmake-{python}"  # kept, so that a rebuild is incremental
         build.mkdir(parents=True, exist_ok=True)
         program, root = cmake(), torch_root()
         check_compilers()

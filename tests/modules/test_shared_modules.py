@@ -2,6 +2,10 @@
 file with ThreadSanitizer looking on."""
 
 import io
+import subprocess
+import sys
+import sysconfig
+import textwrap
 import threading
 
 import pytest
@@ -40,6 +44,17 @@ def together(*works):
         assert not thread.is_alive()
     if failures:
         raise failures[0]
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has its global lock")
+def test_nothing_here_turns_the_global_lock_on():
+    """Python does for a native module that does not say that it needs none."""
+    code = """
+        import sys, torch, vfrnn
+        vfrnn.VFRNN(3, 8)(torch.randn(5, 2, 3))
+        assert "vfrnn_kernels._host" in sys.modules and not sys._is_gil_enabled()
+    """
+    subprocess.run([sys.executable, "-W", "error", "-c", textwrap.dedent(code)], check=True)
 
 
 def close(found, expected):

@@ -5,6 +5,7 @@ there is no clang with libFuzzer."""
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -41,7 +42,11 @@ def isas() -> list[str]:
 
 def harnesses() -> dict[str, tuple[str, ...]]:
     """Arguments of the compiler by the harness' name."""
-    found: dict[str, tuple[str, ...]] = {"plans": (str(HERE / "plans.cpp"), *PLANS)}
+    torch = Path(importlib.util.find_spec("torch").origin).parent
+    found: dict[str, tuple[str, ...]] = {
+        "plans": (str(HERE / "plans.cpp"), *PLANS),
+        "series": (str(HERE / "series.cpp"), "-isystem", str(torch / "include")),
+    }
     for isa in isas():
         chosen = (f"-DVFRNN_ISA={isa}", f"-DVFRNN_ISAS={isa}", *ISAS[isa])
         found[f"panels-{isa}"] = (str(HERE / "panels.cpp"), *KERNELS, *chosen)
