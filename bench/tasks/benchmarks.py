@@ -127,6 +127,7 @@ BENCHMARKS = {
             "copying",
             {"delay": 1000, "batch_size": 32, "epochs": 12},
             _COPYING,
+            lrs=(1e-3, 3e-3),
         ),
         Benchmark(
             "copying-2000",
@@ -139,11 +140,12 @@ BENCHMARKS = {
             "adding-400",
             "Adding, length 400: the sum of two marked numbers (Hochreiter and Schmidhuber 1997).",
             "adding",
-            {"length": 400},
+            {"length": 400, "batch_size": 32, "epochs": 20},
             (
                 Published("scoRNN", "170 units", "mean squared error near 0 at lengths 200, 400, 750", _SCORNN),
                 Published("LSTM", "60 units", "mean squared error near 0 at lengths 200, 400, 750", _SCORNN),
             ),
+            lrs=_TWO_RATES,
         ),
         Benchmark(
             "denoise",
@@ -203,8 +205,9 @@ BENCHMARKS = {
             "mnist",
             "Pixel-by-pixel MNIST, 784 steps: 5000 images unless --data names the full set.",
             "mnist",
-            {},
+            {"epochs": 7},
             _mnist(permuted=False),
+            lrs=_TWO_RATES,
         ),
         Benchmark(
             "permuted-mnist",
