@@ -141,7 +141,7 @@ def cells(summary: Json) -> Iterable[tuple[str, ...]]:
             model["title"],
             shown(model["mean"], metric),
             f"{shown(model['lowest'], metric)} to {shown(model['highest'], metric)}",
-            f"{rates['lr']:g}{generator}" + ("" if model["tried"] else ", by hand"),
+            f"{rates['lr']:g}{generator}",
             f"{model['parameters']:,}",
             f"{model['seconds_per_epoch']:.3g}",
             at_equal_time,
