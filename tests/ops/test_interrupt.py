@@ -253,11 +253,14 @@ def test_other_threads_are_left_alone():
     function, tensors = _recurrence(128, 300_000, 1)
     expected, found = function(*tensors), []
     other = threading.Thread(target=lambda: found.append(function(*tensors)))
-    with signalled(ring, 0.05):
+
+    def wait_for_it():
         other.start()
-        with pytest.raises(Rang):
-            time.sleep(60)
-        assert other.is_alive()
+        time.sleep(60)
+
+    with pytest.raises(Rang), signalled(ring, 0.05):
+        wait_for_it()
+    assert other.is_alive()
     other.join()
     assert torch.equal(found[0], expected)
 
