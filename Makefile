@@ -146,7 +146,7 @@ sanitize-threads: $(VENV)/.test-tools
 	  --deselect tests/ops/test_bits.py::test_the_table_has_these_bits tests/modules/test_shared_modules.py
 
 # By a Python without its global lock, FREE_THREADED, where there is one, and the package as pip builds it there: the ops,
-# and modules that threads share. PyTorch's counter of operations loads Triton, which turns the lock on.
+# and modules that threads share. Without Triton, which comes with PyTorch there and turns the lock on.
 FREE_THREADED ?= python3.14t
 test-free-threaded:
 ifeq ($(shell command -v $(FREE_THREADED)),)
@@ -155,10 +155,11 @@ else
 	rm -rf build/free-threaded && $(FREE_THREADED) -m venv build/free-threaded
 	build/free-threaded/bin/pip install -q $(TORCH) numpy "setuptools>=77" "cmake>=3.24" ninja "pybind11>=2.13" \
 	  pytest pytest-timeout pytest-xdist expecttest hypothesis scipy
+	build/free-threaded/bin/pip uninstall -q -y triton
 	PATH="$(CURDIR)/build/free-threaded/bin:$$PATH" VFRNN_CUDA=OFF build/free-threaded/bin/pip install -q --no-build-isolation --no-deps .
 	cp -r tests pyproject.toml build/free-threaded/
 	cd build/free-threaded && OMP_NUM_THREADS=1 bin/python -m pytest -q -n $(WORKERS) -p no:cacheprovider $(NATIVE) \
-	  $(OP_TESTS) tests/modules/test_shared_modules.py --ignore tests/ops/test_flops.py
+	  $(OP_TESTS) tests/modules/test_shared_modules.py
 endif
 
 CUDA_TESTS := $(addprefix tests/backends/test_,gpu_ops.py gpu_field_flow.py gpu_sequences.py cuda.py cuda_numbers.py)
