@@ -103,10 +103,9 @@ def seconds_until_raised(call, after):
 def assert_ends_in_time(call, whole):
     """Long before its end. A machine that is busy may take the CPUs away for a while, but not at every one of three
     tries."""
-    after = whole / 10
     took = []
     while len(took) < 3:
-        took.append(seconds_until_raised(call, after))
+        took.append(seconds_until_raised(call, LASTS / 10))
         if took[-1] < min(LIMIT, whole / 2):
             return
     raise AssertionError(f"ended {took} s after a signal, of {whole} s when left alone")
