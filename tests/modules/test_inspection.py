@@ -258,3 +258,12 @@ def test_records_hold_the_quantiles_of_the_angles():
     assert records[0].divergence == pytest.approx(found[0].divergence.square().mean().sqrt().item())
     assert [record.divergence for record in records[1:]] == [0.0, None]
     assert layer_records(nn.LSTM(2, 3)) == []
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [((), "missing a required argument: 'input'"), ((torch.ones(1, 2), None, 1.0, 3), "too many positional arguments")],
+)
+def test_an_example_of_other_arguments_is_named(x, message):
+    with pytest.raises(TypeError, match=f"^x must be what a OrthogonalRNNCell is called with, but {message}"):
+        vfrnn.inspect(vfrnn.OrthogonalRNNCell(2, 3), x=x)

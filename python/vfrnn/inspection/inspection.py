@@ -103,7 +103,7 @@ def inspect(
         An `Inspection`, one entry per layer and direction. `print` shows it; `draw(folder)` writes pictures and a page.
 
     Raises:
-        TypeError: the module is none, or dt or a lag is no number.
+        TypeError: the module is none, dt or a lag is no number, or x has too few or too many arguments.
         ValueError: the module has none of our layers, or parameters without values, or values or step matrices that
             are not finite; a lag is too small or too large.
 

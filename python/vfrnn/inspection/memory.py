@@ -9,6 +9,7 @@ through act', and where times or fields come with the input through :math:`M_t`.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -48,6 +49,11 @@ def recorded_calls(module: nn.Module, networks: dict[str, Network], example: Any
         one by one.
     """
     found: dict[str, list[Sequences]] = {}
+    arguments = example if type(example) is tuple else (example,)
+    try:
+        inspect.signature(module.forward).bind(*arguments)
+    except TypeError as error:
+        raise TypeError(f"x must be what a {type(module).__name__} is called with, but {error}") from error
 
     def recorder(name: str, network: Network) -> Any:
         def record(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
@@ -64,7 +70,7 @@ def recorded_calls(module: nn.Module, networks: dict[str, Network], example: Any
     try:
         module.eval()
         with torch.no_grad():
-            module(*example) if type(example) is tuple else module(example)
+            module(*arguments)
     finally:
         for hook in hooks:
             hook.remove()
