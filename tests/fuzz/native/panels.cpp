@@ -3,8 +3,6 @@
 #include <fuzzer/FuzzedDataProvider.h>
 
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <vector>
 
@@ -13,12 +11,7 @@
 #include "common/matmul_kernels.h"
 #include "common/panel_products.h"
 #include "field_flow/kernels.h"
-
-#define HOLDS(condition)                                                 \
-  if (!(condition)) {                                                    \
-    std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-    std::abort();                                                        \
-  }
+#include "holds.h"
 
 // No loop here has threads, and no signal ends one.
 bool vfrnn::stop_asked() {

@@ -2,18 +2,11 @@
 #include <fuzzer/FuzzedDataProvider.h>
 
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 
 #include "field_flow/layout.h"
+#include "holds.h"
 #include "recurrence/plan.h"
 #include "recurrence/shapes.h"
-
-#define HOLDS(condition)                                                 \
-  if (!(condition)) {                                                    \
-    std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-    std::abort();                                                        \
-  }
 
 using namespace vfrnn;
 

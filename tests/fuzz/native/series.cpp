@@ -3,19 +3,12 @@
 #include <fuzzer/FuzzedDataProvider.h>
 
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <exception>
 #include <vector>
 
 #include "flow_recurrence/plan.h"
+#include "holds.h"
 #include "skew_expm/norm_bound.h"
-
-#define HOLDS(condition)                                                 \
-  if (!(condition)) {                                                    \
-    std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-    std::abort();                                                        \
-  }
 
 using namespace vfrnn;
 
