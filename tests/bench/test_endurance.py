@@ -11,8 +11,8 @@ from vfrnn_bench import endurance
 from vfrnn_bench.levels import Memory
 
 LEAKS = {
-    "heap": "kept.append(torch.ones(1024))",  # 4 KiB
-    "blocks": "kept.append([object() for _ in range(100)])",
+    "heap": "kept.append(torch.ones(2**13))",  # 32 KiB
+    "blocks": "kept.append([object() for _ in range(200)])",
     "descriptors": "kept.append(os.open(os.devnull, os.O_RDONLY))",
     "threads": "threading.Thread(target=threading.Event().wait, daemon=True).start()",
 }
