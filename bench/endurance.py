@@ -29,6 +29,8 @@ from vfrnn_bench.mixed_work import Largest, Work, works, works_of_torch
 
 #: The first share of the cycles is not judged: what is loaded, compiled or kept once comes there.
 WARM_UP = 0.25
+#: No run ends before so many cycles, of which a line can be told.
+LEAST = 8
 #: The work that is told apart is done in one cycle of so many, and in the first.
 APART = 10
 #: What memory may rise by over the judged cycles, along the line of `levels.slope`: bytes, and pieces. Resident memory
@@ -50,17 +52,13 @@ class Run:
     apart: dict[str, list[Memory]] = field(default_factory=dict)
 
     def judged(self) -> list[Verdict]:
-        """Of every quantity, after the warm-up.
-
-        Raises:
-            ValueError: There were fewer than 4 cycles.
-        """
+        """Of every quantity, after the warm-up."""
         judged = self.cycles[int(len(self.cycles) * WARM_UP) :]
         return verdicts(judged, {name: limit + EACH[name] * (len(judged) - 1) for name, limit in LIMITS.items()})
 
 
 def cycles(every: dict[str, Work], apart: dict[str, Work], seconds: float) -> Iterator[Run]:
-    """Works until the time has passed; yields the same object after each cycle."""
+    """Works until the time has passed, and `LEAST` cycles; yields the same object after each cycle."""
     torch.manual_seed(0)
     draw, end = random.Random(0), time.monotonic() + seconds
     found, raised, before = Run(apart={name: [] for name in apart}), Memory(), None
@@ -87,7 +85,7 @@ def cycles(every: dict[str, Work], apart: dict[str, Work], seconds: float) -> It
             if cycle == 0:
                 gc.freeze()  # PyTorch's own million objects, which every collection would visit
             yield found
-            if time.monotonic() > end:
+            if time.monotonic() > end and len(found.cycles) >= LEAST:
                 return
     finally:
         gc.unfreeze()  # or their libraries complain, at the end of the process, of objects that were never freed

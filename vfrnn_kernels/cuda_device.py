@@ -91,10 +91,9 @@ def cuda_device(index: int) -> CudaDevice:
 _served: set[int] = set()
 
 
-def refusal(index: int | None) -> str | None:
-    """Why the kernels cannot run on the device of that index (None: the current one), None if they can."""
-    if index is None:
-        index = torch.cuda.current_device()
+def refusal(device: torch.device) -> str | None:
+    """Why the kernels cannot run on that device (without an index: the current one), None if they can."""
+    index = torch.cuda.current_device() if device.index is None else device.index
     if index in _served:
         return None
     try:
@@ -107,5 +106,6 @@ def refusal(index: int | None) -> str | None:
 
 
 # What torch.compiler.assume_constant_result does: a graph is made for the answer of that moment. The function itself
-# would import the compiler, which takes a second of everybody's time.
+# would import the compiler, which takes a second of everybody's time. The argument is the device, since PyTorch 2.15
+# takes no number here that it has not yet decided to keep.
 refusal._dynamo_marked_constant = True  # type: ignore[attr-defined]

@@ -44,9 +44,7 @@ def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | Non
 def _cuda_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:
     if device.type != "cuda" and not (device.type == "cpu" and CUDA_SIMULATED is not None):
         return f"it serves CUDA tensors, got {device}"
-    return OPS[op].refuses("cuda", dtype, n) or (
-        None if CUDA_SIMULATED is not None else cuda_device.refusal(device.index)
-    )
+    return OPS[op].refuses("cuda", dtype, n) or (None if CUDA_SIMULATED is not None else cuda_device.refusal(device))
 
 
 def _triton_refuses(op: str, device: torch.device, dtype: torch.dtype, n: int | None) -> str | None:

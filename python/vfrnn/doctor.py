@@ -84,7 +84,7 @@ def backends() -> dict[str, str]:
 
 def _refused(backend: str) -> str | None:
     """Why the kernels do not run on the device that is there, None if they do."""
-    return cuda_device.refusal(None) if backend == "cuda" and CUDA_SIMULATED is None else None
+    return cuda_device.refusal(torch.device("cuda")) if backend == "cuda" and CUDA_SIMULATED is None else None
 
 
 def _origin(backend: str) -> str:
@@ -164,7 +164,7 @@ def _gpu(index: int) -> str:
     seen = f"{torch.cuda.get_device_name(index)}, sm_{major}{minor}"
     if get_backend("cuda").missing is not None or CUDA_SIMULATED is not None:
         return seen
-    if reason := cuda_device.refusal(index):
+    if reason := cuda_device.refusal(torch.device("cuda", index)):
         return f"{seen}; the CUDA kernels do not run: {reason}"
     device = cuda_device.cuda_device(index)
     return (

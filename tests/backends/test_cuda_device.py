@@ -84,17 +84,17 @@ def machine(monkeypatch):
 )
 def test_the_reason_is_what_is_in_the_way(machine, answers, reason):
     machine.update(answers)
-    assert cuda_device.refusal(0) == reason
+    assert cuda_device.refusal(torch.device("cuda", 0)) == reason
 
 
 def test_a_failure_is_asked_again_and_an_answer_is_kept(machine):
     machine["device"] = RuntimeError("out of memory")
-    assert cuda_device.refusal(1) == "out of memory"
+    assert cuda_device.refusal(torch.device("cuda", 1)) == "out of memory"
     machine["device"] = H200
-    assert cuda_device.refusal(1) is None
+    assert cuda_device.refusal(torch.device("cuda", 1)) is None
     machine["device"] = machine["driver"] = RuntimeError("gone")
-    assert cuda_device.refusal(1) is None
-    assert cuda_device.refusal(2) == "gone"
+    assert cuda_device.refusal(torch.device("cuda", 1)) is None
+    assert cuda_device.refusal(torch.device("cuda", 2)) == "gone"
 
 
 @pytest.mark.skipif(TRITON_MISSING is not None, reason="needs Triton")
@@ -114,7 +114,7 @@ def test_triton_serves_where_the_kernels_cannot_run(machine, monkeypatch):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of PyTorch's own compiler
 def test_a_graph_is_not_broken_by_the_question(machine):
     def next_or_last(x, device):
-        return x + 1 if cuda_device.refusal(device.index) is None else x - 1
+        return x + 1 if cuda_device.refusal(device) is None else x - 1
 
     compiled = torch.compile(next_or_last, backend="eager", fullgraph=True)
     assert compiled(torch.zeros(()), torch.device("cuda", 0)) == 1
@@ -129,7 +129,7 @@ class OnGpu:
     device, dtype = torch.device("cuda", 0), torch.float32
 torch.ops.load_library(sys.argv[1])
 dispatch.BACKENDS = tuple(dataclasses.replace(b, missing=None) if b.name == "cuda" else b for b in dispatch.BACKENDS)
-found = [*torch.ops.vfrnn_kernels.cuda_versions(), cuda_device.refusal(0)]
+found = [*torch.ops.vfrnn_kernels.cuda_versions(), cuda_device.refusal(torch.device("cuda", 0))]
 try:
     found.append(dispatch.select_backend("recurrence", None, [OnGpu()]))
 except RuntimeError as error:

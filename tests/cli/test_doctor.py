@@ -73,7 +73,7 @@ def test_doctor_names_driver_and_devices_and_why_kernels_do_not_run(monkeypatch,
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: ("H200", "T4")[index])
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: ((9, 0), (7, 5))[index])
-    monkeypatch.setattr(cuda_device, "refusal", lambda index: (None, "it needs compute capability 8.0")[index])
+    monkeypatch.setattr(cuda_device, "refusal", lambda at: (None, "it needs compute capability 8.0")[at.index])
     monkeypatch.setattr(cuda_device, "cuda_device", lambda index: device)
     found = doctor.processor()
     assert found["driver"] == "570.86.15, serves CUDA up to 12.8"

@@ -24,9 +24,9 @@ NO_MEMORY = re.compile(
 )
 #: What torch says itself, of any op that is differentiated and of devices that are not there, and says clearly.
 OF_TORCH = re.compile(
-    r"Inference tensors cannot be saved for backward|Torch not compiled with CUDA|Cannot access accelerator device|"
-    r"[Ii]nvalid device|device type at start of device string|Device string must not be empty|"
-    r"argument '(device|generator)'|"
+    r"Inference tensors cannot be saved for backward|Torch not compiled with CUDA|Found no NVIDIA driver|"
+    r"Cannot access accelerator device|[Ii]nvalid device|device type at start of device string|"
+    r"Device string must not be empty|argument '(device|generator)'|"
     r"more than one element of the written-to tensor refers to a single memory location"
 )
 

@@ -116,7 +116,7 @@ def test_accelerate_trains_to_the_same_parameters_as_plain_pytorch(layer, tmp_pa
 
 
 # The graph is drawn by torch.jit.trace, which warns of every check of a shape.
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("layer", LAYERS)
 def test_tensorboard_writes_parameters_and_graph(layer, tmp_path):
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")

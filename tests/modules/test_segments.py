@@ -161,7 +161,7 @@ def test_second_derivatives():
     assert torch.autograd.gradgradcheck(lambda x: network(x, reset=reset)[0], x, fast_mode=True)
 
 
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch.compile reads it where its graph breaks
 def test_under_vmap_and_compile():
     network = construct(OrthogonalRNN)

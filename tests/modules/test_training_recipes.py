@@ -227,7 +227,7 @@ TRACED = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("name", TRACED)
 def test_a_trace_is_saved_and_loaded(name, tmp_path):
     model, path = TRACED[name](), str(tmp_path / "trace.pt")
@@ -242,7 +242,6 @@ def test_a_trace_is_saved_and_loaded(name, tmp_path):
             torch.testing.assert_close(one, other)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_script_is_refused_with_what_to_do():
     for model in (vfrnn.RNN(3, 4), torch.nn.Sequential(torch.nn.Tanh(), vfrnn.VFRNNCell(3, 4))):
         with pytest.raises(RuntimeError, match=r"RNN\w* cannot be compiled by torch.jit.script: use torch.export"):

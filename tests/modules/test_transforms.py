@@ -7,9 +7,6 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, stac
 
 import vfrnn
 
-# torch.autograd.forward_ad itself calls it when it is first used.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-
 NETWORKS = (vfrnn.RNN, vfrnn.VFRNN, vfrnn.OrthogonalRNN)
 every_network = pytest.mark.parametrize("network_type", NETWORKS)
 

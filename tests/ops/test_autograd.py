@@ -68,7 +68,6 @@ def test_an_output_that_is_not_used_counts_as_zero():
     assert all(torch.equal(a, b) for a, b in zip(of_one, of_both, strict=True))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 def test_forward_mode_transposes_reverse_mode():
     tensors = [t.detach() for t in leaves()]
     tangents = [torch.randn_like(t) for t in tensors]
@@ -94,7 +93,7 @@ def test_the_library_op_alone_is_differentiable():
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_a_trace_takes_the_same_way_with_gradients_and_without():
     # torch.jit.trace, which TensorBoard draws graphs by, traces once more without gradients and compares the graphs
     tensors = tuple(leaves())
