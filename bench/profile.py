@@ -128,7 +128,7 @@ def trace(w: Sequence, device: torch.device, path: Path, steps: int = 3) -> None
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=activities) as profiler:
+    with torch.profiler.profile(activities=activities, acc_events=True) as profiler:
         for _ in range(steps):
             step()
     with tempfile.TemporaryDirectory() as folder:  # what writes it says nothing of a disk that is full

@@ -38,7 +38,7 @@ def guard(file: ResultsFile, case: Case, provider: str) -> None:
 def uses_cudnn(provider: Provider) -> bool | None:
     """Whether its results come out of cuDNN, as the profiler sees it; None where there is no profiler."""
     try:
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profile:
             provider.runs[STEP]()
         return any("cudnn" in event.key for event in profile.key_averages())
     except RuntimeError:

@@ -8,7 +8,7 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import vfrnn
-from tests.modules.loops import F64, compare, loop, on_every_backend
+from tests.modules.loops import F64, compare, in_todays_words, loop, on_every_backend
 from tests.modules.loops import construct as in_float64
 from vfrnn import RNN, VFRNN, InputFieldRNN, LatentMesh, OrthogonalRNN
 
@@ -33,6 +33,7 @@ def test_dropout_is_torchs():
     assert not torch.equal(*outputs[1])
 
 
+@in_todays_words
 @pytest.mark.parametrize(
     "call",
     [

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence, unpack_sequence
 
+from tests.modules.loops import in_todays_words
 from vfrnn import RNN, VFRNN, OrthogonalRNN
 
 NETWORKS = (RNN, VFRNN, OrthogonalRNN)
@@ -104,6 +105,7 @@ def test_padded_in_padded_out(network_type, batch_first):
     assert output.select(time, 5).abs().sum(-1).count_nonzero() == LENGTHS.count(6)
 
 
+@in_todays_words
 @pytest.mark.parametrize(
     "call",
     [
