@@ -96,7 +96,7 @@ def summary(result: Json) -> Figure | None:
         return None
     slot, head, foot, width = 0.4, 0.36, 0.12, 4.9
     height = sum(len(bars) * slot + head + foot for _, bars, _ in panels)
-    figure, top = Figure(figsize=(width, height)), height
+    figure, top = Figure(figsize=(width, height), layout="none"), height
     for title, bars, scale in panels:
         tall = len(bars) * slot
         top -= head + tall
@@ -164,7 +164,7 @@ def ratio_bars(rows: Sequence[Pair]) -> Figure:
         places.append(y + 0.5)
         y += 1
     height, foot, width = 0.27 * y, 0.6, 6.4
-    figure = Figure(figsize=(width, height + foot))
+    figure = Figure(figsize=(width, height + foot), layout="none")
     axes = figure.add_axes((left / width, foot / (height + foot), 0.9 - left / width, height / (height + foot)))
     largest = max(max(row.ratio, row.target or 0) for row in rows)
     axes.set(ylim=(y, 0), xlim=(0, max(1.05, 1.08 * largest)))

@@ -1,4 +1,4 @@
-"""A few odd calls of every target, the same ones every time; and that the harness sees what it is there to see."""
+"""A few odd calls of every target, the same every time (`make fuzz` has more); and that the harness sees its faults."""
 
 import math
 from contextlib import nullcontext
@@ -21,15 +21,6 @@ QUICK = [name for name in targets.TARGETS if " " not in name and name != "vfrnn.
 def test_a_few_calls(target, tmp_path):
     known = set()
     worker.explore(target, 0, 4, worker.Journal(tmp_path), known)
-    assert not known, (tmp_path / "outcomes").read_text()
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.slow
-@pytest.mark.parametrize("target", targets.TARGETS)
-def test_more_calls(target, tmp_path):
-    known = set()
-    worker.explore(target, 1, 60, worker.Journal(tmp_path), known)
     assert not known, (tmp_path / "outcomes").read_text()
 
 
