@@ -2,7 +2,9 @@
 
 import json
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,19 @@ import vfrnn_kernels as vk
 from tests.cases import DTYPES
 from tests.ops import bits
 
+ROOT = Path(__file__).parents[2]
+#: Threads are there when it forks; it is a process of its own, since one that did other things may not fork any more.
+FORKS = """
+import json, os, sys, torch
+from tests.ops import bits
+torch.set_num_threads(2)
+bits.hashes()
+child = os.fork()
+if child == 0:
+    print(json.dumps(bits.hashes()))
+else:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
 CASES = pytest.mark.parametrize("case", bits.CASES, ids=lambda case: f"{case.op}, {case.name}")
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
 
@@ -62,23 +77,9 @@ def test_every_number_of_threads(expected, threads):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_after_a_fork(expected):
-    torch.set_num_threads(2)
-    bits.hashes()  # so that the threads are there
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(reading)
-            with os.fdopen(writing, "w") as pipe:
-                json.dump(bits.hashes(), pipe)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        written = pipe.read()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert_same(json.loads(written), expected)
+    found = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, cwd=ROOT)
+    assert found.returncode == 0, found.stderr
+    assert_same(json.loads(found.stdout), expected)
 
 
 @pytest.mark.parametrize("mode", ["no_grad", "inference"])

@@ -44,12 +44,17 @@ def _halves(S: Tensor, delta: Tensor, dt: Tensor, substeps: int) -> tuple[Tensor
     return torch.exp(-step[:, None] * delta.to(compute) / 4), generator(S, step)
 
 
+def _digits(k: int) -> list[int]:
+    """The binary digits of k after the first one."""
+    return [(k >> place) & 1 for place in reversed(range(k.bit_length() - 1))]
+
+
 def _powers(M1: Tensor, k: int) -> list[Tensor]:
     """M1, ..., M1^k by the binary digits of k, first to last: a squaring each, and a factor M1 where the digit is 1."""
     powers = [M1]
-    for digit in bin(k)[3:]:
+    for digit in _digits(k):
         powers.append(powers[-1] @ powers[-1])
-        if digit == "1":
+        if digit == 1:
             powers.append(powers[-1] @ M1)
     return powers
 
@@ -58,8 +63,8 @@ def _powers_gradient(G: Tensor, powers: list[Tensor], k: int) -> Tensor:
     """The gradient of M1, with G that of M1^k."""
     M1, grad_M1 = powers[0], torch.zeros_like(G)
     X = iter(reversed(powers[:-1]))
-    for digit in reversed(bin(k)[3:]):
-        if digit == "1":
+    for digit in reversed(_digits(k)):
+        if digit == 1:
             grad_M1, G = grad_M1 + next(X).mT @ G, G @ M1.mT
         root = next(X)
         G = G @ root.mT + root.mT @ G
