@@ -35,7 +35,7 @@ def check_mask(reset: object, x: Tensor) -> Tensor:
         raise ValueError(f"reset must be on the device of the input, {x.device}, got {mask.device}")
     if not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(mask):
         raise RuntimeError("reset must not be mapped by torch.vmap: its values decide how the sequences are cut")
-    # Within Dynamo is_exporting() is true of every compilation before PyTorch 2.13; what cuts there says so itself.
+    # Within Dynamo is_exporting() is true of every compilation before PyTorch 2.12; what cuts there says so itself.
     exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
     if exporting or torch.jit.is_tracing():
         where = "torch.export" if exporting else "torch.jit.trace"

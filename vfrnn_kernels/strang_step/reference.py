@@ -54,7 +54,7 @@ def _powers(M1: Tensor, k: int) -> list[Tensor]:
     powers = [M1]
     for digit in _digits(k):
         powers.append(powers[-1] @ powers[-1])
-        if digit == 1:
+        if digit:
             powers.append(powers[-1] @ M1)
     return powers
 
@@ -64,7 +64,7 @@ def _powers_gradient(G: Tensor, powers: list[Tensor], k: int) -> Tensor:
     M1, grad_M1 = powers[0], torch.zeros_like(G)
     X = iter(reversed(powers[:-1]))
     for digit in reversed(_digits(k)):
-        if digit == 1:
+        if digit:
             grad_M1, G = grad_M1 + next(X).mT @ G, G @ M1.mT
         root = next(X)
         G = G @ root.mT + root.mT @ G
